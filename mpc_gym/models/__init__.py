@@ -1,0 +1,18 @@
+"""Dynamics and stage costs: plain PyTorch modules, independent of the rest of the project."""
+
+from mpc_gym.models.base import Dynamics
+from mpc_gym.models.cartpole import CartPoleDynamics
+from mpc_gym.models.linear import LinearDynamics
+from mpc_gym.models.neural import NeuralDynamics
+from mpc_gym.models.pendulum import PendulumCost, PendulumDynamics
+from mpc_gym.models.quadratic import QuadraticCost
+
+__all__ = [
+    "CartPoleDynamics",
+    "Dynamics",
+    "LinearDynamics",
+    "NeuralDynamics",
+    "PendulumCost",
+    "PendulumDynamics",
+    "QuadraticCost",
+]

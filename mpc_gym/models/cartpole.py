@@ -1,0 +1,77 @@
+"""The cart-pole of Amos et al. (2018), section 5, with angle as (cos, sin) and a continuous force.
+
+Equations of motion: Barto, Sutton & Anderson (1983), in the frictionless form that Gymnasium's
+CartPole uses (Florian 2007); one explicit Euler step of length dt; theta = 0 upright.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mpc_gym.models.base import Dynamics, angle, physical_parameter, time_step
+
+
+class CartPoleDynamics(Dynamics):
+    """A pole that swings freely on a cart, which is pushed by a force.
+
+    State `(x, x_dot, cos theta, sin theta, theta_dot)`, control `(force,)` [N].
+
+    Args:
+        gravity: [m/s^2].
+        cart_mass: [kg], positive.
+        pole_mass: [kg], positive.
+        pole_length: half the length of the pole, from pivot to its centre of mass [m], positive.
+        dt: integration step [s].
+
+    Raises:
+        ValueError: a parameter is not finite, or a mass, the length or dt is not positive.
+    """
+
+    n_state = 5
+    n_ctrl = 1
+
+    def __init__(
+        self,
+        gravity: float = 9.8,
+        cart_mass: float = 1.0,
+        pole_mass: float = 0.1,
+        pole_length: float = 0.5,
+        dt: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.gravity = physical_parameter("gravity", gravity)
+        self.cart_mass = physical_parameter("cart_mass", cart_mass, positive=True)
+        self.pole_mass = physical_parameter("pole_mass", pole_mass, positive=True)
+        self.pole_length = physical_parameter("pole_length", pole_length, positive=True)
+        self.dt = time_step(dt)
+
+    def forward(
+        self, state: Float[Tensor, "*batch 5"], control: Float[Tensor, "*batch 1"]
+    ) -> Float[Tensor, "*batch 5"]:
+        """The state one step of `dt` later."""
+        position, velocity, cosine, sine, speed = state.unbind(-1)
+        force = control[..., 0]
+        total_mass = self.cart_mass + self.pole_mass
+        pole_moment = self.pole_mass * self.pole_length
+
+        push = (force + pole_moment * speed**2 * sine) / total_mass
+        angular_acceleration = (self.gravity * sine - cosine * push) / (
+            self.pole_length * (4.0 / 3.0 - self.pole_mass * cosine**2 / total_mass)
+        )
+        acceleration = push - pole_moment * angular_acceleration * cosine / total_mass
+
+        theta = angle(cosine, sine) + self.dt * speed
+        return torch.stack(
+            (
+                position + self.dt * velocity,
+                velocity + self.dt * acceleration,
+                torch.cos(theta),
+                torch.sin(theta),
+                speed + self.dt * angular_acceleration,
+            ),
+            -1,
+        )
+
+    def extra_repr(self) -> str:
+        """The settings that are not parameters."""
+        return f"dt={self.dt}"

@@ -1,0 +1,97 @@
+"""The quadratic stage cost."""
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mpc_gym.models.linear import as_floating
+
+
+class QuadraticCost(nn.Module):
+    """`1/2 tau' C tau + c' tau` with `tau = (x, u)`, the cost of Amos et al. (2018).
+
+    Args:
+        C: [n, n] with n = n_state + n_ctrl, or [T, n, n], one matrix a time step; or [n], a
+            diagonal (see `diagonal` for diagonals that change with time).
+        c: [n] or [T, n]; None for zero.
+
+    A cost that changes with time is called on whole trajectories, `[..., T, n_state]`.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+
+    def __init__(self, C: Tensor, c: Tensor | None = None) -> None:
+        C = as_floating(C)
+        self._build(C, c, diagonal=C.ndim == 1)
+
+    @classmethod
+    def diagonal(cls, weights: Tensor, c: Tensor | None = None) -> "QuadraticCost":
+        """`1/2 sum_i weights_i tau_i^2 + c' tau` with weights of shape [n] or [T, n]."""
+        cost = cls.__new__(cls)
+        cost._build(as_floating(weights), c, diagonal=True)
+        return cost
+
+    @classmethod
+    def from_goal(
+        cls, goal_state: Tensor, goal_weights: Tensor, control_penalty: float | Tensor
+    ) -> "QuadraticCost":
+        """`1/2 sum_i w_i (x_i - goal_i)^2 + 1/2 sum_j penalty_j u_j^2`, less its constant.
+
+        It is the cost of Amos et al. (2018), section 5, wherever the nonzero entries of the goal
+        have weight one, as they do there.
+
+        Args:
+            goal_state: [n_state].
+            goal_weights: [n_state].
+            control_penalty: one weight for a single control, or [n_ctrl].
+        """
+        goal, weights = torch.as_tensor(goal_state), torch.as_tensor(goal_weights)
+        if goal.ndim != 1 or goal.shape != weights.shape:
+            raise ValueError(
+                "goal_state and goal_weights must both be [n_state], got "
+                f"{list(goal.shape)} and {list(weights.shape)}"
+            )
+        penalty = torch.atleast_1d(torch.as_tensor(control_penalty)).to(weights.dtype)
+        return cls.diagonal(
+            torch.cat((weights, penalty)),
+            torch.cat((-weights * goal, torch.zeros_like(penalty))),
+        )
+
+    def _build(self, C: Tensor, c: Tensor | None, *, diagonal: bool) -> None:
+        super().__init__()
+        matrix_dims = 1 if diagonal else 2
+        shape = "[n] or [T, n]" if diagonal else "[n, n] or [T, n, n]"
+        if C.ndim not in (matrix_dims, matrix_dims + 1) or C.shape[-1] != C.shape[-matrix_dims]:
+            raise ValueError(f"C must be {shape}, got {list(C.shape)}")
+        c = C.new_zeros(C.shape[-1]) if c is None else as_floating(c).to(C.dtype)
+        if c.ndim not in (1, 2) or c.shape[-1] != C.shape[-1]:
+            raise ValueError(f"c must be [{C.shape[-1]}] or [T, {C.shape[-1]}], got {list(c.shape)}")
+        self.is_diagonal = diagonal
+        self.C = nn.Parameter(C)
+        self.c = nn.Parameter(c)
+
+    @property
+    def size(self) -> int:
+        """n_state + n_ctrl."""
+        return self.c.shape[-1]
+
+    @property
+    def per_stage_parameters(self) -> Collection[str]:
+        """Names of the parameters whose first dimension is time."""
+        per_stage = {"C": self.C.ndim > (1 if self.is_diagonal else 2), "c": self.c.ndim > 1}
+        return {name for name, value in per_stage.items() if value}
+
+    def forward(
+        self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]
+    ) -> Float[Tensor, "*batch"]:
+        """The cost of each row; of each time step, where the cost changes with time."""
+        tau = torch.cat((state, control), -1)
+        C, c = self.C.to(tau.dtype), self.c.to(tau.dtype)
+        if self.is_diagonal:
+            curvature = C * tau
+        else:
+            curvature = (C @ tau.unsqueeze(-1)).squeeze(-1)
+        return ((0.5 * curvature + c) * tau).sum(-1)
