@@ -1,0 +1,29 @@
+"""What every test runs under: shapes checked at run time, one thread, repeatable problems."""
+
+import os
+
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# The inner modules, whose callers are our own. Public entry points are left out: they check what
+# a user hands them by themselves, and tests must see their messages rather than the checker's.
+SHAPE_CHECKED = (
+    "mpc_gym.models",
+    "mpc_gym.mpc.boxqp",
+    "mpc_gym.mpc.ddp",
+    "mpc_gym.mpc.problem",
+    "mpc_gym.mpc.sensitivity",
+    "mpc_gym.rendering",
+)
+# The numeric tower lets an int stand where a float is asked for, as type checkers do.
+install_import_hook(
+    SHAPE_CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+torch.set_num_threads(1)
+
+# A test never depends on time; in continuous integration it does not depend on luck either.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
