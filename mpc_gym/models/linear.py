@@ -36,9 +36,7 @@ class LinearDynamics(Dynamics):
         else:
             offset = as_floating(offset)
             if offset.shape != A.shape[:1]:
-                raise ValueError(
-                    f"offset must be [n_state={A.shape[0]}], got {list(offset.shape)}"
-                )
+                raise ValueError(f"offset must be [n_state={A.shape[0]}], got {list(offset.shape)}")
             self.offset = nn.Parameter(offset)
 
     def forward(

@@ -44,9 +44,11 @@ class NeuralDynamics(Dynamics):
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), activation()]
         self.net = nn.Sequential(*layers[:-1])
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            self.net[-1].weight.mul_(0.1)
-            self.net[-1].bias.zero_()
+            last.weight.mul_(0.1)
+            last.bias.zero_()
 
     def forward(
         self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]

@@ -54,7 +54,7 @@ class QuadraticCost(nn.Module):
                 "goal_state and goal_weights must both be [n_state], got "
                 f"{list(goal.shape)} and {list(weights.shape)}"
             )
-        penalty = torch.atleast_1d(torch.as_tensor(control_penalty)).to(weights.dtype)
+        penalty = torch.as_tensor(control_penalty, dtype=weights.dtype).reshape(-1)
         return cls.diagonal(
             torch.cat((weights, penalty)),
             torch.cat((-weights * goal, torch.zeros_like(penalty))),
@@ -68,7 +68,9 @@ class QuadraticCost(nn.Module):
             raise ValueError(f"C must be {shape}, got {list(C.shape)}")
         c = C.new_zeros(C.shape[-1]) if c is None else as_floating(c).to(C.dtype)
         if c.ndim not in (1, 2) or c.shape[-1] != C.shape[-1]:
-            raise ValueError(f"c must be [{C.shape[-1]}] or [T, {C.shape[-1]}], got {list(c.shape)}")
+            raise ValueError(
+                f"c must be [{C.shape[-1]}] or [T, {C.shape[-1]}], got {list(c.shape)}"
+            )
         self.is_diagonal = diagonal
         self.C = nn.Parameter(C)
         self.c = nn.Parameter(c)
@@ -90,8 +92,5 @@ class QuadraticCost(nn.Module):
         """The cost of each row; of each time step, where the cost changes with time."""
         tau = torch.cat((state, control), -1)
         C, c = self.C.to(tau.dtype), self.c.to(tau.dtype)
-        if self.is_diagonal:
-            curvature = C * tau
-        else:
-            curvature = (C @ tau.unsqueeze(-1)).squeeze(-1)
+        curvature = C * tau if self.is_diagonal else (C @ tau.unsqueeze(-1)).squeeze(-1)
         return ((0.5 * curvature + c) * tau).sum(-1)

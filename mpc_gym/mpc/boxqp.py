@@ -1,0 +1,75 @@
+"""The quadratic program of one stage, for a batch.
+
+    minimise 1/2 k' H k + q' k   subject to   low <= k <= high
+
+One control: closed form. More: projected Newton with an active set (Tassa, Mansard & Todorov 2014,
+section III; Bertsekas 1982), which ends at the exact solution of a strictly convex program.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_MAX_STEPS = 100
+_STEP_LENGTHS = tuple(0.6**i for i in range(20))
+
+
+def solve_box_qp(
+    H: Float[Tensor, "batch m m"],
+    q: Float[Tensor, "batch m"],
+    low: Float[Tensor, "batch m"],
+    high: Float[Tensor, "batch m"],
+) -> tuple[Float[Tensor, "batch m"], Bool[Tensor, "batch m"], Bool[Tensor, " batch"]]:
+    """Minimiser k, which of its entries are free, and whether H is positive definite.
+
+    Where H is not positive definite the other two results have no meaning.
+    """
+    if H.shape[-1] == 1:
+        convex = H[:, 0, 0] > 0
+        newton = -q / H[:, 0]
+        k = torch.minimum(torch.maximum(newton, low), high)
+        return k, k == newton, convex
+    convex = torch.linalg.cholesky_ex(H).info == 0
+    identity = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    H = torch.where(convex[:, None, None], H, identity)
+    k = torch.minimum(torch.maximum(-_solve(H, q), low), high)
+    for _ in range(_MAX_STEPS):
+        gradient = q + _times(H, k)
+        free = ~(((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0)))
+        step = -_solve(masked(H, free), torch.where(free, gradient, 0.0))
+        moved = _projected_step(H, k, gradient, step, low, high)
+        settled = (moved - k).abs().amax(-1) <= 1e-15 * (1 + k.abs().amax(-1))
+        k = moved
+        if bool(settled.all()):
+            break
+    return k, free, convex
+
+
+def masked(H: Float[Tensor, "batch m m"], free: Bool[Tensor, "batch m"]) -> Tensor:
+    """H with the rows and columns of clamped entries replaced by those of the identity."""
+    both = free.unsqueeze(-1) & free.unsqueeze(-2)
+    return torch.where(both, H, torch.eye(H.shape[-1], dtype=H.dtype, device=H.device))
+
+
+def _projected_step(
+    H: Tensor, k: Tensor, gradient: Tensor, step: Tensor, low: Tensor, high: Tensor
+) -> Tensor:
+    """The first of the projected step lengths that decreases the objective enough (Armijo)."""
+    lengths = torch.tensor(_STEP_LENGTHS, dtype=k.dtype, device=k.device)[:, None, None]
+    trial = torch.minimum(torch.maximum(k + lengths * step, low), high)  # (L, batch, m)
+    move = trial - k
+    # the change of the objective, free of the cancellation in a difference of two values
+    change = (move * (gradient + 0.5 * _times(H, move))).sum(-1)
+    enough = change <= 0.1 * (move * gradient).sum(-1)
+    first = torch.where(enough.any(0), enough.int().argmax(0), 0)
+    chosen = trial.gather(0, first[None, :, None].expand(1, *k.shape))[0]
+    return torch.where(enough.any(0).unsqueeze(-1), chosen, k)
+
+
+def _solve(H: Tensor, q: Tensor) -> Tensor:
+    solution: Tensor = torch.linalg.solve_ex(H, q.unsqueeze(-1)).result
+    return solution.squeeze(-1)
+
+
+def _times(H: Tensor, k: Tensor) -> Tensor:
+    return (H @ k.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,31 @@
+"""What a solve returns."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Optimal trajectories of a batch, differentiable.
+
+    Attributes:
+        states: x_0 = x_init to x_{T-1}.
+        controls: u_0 to u_{T-1}; the last enters the cost alone.
+        cost: optimal cost.
+        converged: whether the controls meet the tolerance. Elsewhere the gradient is zero.
+        iterations: of the solver.
+    """
+
+    states: Float[Tensor, "batch time n_state"]
+    controls: Float[Tensor, "batch time n_ctrl"]
+    cost: Float[Tensor, " batch"]
+    converged: Bool[Tensor, " batch"]
+    iterations: Int[Tensor, " batch"]
+
+    def shift(self) -> Float[Tensor, "batch time n_ctrl"]:
+        """A warm start for the next time step: without the first control, the last one twice."""
+        controls = self.controls.detach()
+        return torch.cat((controls[:, 1:], controls[:, -1:]), 1)

@@ -1,0 +1,179 @@
+"""The control problem as the solver sees it: float64, batched, with first and second derivatives.
+
+    minimise    sum_{t=0}^{T-1} l(x_t, u_t)
+    subject to  x_0 = x_init,  x_{t+1} = f(x_t, u_t)  (t = 0 .. T-2),  low_t <= u_t <= high_t
+
+Dynamics and cost map every row of a batch on its own (see `Dynamics`), so all stages of all
+instances are evaluated in one call, and a derivative takes one tangent per input, not per row.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+
+@dataclass(frozen=True)
+class RowFunction:
+    """A module evaluated with given values in the place of its parameters and buffers."""
+
+    module: nn.Module
+    values: Mapping[str, Tensor]
+    takes_context: bool
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "RowFunction":
+        """The module with its own values, in float64 where they are floating point."""
+        named = (*module.named_parameters(), *module.named_buffers())
+        values = {k: v.double() if v.is_floating_point() else v for k, v in named}
+        return cls(module, values, takes_context(module))
+
+    def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Tensor:
+        """The value at each row."""
+        arguments = (x, u, context) if self.takes_context else (x, u)
+        result: Tensor = functional_call(self.module, dict(self.values), arguments)
+        return result
+
+    def parameters(self) -> list[Tensor]:
+        """The values that stand in for parameters, in the order of `module.named_parameters()`."""
+        return [self.values[name] for name, _ in self.module.named_parameters()]
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> "RowFunction":
+        """The same function with other parameters, in the order of `parameters()`."""
+        names = [name for name, _ in self.module.named_parameters()]
+        return replace(self, values={**self.values, **dict(zip(names, parameters, strict=True))})
+
+    def detached(self) -> "RowFunction":
+        """The same function, cut off from autograd."""
+        return replace(self, values={name: value.detach() for name, value in self.values.items()})
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Derivatives at every stage, N = n_state + n_ctrl. The last stage has no successor."""
+
+    F: Float[Tensor, "batch stages n_state N"]  # Jacobian of f, t = 0 .. T-2
+    f_zz: Float[Tensor, "batch stages n_state N N"] | None  # None: Gauss-Newton
+    l_z: Float[Tensor, "batch time N"]
+    l_zz: Float[Tensor, "batch time N N"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of control problems that share model and bounds."""
+
+    f: RowFunction  # dynamics: [..., n_state], [..., n_ctrl] -> [..., n_state]
+    l: RowFunction  # stage cost of whole trajectories: [..., T, .] -> [..., T]
+    low: Float[Tensor, "time n_ctrl"]
+    high: Float[Tensor, "time n_ctrl"]
+    context: Float[Tensor, "batch time n_context"] | None
+
+    @property
+    def horizon(self) -> int:
+        """Number of stages T."""
+        return self.low.shape[0]
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Problem":
+        """The same problem for some instances of the batch."""
+        return self if self.context is None else replace(self, context=self.context[index])
+
+    def detached(self) -> "Problem":
+        """The same problem, cut off from autograd."""
+        return replace(
+            self,
+            f=self.f.detached(),
+            l=self.l.detached(),
+            low=self.low.detach(),
+            high=self.high.detach(),
+            context=None if self.context is None else self.context.detach(),
+        )
+
+    def context_at(self, t: int | slice) -> Tensor | None:
+        """The context of stage t, [batch, n_context], or of several."""
+        return None if self.context is None else self.context[:, t]
+
+    def rollout(
+        self, x_init: Float[Tensor, "batch n_state"], U: Float[Tensor, "batch time n_ctrl"]
+    ) -> Float[Tensor, "batch time n_state"]:
+        """States under the controls U."""
+        X = [x_init]
+        for t in range(self.horizon - 1):
+            X.append(self.f(X[-1], U[:, t], self.context_at(t)))
+        return torch.stack(X, 1)
+
+    def total_cost(
+        self, X: Float[Tensor, "batch time n_state"], U: Float[Tensor, "batch time n_ctrl"]
+    ) -> Float[Tensor, " batch"]:
+        """Sum of the stage costs."""
+        return self.l(X, U, self.context).sum(-1)
+
+    def expand(
+        self,
+        X: Float[Tensor, "batch time n_state"],
+        U: Float[Tensor, "batch time n_ctrl"],
+        *,
+        second_order: bool,
+    ) -> Expansion:
+        """Derivatives of dynamics and cost along (X, U); `second_order`: of the dynamics too."""
+        n = X.shape[-1]
+        Z = torch.cat((X, U), -1)
+        stages = slice(0, self.horizon - 1)
+        context = self.context_at(stages)
+
+        def f(z: Tensor) -> Tensor:
+            return self.f(z[..., :n], z[..., n:], context)
+
+        def ell(z: Tensor) -> Tensor:
+            return self.l(z[..., :n], z[..., n:], self.context)
+
+        l_z, l_zz = second_derivatives(ell, Z)
+        if second_order:
+            F, f_zz = second_derivatives(f, Z[:, stages])
+            return Expansion(F, f_zz, l_z, l_zz)
+        return Expansion(first_derivatives(f, Z[:, stages]), None, l_z, l_zz)
+
+
+def directional(
+    g: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Value and directional derivative of a function."""
+    value, derivative = jvp(g, at, along)[:2]
+    return value, derivative
+
+
+def first_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Jacobian [..., N] of a row-wise function at z [..., N]."""
+    eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    columns: Tensor = vmap(lambda e: directional(g, (z,), (e.expand_as(z),))[1])(eye)
+    return columns.movedim(0, -1)
+
+
+def second_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Jacobian [..., N] and Hessian [..., N, N] of a row-wise function at z [..., N].
+
+    Forward over forward mode, one pair of tangents for each entry of the upper triangle.
+    """
+    N = z.shape[-1]
+    eye = torch.eye(N, dtype=z.dtype, device=z.device)
+    i, j = torch.triu_indices(N, N, device=z.device)
+
+    def along(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        def slope(y: Tensor) -> Tensor:
+            return directional(g, (y,), (first.expand_as(y),))[1]
+
+        return directional(slope, (z,), (second.expand_as(z),))
+
+    slopes, curvatures = vmap(along)(eye[i], eye[j])
+    entry = torch.empty(N, N, dtype=torch.long, device=z.device)
+    entry[i, j] = entry[j, i] = torch.arange(len(i), device=z.device)
+    return slopes[entry.diagonal()].movedim(0, -1), curvatures[entry].movedim((0, 1), (-2, -1))
+
+
+def takes_context(module: nn.Module) -> bool:
+    """Whether the module's forward has a third positional argument."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3
