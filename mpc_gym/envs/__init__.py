@@ -1,0 +1,17 @@
+"""Gymnasium environments whose dynamics and reward can be differentiated."""
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.cartpole import DiffCartPoleEnv
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.envs.pendulum import DiffPendulumEnv
+from mpc_gym.envs.registration import register_environments
+from mpc_gym.envs.spaces import EnvBox
+
+__all__ = [
+    "DiffCartPoleEnv",
+    "DiffEnv",
+    "DiffPendulumEnv",
+    "EnvBox",
+    "make_mpc",
+    "register_environments",
+]

@@ -1,0 +1,149 @@
+"""The cart-pole with a continuous force, whose pole starts anywhere."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.models import CartPoleDynamics, QuadraticCost
+
+MAX_FORCE = 100.0
+UNLIMITED = float(np.finfo(np.float32).max)
+
+
+def goal_cost() -> QuadraticCost:
+    """The cost of Amos et al. (2018), section 5: upright at the origin, at rest, with no force."""
+    return QuadraticCost.from_goal(
+        goal_state=torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64),
+        goal_weights=torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1], dtype=torch.float64),
+        control_penalty=0.001,
+    )
+
+
+class DiffCartPoleEnv(DiffEnv):
+    r"""A pole on a cart, to be swung up and held upright by pushing the cart.
+
+    ## Description
+
+    The cart-pole of Amos et al., "Differentiable MPC for End-to-end Planning and Control" (2018):
+    Barto, Sutton and Anderson's cart and pole without friction, pushed by a continuous force, on a
+    track without end. The angle `theta` is 0 upright. The modules that make the next state and
+    the reward, `env.unwrapped.dynamics` and `env.unwrapped.cost`, can be differentiated and planned
+    with.
+
+    With half length `l`, pole mass `m` and total mass `M`, every `dt` = 0.05 s (explicit Euler),
+
+        push        = (force + m l theta_dot^2 sin(theta)) / M
+        theta''     = (g sin(theta) - cos(theta) push) / (l (4/3 - m cos(theta)^2 / M))
+        x''         = push - m l theta'' cos(theta) / M
+
+    ## Action space
+
+    | Num | Action                     | Min    | Max   | Unit |
+    |-----|----------------------------|--------|-------|------|
+    | 0   | force, to the right if > 0 | -100.0 | 100.0 | N    |
+
+    A `Box` of shape `(1,)`, float32. Actions out of the limits are clipped.
+
+    ## Observation space
+
+    | Num | Observation             | Min      | Max     | Unit  |
+    |-----|-------------------------|----------|---------|-------|
+    | 0   | position of the cart    | -3.4e38  | 3.4e38  | m     |
+    | 1   | velocity of the cart    | -3.4e38  | 3.4e38  | m/s   |
+    | 2   | cos(theta)              | -1.0     | 1.0     |       |
+    | 3   | sin(theta)              | -1.0     | 1.0     |       |
+    | 4   | angular velocity        | -3.4e38  | 3.4e38  | rad/s |
+
+    A `Box` of shape `(5,)`, float32, that names its environment (`EnvBox`). Three entries have no
+    limit but that of float32.
+
+    ## Reward
+
+    `cos(theta) - 0.5 - 0.05 (x^2 + x_dot^2 + theta_dot^2) - 0.0005 force^2`, of the state before
+    the step and the clipped force: minus the quadratic cost of the paper, with goal
+    (0, 0, 1, 0, 0), goal weights (0.1, 0.1, 1, 1, 0.1) and control penalty 0.001. At most 0.5.
+
+    ## Start state
+
+    `x` and `x_dot` are uniform in [-0.5, 0.5], `theta` in [-pi, pi], `theta_dot` in [-1, 1].
+    `reset(options={"state": [x, x_dot, cos(theta), sin(theta), theta_dot]})` starts from a state of
+    choice.
+
+    ## End of the episode
+
+    It is truncated after 200 steps. It never terminates.
+
+    ## Arguments
+
+    Given to `gymnasium.make`, such as `gymnasium.make("DiffCartPole-v0", pole_length=0.7)`.
+
+    Args:
+        render_mode: None or "rgb_array".
+        gravity: [m/s^2].
+        cart_mass: [kg], positive.
+        pole_mass: [kg], positive.
+        pole_length: half the length of the pole, from pivot to its centre of mass [m], positive.
+        width: of a frame [pixels].
+        height: of a frame [pixels].
+
+    Raises:
+        ValueError: an argument is not finite, or is not positive where it must be.
+    """
+
+    env_id = "DiffCartPole-v0"
+    cosine_index = 2
+
+    dynamics: CartPoleDynamics
+    cost: QuadraticCost
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        *,
+        gravity: float = 9.8,
+        cart_mass: float = 1.0,
+        pole_mass: float = 0.1,
+        pole_length: float = 0.5,
+        width: int = 500,
+        height: int = 500,
+    ) -> None:
+        physics = {
+            "gravity": float(gravity),
+            "cart_mass": float(cart_mass),
+            "pole_mass": float(pole_mass),
+            "pole_length": float(pole_length),
+        }
+        super().__init__(
+            dynamics=CartPoleDynamics(**physics),
+            cost=goal_cost(),
+            state_limit=np.array([UNLIMITED, UNLIMITED, 1.0, 1.0, UNLIMITED]),
+            control_limit=np.array([MAX_FORCE]),
+            physics=physics,
+            render_mode=render_mode,
+            width=width,
+            height=height,
+        )
+
+    def _draw_start_state(self) -> NDArray[np.float64]:
+        limit = np.array([0.5, 0.5, np.pi, 1.0])
+        position, velocity, theta, speed = self.np_random.uniform(-limit, limit)
+        return np.array([position, velocity, np.cos(theta), np.sin(theta), speed])
+
+    def _draw_frame(
+        self,
+        state: NDArray[np.float64],
+        control: NDArray[np.float64] | None,
+        plan_states: NDArray[np.float64] | None,
+    ) -> NDArray[np.uint8]:
+        from mpc_gym.rendering import draw_cartpole
+
+        return draw_cartpole(
+            state,
+            control,
+            plan_states,
+            max_force=MAX_FORCE,
+            pole_length=float(self.dynamics.pole_length),
+            width=self.width,
+            height=self.height,
+        )
