@@ -1,0 +1,98 @@
+"""Planning again at every step, from the last plan.
+
+The recurrent state is SB3's: a tuple with one array [n_env, horizon, n_ctrl], the last plan moved
+on by one step. It is returned and passed back, never kept.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from mpc_gym.mpc import MPC, Plan
+
+PlanState = tuple[NDArray[np.floating], ...]
+
+
+class RecedingHorizon(nn.Module):
+    """An `MPC` as a controller with SB3's `predict`: an expert to collect demonstrations from.
+
+    Args:
+        mpc: the controller. Its model's state is the observation.
+    """
+
+    def __init__(self, mpc: MPC) -> None:
+        super().__init__()
+        self.mpc = mpc
+
+    def predict(
+        self,
+        observation: NDArray[np.floating],
+        state: PlanState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,  # noqa: ARG002  (SB3's signature; a plan has no noise)
+    ) -> tuple[NDArray[np.floating], PlanState]:
+        """The first control of the plan, and the plan to start from at the next step.
+
+        Args:
+            observation: [n_state] or [n_env, n_state].
+            state: what the last call returned; None plans from nothing.
+            episode_start: [n_env], true where an episode begins: its plan is forgotten.
+
+        Returns:
+            Controls [n_ctrl] or [n_env, n_ctrl], and the recurrent state.
+
+        Raises:
+            ValueError: the observation is not finite, or a shape does not fit.
+        """
+        x_init = torch.as_tensor(np.asarray(observation))
+        check_finite(x_init)
+        rows = x_init.reshape(-1, x_init.shape[-1]) if x_init.ndim else x_init.reshape(1, 1)
+        with torch.no_grad():
+            plan = self.mpc(rows, warm_start(self.mpc, len(rows), state, episode_start))
+        controls = plan.controls[:, 0].cpu().numpy()
+        return controls.reshape(*x_init.shape[:-1], -1), carry(plan)
+
+
+def carry(plan: Plan) -> PlanState:
+    """The recurrent state that a plan leaves behind."""
+    return (plan.shift().detach().cpu().numpy(),)
+
+
+def warm_start(
+    mpc: MPC, n_env: int, state: PlanState | None, episode_start: ArrayLike | None
+) -> Float[Tensor, "n_env horizon n_ctrl"] | None:
+    """The solver's warm start from a recurrent state, zero where an episode begins.
+
+    Raises:
+        ValueError: the state is not one array [n_env, horizon, n_ctrl].
+    """
+    if state is None:
+        return None
+    expected = (n_env, mpc.horizon, mpc.n_ctrl)
+    shapes = [np.shape(array) for array in state]
+    if shapes != [expected]:
+        raise ValueError(
+            f"state must be a tuple of one array [n_env, horizon, n_ctrl] = {list(expected)}, as "
+            f"predict returns it, got arrays of shape {[list(shape) for shape in shapes]}"
+        )
+    controls = torch.tensor(np.asarray(state[0]))  # a copy: the caller's array stays as it is
+    if episode_start is not None:
+        begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))
+        controls[begins] = 0.0
+    return controls
+
+
+def check_finite(observation: Tensor) -> None:
+    """Refuse an observation from which no plan can be made.
+
+    Raises:
+        ValueError: it has an entry that is NaN or infinite.
+    """
+    if not bool(torch.isfinite(observation).all()):
+        rows = (~torch.isfinite(observation)).reshape(-1, observation.shape[-1]).any(-1)
+        raise ValueError(
+            "observation must be finite, got NaN or infinity in row(s) "
+            f"{rows.nonzero().flatten().tolist()} of {len(rows)}"
+        )

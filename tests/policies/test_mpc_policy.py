@@ -1,0 +1,261 @@
+"""MPCPolicy: a planning policy in SB3's on-policy algorithms."""
+
+import functools
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from torch import nn
+
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.models import LinearDynamics, QuadraticCost
+from mpc_gym.mpc import MPC
+from mpc_gym.policies import MPCPolicy
+
+SHORT = {"horizon": 3, "max_iterations": 30}
+ALGORITHMS = [PPO, A2C]
+
+
+def tiny_mpc(horizon: int = 3, control_high: float = 2.0) -> MPC:
+    """A linear-quadratic controller with the shapes of Pendulum-v1."""
+    A = torch.eye(3, dtype=torch.float64) * 0.9
+    B = torch.tensor([[0.0], [0.1], [1.0]], dtype=torch.float64)
+    return MPC(
+        LinearDynamics(A, B),
+        QuadraticCost(torch.ones(4, dtype=torch.float64)),
+        horizon,
+        control_low=-2.0,
+        control_high=control_high,
+    )
+
+
+def makes_a_number() -> float:
+    return 1.0
+
+
+def make_model(algorithm=PPO, learning_rate: float = 3e-4, **policy_kwargs):
+    batches = {"batch_size": 8, "n_epochs": 1} if algorithm is PPO else {}
+    return algorithm(
+        MPCPolicy,
+        "DiffPendulum-v0",
+        n_steps=8,
+        learning_rate=learning_rate,
+        policy_kwargs={**SHORT, **policy_kwargs},
+        seed=0,
+        **batches,
+    )
+
+
+def make_policy(env_id: str = "DiffPendulum-v0", **policy_kwargs) -> MPCPolicy:
+    env = gym.make(env_id)
+    kwargs = {**SHORT, **policy_kwargs}
+    return MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, **kwargs)
+
+
+def observations(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    angle, speed = rng.uniform(-np.pi, np.pi, count), rng.uniform(-1, 1, count)
+    return np.stack((np.cos(angle), np.sin(angle), speed), 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_trains_with_nothing_but_the_environments_id(algorithm):
+    model = make_model(algorithm, horizon=5)
+    before = [p.detach().clone() for p in model.policy.parameters()]
+    model.learn(16)
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+    moved = [not torch.equal(p, q) for p, q in zip(model.policy.parameters(), before, strict=True)]
+    assert all(moved), "physics, width and value network all learn"
+
+
+def test_the_mean_action_is_the_first_control_of_the_environments_own_optimal_plan():
+    obs = observations(5)
+    actions, _ = make_policy().predict(obs, deterministic=True)
+    plan = make_mpc("DiffPendulum-v0", horizon=3)(torch.tensor(obs, dtype=torch.float64))
+    np.testing.assert_allclose(actions, plan.controls[:, 0].detach().numpy(), atol=1e-5)
+
+
+def test_the_first_update_without_learning_rate_finds_the_rollouts_own_policy():
+    model = make_model(learning_rate=0.0)
+    model.learn(8)
+    assert abs(model.logger.name_to_value["train/approx_kl"]) < 1e-8
+
+
+def test_an_action_does_not_depend_on_what_was_asked_before():
+    policy, obs = make_policy(), observations(6)
+    first, _ = policy.predict(obs, deterministic=True)
+    policy.predict(observations(6, seed=1))
+    again, _ = policy.predict(obs, deterministic=True)
+    alone, _ = policy.predict(obs[2], deterministic=True)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(alone, first[2], atol=1e-6)
+
+
+def test_the_log_likelihood_is_that_of_a_gaussian_about_the_plan():
+    policy = make_policy(log_std_init=-0.7)
+    obs = torch.tensor(observations(4))
+    actions = torch.linspace(-2, 2, 4)[:, None]
+    _, log_prob, entropy = policy.evaluate_actions(obs, actions)
+    mean = policy.plan(obs).controls[:, 0]
+    expected = torch.distributions.Normal(mean, np.exp(-0.7))
+    torch.testing.assert_close(log_prob, expected.log_prob(actions).sum(-1))
+    torch.testing.assert_close(entropy, expected.entropy().sum(-1))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_saved_algorithm_acts_as_before(algorithm, tmp_path):
+    model = make_model(algorithm, learn={"gravity": 12.0, "mass": 2.0}).learn(8)
+    model.save(tmp_path / "model.zip")
+    loaded = algorithm.load(tmp_path / "model.zip")
+    obs = observations(6)
+    expected = model.predict(obs, deterministic=True)[0]
+    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], expected)
+    assert loaded.policy.mpc.dynamics.gravity.dtype == torch.float64
+    loaded.set_env(model.get_env())
+    loaded.learn(8)
+
+
+def test_a_saved_policy_acts_as_before(tmp_path):
+    policy = make_policy(net_arch=[8], log_std_init=-1.0, learn=["gravity"])
+    with torch.no_grad():
+        policy.mpc.dynamics.gravity.fill_(7.0)
+    policy.save(tmp_path / "policy.pt")
+    loaded = MPCPolicy.load(tmp_path / "policy.pt", device="cpu")
+    obs = observations(6)
+    expected = policy.predict(obs, deterministic=True)[0]
+    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], expected)
+    assert loaded.mpc.dynamics.gravity.item() == 7.0
+    assert not loaded.mpc.dynamics.mass.requires_grad
+
+
+def test_parameters_survive_the_way_through_a_vector_in_their_own_dtype():
+    policy, other = make_policy(), make_policy(learn={"gravity": 3.3})
+    other.load_from_vector(policy.parameters_to_vector())
+    assert other.mpc.dynamics.gravity.dtype == torch.float64
+    for p, q in zip(policy.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, check_dtype=True)
+
+
+def test_plans_on_an_environment_of_others_with_a_named_model():
+    policy = make_policy("Pendulum-v1", mpc="DiffPendulum-v0")
+    obs = observations(3)
+    np.testing.assert_array_equal(
+        policy.predict(obs, deterministic=True)[0],
+        make_policy().predict(obs, deterministic=True)[0],
+    )
+
+
+def test_plans_with_a_function_of_the_users_that_survives_pickling():
+    env = gym.make("Pendulum-v1")
+    policy = MPCPolicy(
+        env.observation_space, env.action_space, lambda _: 1e-3, mpc=tiny_mpc, horizon=5
+    )
+    assert policy.mpc.horizon == 5
+    parameters = policy._get_constructor_parameters()
+    copy = MPCPolicy(
+        **pickle.loads(pickle.dumps({**parameters, "lr_schedule": None}))
+        | {"lr_schedule": lambda _: 1e-3}
+    )
+    obs = observations(3)
+    np.testing.assert_array_equal(
+        copy.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0]
+    )
+
+
+def test_without_a_model_the_environment_of_others_is_refused():
+    with pytest.raises((TypeError, ValueError), match="env"):
+        make_policy("Pendulum-v1")
+
+
+class TestRecurrentState:
+    def test_is_the_last_plan_moved_on_by_one_step(self):
+        policy, obs = make_policy(), observations(3)
+        _, state = policy.predict(obs, deterministic=True)
+        assert isinstance(state, tuple)
+        controls = policy.plan(torch.tensor(obs)).controls.detach().numpy()
+        np.testing.assert_array_equal(state[0][:, :-1], controls[:, 1:])
+        np.testing.assert_array_equal(state[0][:, -1], controls[:, -1])
+
+    def test_shortens_the_next_solve(self):
+        policy, obs = make_policy(horizon=20), observations(8)
+        plan = policy.plan(torch.tensor(obs))
+        again = policy.plan(torch.tensor(obs), plan.controls)
+        assert int(again.iterations.max()) < int(plan.iterations.max())
+
+    def test_is_forgotten_where_an_episode_begins_and_left_as_the_caller_has_it(self):
+        policy = make_policy(horizon=20)
+        obs = np.tile(np.array([[-1.0, 0.0, 0.0]], dtype=np.float32), (2, 1))  # two optima
+        cold, _ = policy.predict(obs, deterministic=True)
+        state = (np.full((2, 20, 1), 2.0),)
+        warm, _ = policy.predict(obs, state, np.array([True, False]), deterministic=True)
+        assert warm[0] == cold[0]
+        assert warm[1] != cold[1]
+        assert (state[0] == 2.0).all()
+
+    def test_is_threaded_by_sb3s_evaluation(self):
+        policy = make_policy()
+        env = gym.make("DiffPendulum-v0", max_episode_steps=3)
+        evaluate_policy(policy, env, n_eval_episodes=2, warn=False)
+
+    def test_of_another_shape_is_refused(self):
+        policy = make_policy()
+        with pytest.raises(ValueError, match=r"state .*\[3, 3, 1\].*\[2, 3, 1\]"):
+            policy.predict(observations(3), (np.zeros((2, 3, 1)),))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_an_observation_that_is_not_finite_is_refused(self, bad):
+        obs = observations(3)
+        obs[1, 2] = bad
+        with pytest.raises(ValueError, match=r"observation .*row\(s\) \[1\] of 3"):
+            make_policy().predict(obs)
+
+    def test_state_dependent_exploration_is_refused(self):
+        with pytest.raises(ValueError, match="use_sde"):
+            PPO(MPCPolicy, "DiffPendulum-v0", use_sde=True)
+
+    @pytest.mark.parametrize(
+        "mpc",
+        [lambda horizon=3: tiny_mpc(horizon), functools.partial(tiny_mpc, 3), MPC],
+        ids=["lambda", "partial", "class that needs arguments"],
+    )
+    def test_a_model_that_cannot_be_made_anew_is_refused(self, mpc):
+        with pytest.raises(TypeError, match="mpc"):
+            make_policy("Pendulum-v1", mpc=mpc)
+
+    def test_an_mpc_instance_is_refused_with_the_remedy(self):
+        with pytest.raises(TypeError, match=r"mpc must be .*function.* got MPC"):
+            make_policy("Pendulum-v1", mpc=tiny_mpc())
+
+    def test_a_function_that_returns_something_else_is_refused(self):
+        env = gym.make("Pendulum-v1")
+        with pytest.raises(TypeError, match=r"makes_a_number must return an MPC, got float"):
+            MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, mpc=makes_a_number)
+
+    def test_an_option_that_is_not_plain_data_is_refused(self):
+        with pytest.raises(TypeError, match=r"learn\['gravity'\] .* got Tensor"):
+            make_policy(learn={"gravity": torch.tensor(1.0)})
+
+    def test_a_model_of_another_size_is_refused(self):
+        with pytest.raises(ValueError, match=r"observation_space must be a Box of 3 numbers"):
+            make_policy("DiffCartPole-v0", mpc="DiffPendulum-v0")
+
+    def test_a_model_that_plans_beyond_the_action_limits_is_refused(self):
+        env = gym.make("Pendulum-v1")
+        narrow = gym.spaces.Box(-1.0, 1.0, (1,))
+        with pytest.raises(ValueError, match="control bounds must lie within"):
+            MPCPolicy(env.observation_space, narrow, lambda _: 1e-3, mpc=tiny_mpc)
+
+    def test_a_discrete_action_space_is_refused(self):
+        env = gym.make("DiffPendulum-v0")
+        with pytest.raises(ValueError, match="action_space must be a Box"):
+            MPCPolicy(env.observation_space, gym.spaces.Discrete(2), lambda _: 1e-3)
+
+    def test_features_other_than_the_observation_are_refused(self):
+        with pytest.raises(ValueError, match="features_extractor_class"):
+            make_policy(features_extractor_class=nn.Identity)
