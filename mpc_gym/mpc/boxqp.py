@@ -4,6 +4,10 @@
 
 One control: closed form. More: projected Newton with an active set (Tassa, Mansard & Todorov 2014,
 section III; Bertsekas 1982), which ends at the exact solution of a strictly convex program.
+
+k = 0 is feasible. Where H is not positive definite, the controls that the gradient holds at a
+bound there stay put, and the others need a positive definite block only: an optimum may have
+negative curvature along a control at its bound.
 """
 
 import torch
@@ -20,16 +24,15 @@ def solve_box_qp(
     low: Float[Tensor, "batch m"],
     high: Float[Tensor, "batch m"],
 ) -> tuple[Float[Tensor, "batch m"], Bool[Tensor, "batch m"], Bool[Tensor, " batch"]]:
-    """Minimiser k, which of its entries are free, and whether H is positive definite.
+    """Minimiser k, which of its entries are free, and whether the program is convex.
 
-    Where H is not positive definite the other two results have no meaning.
+    Where it is not convex the other two results have no meaning.
     """
+    H, low, high, convex = _without_held(H, q, low, high)
     if H.shape[-1] == 1:
-        convex = H[:, 0, 0] > 0
         newton = -q / H[:, 0]
         k = torch.minimum(torch.maximum(newton, low), high)
         return k, k == newton, convex
-    convex = torch.linalg.cholesky_ex(H).info == 0
     identity = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     H = torch.where(convex[:, None, None], H, identity)
     k = torch.minimum(torch.maximum(-_solve(H, q), low), high)
@@ -49,6 +52,25 @@ def masked(H: Float[Tensor, "batch m m"], free: Bool[Tensor, "batch m"]) -> Tens
     """H with the rows and columns of clamped entries replaced by those of the identity."""
     both = free.unsqueeze(-1) & free.unsqueeze(-2)
     return torch.where(both, H, torch.eye(H.shape[-1], dtype=H.dtype, device=H.device))
+
+
+def _without_held(
+    H: Tensor, q: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, " batch"]]:
+    """The program with held controls fixed where H is not positive definite; is it convex now?"""
+    convex = _positive_definite(H)
+    if bool(convex.all()):
+        return H, low, high, convex
+    held = (((low == 0) & (q > 0)) | ((high == 0) & (q < 0))) & ~convex.unsqueeze(-1)
+    H = masked(H, ~held)
+    return H, low.masked_fill(held, 0.0), high.masked_fill(held, 0.0), _positive_definite(H)
+
+
+def _positive_definite(H: Tensor) -> Bool[Tensor, " batch"]:
+    if H.shape[-1] == 1:
+        return H[:, 0, 0] > 0
+    definite: Tensor = torch.linalg.cholesky_ex(H).info == 0
+    return definite
 
 
 def _projected_step(
