@@ -10,7 +10,8 @@ each stage minimises 1/2 k' Q_uu k + q_u' k within the bounds; K = -Q_uu^-1 Q_ux
 that are free there and zero on the clamped ones. The forward pass applies
 u + alpha k + K (x_new - x), clipped, for the first alpha in 1, 1/2, 1/4 ... that decreases the
 cost enough. Where Q_uu is not positive definite or no alpha does, the iteration is done again
-without the last term of Q (Gauss-Newton), and only then with Q_uu + mu I.
+without the last term of Q (Gauss-Newton), and only then with Q_uu + mu s I, where s is the largest
+entry of hess l: the iterates do not depend on the unit of the cost.
 
 Every instance of the batch has its own step length, mode and regularisation, and leaves the
 iteration when max |k| <= tolerance, after taking that last step, which makes the error that is
@@ -29,7 +30,7 @@ from mpc_gym.mpc.problem import Expansion, Problem
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
-COST_ROUNDING = 1e-12  # relative error of a cost, by which an accepted step may raise it
+COST_ROUNDING = 1e-12  # of |cost| + s: rounding error, by which an accepted step may raise it
 MU_MIN, MU_MAX, MU_FACTOR = 1e-4, 1e12, 8.0
 
 
@@ -61,7 +62,18 @@ class Gains:
     k: Float[Tensor, "batch time n_ctrl"]
     K: Float[Tensor, "batch time n_ctrl n_state"]
     slope: Float[Tensor, " batch"]  # derivative of the cost along k: sum of q_u' k
-    convex: Bool[Tensor, " batch"]  # every Q_uu was positive definite
+    convex: Bool[Tensor, " batch"]  # the program of every stage was convex
+    scale: Float[Tensor, " batch"]  # s, the size of the cost's Hessian
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Gains":
+        """Some instances of the batch."""
+        return Gains(
+            self.k[index],
+            self.K[index],
+            self.slope[index],
+            self.convex[index],
+            self.scale[index],
+        )
 
 
 def solve(
@@ -115,12 +127,9 @@ def _convex_gains(
 ) -> tuple[Gains, Tensor, Tensor]:
     """Gains from a convex expansion, with the mode and the regularisation that made it so."""
     gains = _backward_pass(problem, expansion, U, second_order, mu)
-    while not bool(gains.convex.all()):
-        failed = ~gains.convex
+    while bool((failed := ~gains.convex & (mu <= MU_MAX)).any()):
         mu = torch.where(failed & ~second_order, (mu * MU_FACTOR).clamp(min=MU_MIN), mu)
         second_order = second_order & ~failed
-        if bool((mu > MU_MAX).any()):
-            break
         gains = _backward_pass(problem, expansion, U, second_order, mu)
     return gains, second_order, mu
 
@@ -134,7 +143,9 @@ def _backward_pass(
     V = U.new_zeros(batch, n, n)
     slope = U.new_zeros(batch)
     convex = torch.ones_like(second_order)
-    damping = mu[:, None, None] * torch.eye(m, dtype=U.dtype, device=U.device)
+    scale = expansion.l_zz.detach().abs().amax((1, 2, 3))
+    scale = torch.where(scale == 0, 1.0, scale)
+    damping = (mu * scale)[:, None, None] * torch.eye(m, dtype=U.dtype, device=U.device)
     k: list[Tensor] = []
     K: list[Tensor] = []
     for t in reversed(range(T)):
@@ -163,7 +174,7 @@ def _backward_pass(
         V = 0.5 * (V + V.mT)
         k.append(k_t)
         K.append(K_t)
-    return Gains(torch.stack(k[::-1], 1), torch.stack(K[::-1], 1), slope, convex)
+    return Gains(torch.stack(k[::-1], 1), torch.stack(K[::-1], 1), slope, convex, scale)
 
 
 def _line_search(
@@ -176,9 +187,13 @@ def _line_search(
     X_new, U_new, cost_new, accepted = _try_steps(problem, X, U, cost, gains, STEP_LENGTHS[:1])
     retry = (~accepted & gains.convex).nonzero()[:, 0]
     if retry.numel():
-        some = Gains(gains.k[retry], gains.K[retry], gains.slope[retry], gains.convex[retry])
         shorter = _try_steps(
-            problem.rows(retry), X[retry], U[retry], cost[retry], some, STEP_LENGTHS[1:]
+            problem.rows(retry),
+            X[retry],
+            U[retry],
+            cost[retry],
+            gains.rows(retry),
+            STEP_LENGTHS[1:],
         )
         X_new = X_new.index_copy(0, retry, shorter[0])
         U_new = U_new.index_copy(0, retry, shorter[1])
@@ -203,7 +218,7 @@ def _try_steps(
     X_try, U_try = _feedback_rollout(problem.rows(index), X[index], U[index], gains, index, alpha)
     cost_try = problem.rows(index).total_cost(X_try, U_try)
     enough = SUFFICIENT_DECREASE * alpha * gains.slope[index]
-    slack = COST_ROUNDING * (1 + cost[index].abs())
+    slack = COST_ROUNDING * (gains.scale + cost.abs())[index]
     sufficient = (cost_try <= cost[index] + enough + slack) & gains.convex[index]
     sufficient = sufficient.reshape(copies, batch)
     accepted = sufficient.any(0)
