@@ -33,16 +33,18 @@ class ImplicitSolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, solution: Solution, exact: bool, *_inputs: Tensor | None
+        ctx: Any, problem: Problem, solution: Solution, exact: bool, *inputs: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The states, controls and cost, as they are."""
         ctx.problem, ctx.solution, ctx.exact = problem, solution, exact
+        ctx.save_for_backward(*inputs)
         return solution.X.clone(), solution.U.clone(), solution.cost.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_X: Tensor, g_U: Tensor, g_cost: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the converged instances; zero for the others."""
+        _ = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
         problem, solution = ctx.problem, ctx.solution
         rows = solution.converged.nonzero()[:, 0]
         found = gradients(
