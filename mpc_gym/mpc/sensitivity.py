@@ -70,12 +70,13 @@ def linearise(
         H = torch.cat((H[:, :-1] + curvature, H[:, -1:]), 1)
     stationarity = expansion.l_z[..., n:] + _transpose_times(expansion.F, lam)[..., n:]
     scale = BOUND_TOLERANCE * (1 + U.abs())
+    fixed = problem.low == problem.high
     return Linearisation(
         F=expansion.F,
         H=H,
         costate=lam,
         stationarity=stationarity,
-        at_low=(U <= problem.low + scale) & (stationarity > 0),
+        at_low=(U <= problem.low + scale) & ((stationarity > 0) | (fixed & (stationarity == 0))),
         at_high=(U >= problem.high - scale) & (stationarity < 0),
     )
 
