@@ -64,12 +64,26 @@ def observations(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_trains_with_nothing_but_the_environments_id(algorithm):
-    model = make_model(algorithm, horizon=5)
-    before = [p.detach().clone() for p in model.policy.parameters()]
+    model = make_model(algorithm)
+    before = model.policy.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
     model.learn(16)
-    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
-    moved = [not torch.equal(p, q) for p, q in zip(model.policy.parameters(), before, strict=True)]
-    assert all(moved), "physics, width and value network all learn"
+    after = model.policy.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert not torch.equal(after["log_std"], before["log_std"])
+    assert not torch.equal(after["value_net.weight"], before["value_net.weight"])
+
+
+def test_the_physics_learn_from_the_likelihood_of_an_action():
+    policy = make_policy(horizon=5)
+    balanced = torch.tensor([[1.0, 0.0, 0.1], [0.999, 0.0447, -0.2]])  # controls within bounds
+    _, log_prob, _ = policy.evaluate_actions(balanced, torch.zeros(2, 1))
+    (-log_prob.sum()).backward()
+    nn.utils.clip_grad_norm_(policy.parameters(), 0.5)  # float32 and float64 side by side
+    before = policy.mpc.dynamics.mass.item()
+    policy.optimizer.step()
+    assert policy.mpc.dynamics.mass.dtype == torch.float64
+    assert policy.mpc.dynamics.mass.item() != before
 
 
 def test_the_mean_action_is_the_first_control_of_the_environments_own_optimal_plan():
