@@ -1,0 +1,7 @@
+"""PyTorch modules as native functions with exact first and second derivatives."""
+
+from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.program import Program
+from mpc_gym.compiled.trace import Graph, trace
+
+__all__ = ["Graph", "Program", "ProgramTooLarge", "UnsupportedOperation", "trace"]

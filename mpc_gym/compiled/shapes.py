@@ -1,0 +1,276 @@
+"""The table of ATen operations that move elements about or make constants.
+
+None of them costs anything in the program. A view is a NumPy view of the same elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.program import Array, Expression, as_array
+
+_PAST_THE_END = 2**62
+
+
+def _slice(
+    a: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
+    end = None if end is None or end > _PAST_THE_END else end
+    index = [slice(None)] * a.ndim
+    index[axis] = slice(start, end, step)
+    return a[tuple(index)]
+
+
+def _select(a: Array, axis: int, index: int) -> Array:
+    return np.moveaxis(a, axis, 0)[int(index), ...]
+
+
+def _unbind(a: Array, axis: int = 0) -> list[Array]:
+    along = np.moveaxis(a, axis, 0)
+    return [along[i, ...] for i in range(len(along))]
+
+
+def _split(a: Array, size: int, axis: int = 0) -> list[Array]:
+    return np.split(a, range(size, a.shape[axis], size), axis)
+
+
+def _split_with_sizes(a: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
+    return np.split(a, np.cumsum(sizes)[:-1], axis)
+
+
+def _squeeze(a: Array, axes: int | Sequence[int] | None = None) -> Array:
+    candidates = range(a.ndim) if axes is None else np.atleast_1d(axes) % max(a.ndim, 1)
+    return np.squeeze(a, tuple(int(i) for i in candidates if a.ndim and a.shape[i] == 1))
+
+
+def _unsqueeze(a: Array, axis: int) -> Array:
+    return np.expand_dims(a, axis)
+
+
+def _expand(a: Array, shape: Sequence[int], implicit: bool = False) -> Array:
+    known = (1,) * (len(shape) - a.ndim) + a.shape
+    return np.broadcast_to(a, [k if n == -1 else n for n, k in zip(shape, known, strict=True)])
+
+
+def _repeat(a: Array, times: Sequence[int]) -> Array:
+    return np.tile(a, times)
+
+
+def _concatenate(arrays: Sequence[Array], axis: int = 0) -> Array:
+    # torch.cat passes over empty vectors, whatever the shape of the others.
+    kept = [a for a in arrays if a.shape != (0,)] or list(arrays[:1])
+    return np.concatenate(kept, axis)
+
+
+def _constant_index(index: Any) -> Any:
+    """An index array as integers or a mask, which must not depend on state or control."""
+    if index is None:
+        return slice(None)
+    values = as_array(index)
+    if any(isinstance(v, Expression) for v in values.flat):
+        raise UnsupportedOperation("it indexes with what depends on state, control or parameters")
+    masks = values.size > 0 and isinstance(values.flat[0], bool)
+    return values.astype(bool if masks else int)
+
+
+def _index(a: Array, indices: Sequence[Any]) -> Array:
+    return as_array(a[tuple(map(_constant_index, indices))])
+
+
+def _index_put(a: Array, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Array:
+    if accumulate:
+        raise UnsupportedOperation("accumulate=True")
+    result = a.copy()
+    result[tuple(map(_constant_index, indices))] = values
+    return result
+
+
+def _index_select(a: Array, axis: int, index: Any) -> Array:
+    return np.take(a, _constant_index(index), axis)
+
+
+def _gather(a: Array, axis: int, index: Any, sparse_grad: bool = False) -> Array:
+    return np.take_along_axis(a, _constant_index(index), axis)
+
+
+def _select_scatter(a: Array, part: Array, axis: int, index: int) -> Array:
+    result = a.copy()
+    np.moveaxis(result, axis, 0)[index, ...] = part
+    return result
+
+
+def _slice_scatter(
+    a: Array,
+    part: Array,
+    axis: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Array:
+    result = a.copy()
+    _slice(result, axis, start, end, step)[...] = part
+    return result
+
+
+def _scatter(a: Array, axis: int, index: Any, source: Any) -> Array:
+    result = a.copy()
+    index = _constant_index(index)
+    if isinstance(source, np.ndarray):
+        source = source[tuple(slice(n) for n in index.shape)]
+    np.put_along_axis(result, index, source, axis)
+    return result
+
+
+def _diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
+    diagonal = np.diagonal(a, offset, axis1, axis2)
+    diagonal.flags.writeable = a.flags.writeable  # fill_ on a diagonal writes through it
+    return diagonal
+
+
+def _diag_embed(a: Array, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
+    size = a.shape[-1] + abs(offset)
+    result = np.full((*a.shape[:-1], size, size), 0.0, dtype=object)
+    rows = np.arange(a.shape[-1])
+    result[..., rows + max(-offset, 0), rows + max(offset, 0)] = a
+    return np.moveaxis(result, (-2, -1), (axis1, axis2))
+
+
+def _triangle(keep: Callable[..., Any]) -> Callable[..., Array]:
+    def operation(a: Array, diagonal: int = 0) -> Array:
+        return np.where(keep(np.ones(a.shape[-2:], dtype=bool), diagonal), a, 0.0)
+
+    return operation
+
+
+def _flip(a: Array, axes: Sequence[int]) -> Array:
+    return np.flip(a, tuple(axes))
+
+
+def _roll(a: Array, shifts: Any, axes: Any = ()) -> Array:
+    if len(axes) == 0:
+        return np.roll(a, shifts[0])
+    return np.roll(a, tuple(shifts), tuple(axes))
+
+
+def _pad(a: Array, padding: Sequence[int], value: float = 0.0) -> Array:
+    pairs = list(zip(padding[::2], padding[1::2], strict=True))[::-1]
+    shape = [n + sum(pair) for n, pair in zip(a.shape[-len(pairs) :], pairs, strict=True)]
+    result = np.full((*a.shape[: -len(pairs)], *shape), value, dtype=object)
+    target = tuple(
+        slice(max(low, 0), n - max(high, 0)) for (low, high), n in zip(pairs, shape, strict=True)
+    )
+    source = tuple(
+        slice(max(-low, 0), n - max(-high, 0))
+        for (low, high), n in zip(pairs, a.shape[-len(pairs) :], strict=True)
+    )
+    result[(..., *target)] = a[(..., *source)]
+    return result
+
+
+def _copy_into(a: Array, values: Any, non_blocking: bool = False) -> Array:
+    a[...] = values
+    return a
+
+
+def _full(shape: Sequence[int], value: Any, **_: Any) -> Array:
+    result = np.empty(tuple(shape), dtype=object)
+    result[...] = value[()] if isinstance(value, np.ndarray) else value
+    return result
+
+
+def _arange(*bounds: float, **_: Any) -> Array:
+    return as_array(np.arange(*bounds))
+
+
+def _linspace(start: float, end: float, steps: int, **_: Any) -> Array:
+    return as_array(np.linspace(start, end, steps))
+
+
+def _eye(rows: int, columns: int | None = None, **_: Any) -> Array:
+    return as_array(np.eye(rows, columns))
+
+
+def _scalar(value: float, **_: Any) -> Array:
+    return as_array(value)
+
+
+def _same(a: Array, *_: Any, **__: Any) -> Array:
+    return a
+
+
+def _copy(a: Array, **_: Any) -> Array:
+    return a.copy()
+
+
+SHAPES: dict[str, Callable[..., Any]] = {
+    "aten._reshape_alias.default": lambda a, shape, *_: a.reshape(shape),
+    "aten._unsafe_index.Tensor": _index,
+    "aten._unsafe_view.default": lambda a, shape: a.reshape(shape),
+    "aten.alias.default": _same,
+    "aten.arange.default": _arange,
+    "aten.arange.start": _arange,
+    "aten.arange.start_step": _arange,
+    "aten.cat.default": _concatenate,
+    "aten.clone.default": _copy,
+    "aten.constant_pad_nd.default": _pad,
+    "aten.copy.default": lambda a, values, *_: _copy_into(a.copy(), values),
+    "aten.copy_.default": _copy_into,
+    "aten.diag_embed.default": _diag_embed,
+    "aten.diagonal.default": _diagonal,
+    "aten.empty.memory_format": lambda shape, **k: _full(shape, 0.0),
+    "aten.empty_like.default": lambda a, **k: _full(a.shape, 0.0),
+    "aten.expand.default": _expand,
+    "aten.eye.default": _eye,
+    "aten.eye.m": _eye,
+    "aten.fill.Scalar": lambda a, value: _full(a.shape, value),
+    "aten.fill.Tensor": lambda a, value: _full(a.shape, value),
+    "aten.flip.default": _flip,
+    "aten.full.default": _full,
+    "aten.full_like.default": lambda a, value, **k: _full(a.shape, value),
+    "aten.gather.default": _gather,
+    "aten.index.Tensor": _index,
+    "aten.index_put.default": _index_put,
+    "aten.index_select.default": _index_select,
+    "aten.lift_fresh_copy.default": _copy,
+    "aten.linspace.default": _linspace,
+    "aten.new_empty.default": lambda a, shape, **k: _full(shape, 0.0),
+    "aten.new_full.default": lambda a, shape, value, **k: _full(shape, value),
+    "aten.new_ones.default": lambda a, shape, **k: _full(shape, 1.0),
+    "aten.new_zeros.default": lambda a, shape, **k: _full(shape, 0.0),
+    "aten.ones.default": lambda shape, **k: _full(shape, 1.0),
+    "aten.ones_like.default": lambda a, **k: _full(a.shape, 1.0),
+    "aten.permute.default": lambda a, axes: np.transpose(a, axes),
+    "aten.repeat.default": _repeat,
+    "aten.reshape.default": lambda a, shape: a.reshape(shape),
+    "aten.roll.default": _roll,
+    "aten.scalar_tensor.default": _scalar,
+    "aten.scatter.src": _scatter,
+    "aten.scatter.value": _scatter,
+    "aten.select.int": _select,
+    "aten.select_scatter.default": _select_scatter,
+    "aten.slice.Tensor": _slice,
+    "aten.slice_scatter.default": _slice_scatter,
+    "aten.split.Tensor": _split,
+    "aten.split_with_sizes.default": _split_with_sizes,
+    "aten.squeeze.default": _squeeze,
+    "aten.squeeze.dim": _squeeze,
+    "aten.squeeze.dims": _squeeze,
+    "aten.squeeze_.default": _squeeze,
+    "aten.squeeze_.dim": _squeeze,
+    "aten.stack.default": lambda arrays, axis=0: np.stack(arrays, axis),
+    "aten.t.default": lambda a: a.T,
+    "aten.t_.default": lambda a: a.T,
+    "aten.transpose.int": lambda a, i, j: np.swapaxes(a, i, j) if a.ndim else a,
+    "aten.tril.default": _triangle(np.tril),
+    "aten.triu.default": _triangle(np.triu),
+    "aten.unbind.int": _unbind,
+    "aten.unsqueeze.default": _unsqueeze,
+    "aten.unsqueeze_.default": _unsqueeze,
+    "aten.view.default": lambda a, shape: a.reshape(shape),
+    "aten.zeros.default": lambda shape, **k: _full(shape, 0.0),
+    "aten.zeros_like.default": lambda a, **k: _full(a.shape, 0.0),
+}

@@ -1,0 +1,229 @@
+"""From a PyTorch module to a scalar program.
+
+`trace` runs a module's forward once, in float64 and without a batch dimension, and keeps the graph
+of its ATen operations. `Graph.evaluate` interprets that graph over NumPy object arrays whose
+elements are expressions of a program: elementary operations append to the program, operations on
+shapes cost nothing. Parameters and floating buffers are inputs of the graph, so that learning a
+parameter never means compiling again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.operations import decompositions, operation
+from mpc_gym.compiled.program import Array, Expression, Program, as_array
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_STACK_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The ATen operations of a module's forward, for one state, control and context.
+
+    Attributes:
+        module: What was traced.
+        n_state, n_ctrl, n_context: Sizes of the inputs; `n_context` is 0 if there is none.
+        parameter_shapes: Shape of each parameter and floating buffer, by its dotted name, in the
+            order in which `module` lists them; for those in `per_stage`, of one stage's slice.
+        per_stage: Names of the parameters that have a leading time axis in `module`.
+        output_shape: Shape of the result: (n_state,) for a dynamics, () for a stage cost.
+    """
+
+    module: nn.Module
+    n_state: int
+    n_ctrl: int
+    n_context: int
+    parameter_shapes: dict[str, tuple[int, ...]]
+    per_stage: frozenset[str]
+    output_shape: tuple[int, ...]
+    _graph: torch.fx.GraphModule
+
+    def evaluate(
+        self,
+        program: Program,
+        state: Array,
+        control: Array,
+        context: Array | None,
+        parameters: Mapping[str, Array],
+    ) -> Array:
+        """Write the module into `program`, applied to these arrays of expressions (or numbers).
+
+        Args:
+            program: Where new operations are appended; a graph may be evaluated many times.
+            state, control, context: Object arrays [n_state], [n_ctrl], [n_context]; context is
+                None if the graph has none.
+            parameters: An object array for each name in `parameter_shapes`, of that shape.
+
+        Returns:
+            An object array of `output_shape`.
+
+        Raises:
+            UnsupportedOperation: The module uses an operation that is not in the table.
+            ProgramTooLarge: The program exceeds its limit.
+        """
+        inputs = [state, control] if self.n_context == 0 else [state, control, context]
+        inputs += [parameters[name] for name in self.parameter_shapes]
+        shapes = [(self.n_state,), (self.n_ctrl,), (self.n_context,)][: 2 + (self.n_context > 0)]
+        shapes += self.parameter_shapes.values()
+        arrays = [as_array(value).copy() for value in inputs]
+        assert [a.shape for a in arrays] == shapes, ([a.shape for a in arrays], shapes)
+        result: Array = _Interpreter(self._graph).run(*arrays)
+        return result
+
+
+def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> Graph:
+    """Capture `module(state, control)`, or `module(state, control, context)` if n_context > 0.
+
+    A module may name parameters that have a leading time axis in an attribute
+    `per_stage_parameters`, a collection of names (of its own parameters); it is traced with one
+    stage's slice of them.
+
+    Raises:
+        UnsupportedOperation: Its forward depends on values (`if state[0] > 0`), or fails on a state
+            [n_state], control [n_ctrl] and context [n_context]; the message names the line.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = [n_state, n_ctrl] + [n_context] * (n_context > 0)
+    inputs = [0.1 * torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]
+    per_stage = _per_stage_names(module)
+    parameters = {
+        name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64)
+        for name, value in numeric_parameters(module).items()
+    }
+    graph = _capture(module, inputs, parameters)
+    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    if len(outputs) != 1 or not isinstance(outputs[0], torch.fx.Node):
+        raise UnsupportedOperation(
+            f"{type(module).__name__} returned {len(outputs)} values, expected one tensor"
+        )
+    return Graph(
+        module=module,
+        n_state=n_state,
+        n_ctrl=n_ctrl,
+        n_context=n_context,
+        parameter_shapes={name: tuple(value.shape) for name, value in parameters.items()},
+        per_stage=per_stage,
+        output_shape=tuple(outputs[0].meta["tensor_meta"].shape),
+        _graph=graph,
+    )
+
+
+def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters, then its floating-point buffers, by dotted name."""
+    buffers = {k: v for k, v in module.named_buffers() if v.is_floating_point()}
+    return {**dict(module.named_parameters()), **buffers}
+
+
+def _per_stage_names(module: nn.Module) -> frozenset[str]:
+    return frozenset(
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        for name in getattr(part, "per_stage_parameters", ())
+    )
+
+
+def _capture(
+    module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]
+) -> torch.fx.GraphModule:
+    def forward(*values: Tensor) -> Any:
+        arguments, replaced = values[: len(inputs)], values[len(inputs) :]
+        named = dict(zip(parameters, replaced, strict=True))
+        return torch.func.functional_call(module, named, arguments)
+
+    tracer: Callable[..., torch.fx.GraphModule] = make_fx(
+        forward, decomposition_table=decompositions(), record_stack_traces=True
+    )
+    try:
+        return tracer(*inputs, *parameters.values())
+    except Exception as error:
+        reason = f"it raised {type(error).__name__}: {str(error).splitlines()[0]}"
+        if "get value out of a tracing tensor" in str(error):
+            reason = (
+                "it branches on a tensor's value, or takes it as a Python number, and so does "
+                "something else for another state; torch.where is compiled"
+            )
+        shapes = ", ".join(str(list(value.shape)) for value in inputs)
+        raise UnsupportedOperation(
+            f"{type(module).__name__} cannot be compiled, on arguments of shape {shapes}: {reason} "
+            f"({_line_in_traceback(error.__traceback__)})"
+        ) from error
+
+
+class _Interpreter(torch.fx.Interpreter):
+    """Runs a graph over object arrays instead of tensors.
+
+    Views are NumPy views, so an in-place operation on one writes to what it views, as in PyTorch.
+    """
+
+    def __init__(self, graph: torch.fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False  # it would prepend itself to our messages
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        return _typed(super().run_node(n), n)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(target, torch._ops.OpOverload):
+            function = operation(str(target))
+            if function is None:
+                raise UnsupportedOperation(f"{target} cannot be compiled ({self._line()})")
+            try:
+                return function(*args, **kwargs)
+            except UnsupportedOperation as error:
+                message = f"{target} cannot be compiled: {error} ({self._line()})"
+                raise UnsupportedOperation(message) from error
+        return super().call_function(target, args, kwargs)  # operator.getitem
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        return as_array(value.detach().cpu().numpy()) if isinstance(value, Tensor) else value
+
+    def _line(self) -> str:
+        return _line_in_stack(self._node.stack_trace or "")
+
+    def fetch_args_kwargs_from_env(self, n: torch.fx.Node) -> Any:
+        self._node = n
+        return super().fetch_args_kwargs_from_env(n)
+
+
+def _typed(value: Any, node: torch.fx.Node) -> Any:
+    """Constants of an integer or boolean tensor as Python's int and bool, as indices need them."""
+    meta = node.meta.get("tensor_meta")
+    dtype = getattr(meta, "dtype", torch.float64)
+    if not isinstance(value, np.ndarray) or dtype.is_floating_point or dtype.is_complex:
+        return value
+    if any(isinstance(v, Expression) for v in value.flat):
+        return value
+    convert = bool if dtype == torch.bool else int
+    for index in np.ndindex(value.shape):
+        value[index] = convert(value[index])
+    return value
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith((_TORCH, "<")) and file != __file__
+
+
+def _line_in_stack(stack: str) -> str:
+    frames = [(file, line) for file, line in _STACK_FRAME.findall(stack) if _is_users(file)]
+    return "{}:{}".format(*frames[-1]) if frames else "in a module of torch"
+
+
+def _line_in_traceback(frames: TracebackType | None) -> str:
+    users = [frame for frame in traceback.extract_tb(frames) if _is_users(frame.filename)]
+    return f"{users[-1].filename}:{users[-1].lineno}" if users else "in a module of torch"
