@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,8 @@ def test_top_level_doors_lead_to_the_code_of_the_package(door: str) -> None:
     assert not link.readlink().is_absolute()
     assert link.resolve() == ROOT / "mpc_gym" / door
     assert (link / "__init__.py").is_file()
+
+
+def test_every_module_whose_shapes_are_to_be_checked_exists(shape_checked: tuple[str, ...]) -> None:
+    # The import hook says nothing about a name that no module has.
+    assert [name for name in shape_checked if find_spec(name) is None] == []
