@@ -1,5 +1,6 @@
 """Checks of what a user hands to the controller."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,29 @@ def check_option(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def check_count(name: str, count: int) -> None:
+    """Raise a ValueError unless `count` is an integer of at least 1."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}")
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise a ValueError unless `tolerance` is a positive number."""
+    if not isinstance(tolerance, float | int) or not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+
+
+def check_stages(cost: nn.Module, horizon: int) -> None:
+    """Raise a ValueError unless a cost that changes with time has `horizon` stages."""
+    for name in getattr(cost, "per_stage_parameters", ()):
+        stages = len(getattr(cost, name))
+        if stages != horizon:
+            raise ValueError(
+                f"cost.{name} has {stages} time steps, but horizon = {horizon}; "
+                "give one entry for each stage, or one for all"
+            )
 
 
 def infer_sizes(
@@ -42,13 +66,32 @@ def infer_sizes(
     return n_state, 1 if n_ctrl is None else n_ctrl
 
 
+def bound_values(name: str, bound: float | Tensor) -> Tensor:
+    """A float64 copy of a bound.
+
+    Raises:
+        TypeError: it is neither a number nor a tensor.
+    """
+    try:
+        return torch.as_tensor(bound, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a number, a tensor or None, got {type(bound).__name__}"
+        ) from error
+
+
 def check_bounds(low: Tensor, high: Tensor) -> None:
-    """Raise a ValueError unless low <= high, and neither is NaN."""
+    """Raise a ValueError unless low <= high, with a number between them, and neither is NaN."""
     for name, bound in (("control_low", low), ("control_high", high)):
         if not bound.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {bound.dtype}")
         if bool(bound.isnan().any()):
             raise ValueError(f"{name} must not be NaN; use None for no bound")
+    if bool((low == math.inf).any()) or bool((high == -math.inf).any()):
+        raise ValueError(
+            "control_low must be below +inf and control_high above -inf, got "
+            f"control_low = {low.tolist()} and control_high = {high.tolist()}"
+        )
     if bool((low > high).any()):
         raise ValueError(
             "control_low must not exceed control_high, got "
@@ -57,15 +100,29 @@ def check_bounds(low: Tensor, high: Tensor) -> None:
 
 
 def check_x_init(x_init: Tensor, n_state: int | None) -> None:
-    """Raise unless x_init is a floating-point tensor [batch, n_state]."""
+    """Raise unless x_init is a floating-point tensor [batch, n_state]; None: any n_state."""
     if not isinstance(x_init, Tensor):
         raise TypeError(f"x_init must be a tensor, got {type(x_init).__name__}; use torch.tensor")
     if not x_init.is_floating_point():
         raise TypeError(f"x_init must be floating point, got {x_init.dtype}; use x_init.double()")
-    if x_init.ndim != 2 or x_init.shape[1] != n_state:
+    if x_init.ndim != 2 or n_state not in (None, x_init.shape[1]):
+        size = "n_state" if n_state is None else f"n_state={n_state}"
         raise ValueError(
-            f"x_init must be [batch, n_state={n_state}], got {list(x_init.shape)}"
+            f"x_init must be [batch, {size}], got {list(x_init.shape)}"
             + ("; use x_init[None] for a single state" if x_init.ndim == 1 else "")
+        )
+
+
+def check_warm_start(warm_start: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raise unless warm_start is a floating-point tensor of this shape."""
+    if not isinstance(warm_start, Tensor):
+        raise TypeError(f"warm_start must be a tensor, got {type(warm_start).__name__}")
+    if not warm_start.is_floating_point():
+        raise TypeError(f"warm_start must be floating point, got {warm_start.dtype}")
+    if tuple(warm_start.shape) != shape:
+        raise ValueError(
+            f"warm_start must be [batch, horizon, n_ctrl] = {list(shape)}, "
+            f"got {list(warm_start.shape)}"
         )
 
 
@@ -112,18 +169,26 @@ def check_finite_parameters(module: nn.Module) -> None:
 
 @torch.no_grad()
 def check_model_output(problem: Problem, x_init: Tensor, U: Tensor) -> None:
-    """Raise a ValueError unless dynamics and cost return the shapes they must."""
-    batch, horizon, n_ctrl = U.shape
-    found = problem.f(x_init, U[:, 0], problem.context_at(0)).shape
-    if found != x_init.shape:
-        raise ValueError(
-            f"dynamics must map state {list(x_init.shape)} and control {[batch, n_ctrl]} to "
-            f"{list(x_init.shape)}, got {list(found)}"
-        )
+    """Raise unless dynamics and cost return float64 tensors of the shapes they must."""
+    batch, horizon, _ = U.shape
+    u = U[:, 0]
+    _check_output("dynamics", problem.f(x_init, u, problem.context_at(0)), x_init, u, x_init.shape)
     X = x_init.unsqueeze(1).expand(-1, horizon, -1)
-    found = problem.l(X, U, problem.context).shape
-    if found != (batch, horizon):
+    _check_output("cost", problem.l(X, U, problem.context), X, U, (batch, horizon))
+
+
+def _check_output(
+    name: str, found: object, state: Tensor, control: Tensor, expected: tuple[int, ...]
+) -> None:
+    if not isinstance(found, Tensor):
+        raise TypeError(f"{name} must return a tensor, got {type(found).__name__}")
+    if found.shape != expected:
         raise ValueError(
-            f"cost must map state {list(X.shape)} and control {list(U.shape)} to "
-            f"{[batch, horizon]}, got {list(found)}"
+            f"{name} must map state {list(state.shape)} and control {list(control.shape)} to "
+            f"{list(expected)}, got {list(found.shape)}"
+        )
+    if found.dtype != torch.float64:
+        raise TypeError(
+            f"{name} must compute in the dtype of its inputs, torch.float64, got {found.dtype}; "
+            "cast its constants with .to(state.dtype)"
         )

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor, nn
 
 from mpc_gym.mpc import ddp
 from mpc_gym.mpc.checks import (
+    bound_values,
     check_bounds,
     check_context,
+    check_count,
     check_finite_parameters,
     check_model_output,
     check_option,
+    check_stages,
+    check_tolerance,
+    check_warm_start,
     check_x_init,
     infer_sizes,
 )
@@ -81,10 +87,8 @@ class MPC(nn.Module):
             ("max_iterations", max_iterations),
             ("starts", starts),
         ):
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {count!r}")
-        if not (math.isfinite(tolerance) and tolerance > 0):
-            raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+            check_count(name, count)
+        check_tolerance(tolerance)
         check_option("hessian", hessian, ("exact", "gauss-newton"))
         check_option("differentiate", differentiate, ("implicit", "unrolled"))
         check_option("backend", backend, ("auto", "torch"))
@@ -101,6 +105,7 @@ class MPC(nn.Module):
         self._set_bound("control_low", control_low, -math.inf)
         self._set_bound("control_high", control_high, math.inf)
         check_bounds(self.control_low, self.control_high)
+        check_stages(cost, horizon)
         self._warned = False
 
     def forward(
@@ -127,8 +132,6 @@ class MPC(nn.Module):
                 something of the wrong shape.
             TypeError: an argument is not a floating-point tensor.
         """
-        if self.n_state is None:
-            self.n_state = x_init.shape[-1] if isinstance(x_init, Tensor) else None
         check_x_init(x_init, self.n_state)
         check_finite_parameters(self)
         batch = x_init.shape[0]
@@ -147,6 +150,8 @@ class MPC(nn.Module):
             high,
             None if context is None else context[rows],
         )
+        check_model_output(problem, x_init[rows].double(), first[rows])
+        self.n_state = x_init.shape[1]
         solution = self._solve(problem, x_init[rows].double(), first[rows])
         self._warn_if_no_gradient(solution, batch)
         return self._plan(solution, rows, x_init, low, high)
@@ -165,8 +170,7 @@ class MPC(nn.Module):
         elif isinstance(bound, Tensor) and bound.requires_grad:
             self.register_buffer(name, bound)
         else:
-            value = torch.as_tensor(unbounded if bound is None else bound, dtype=torch.float64)
-            self.register_buffer(name, value.detach().clone())
+            self.register_buffer(name, bound_values(name, unbounded if bound is None else bound))
         shape = tuple(getattr(self, name).shape)
         if shape not in ((), (1,), (self.n_ctrl,), (self.horizon, self.n_ctrl)):
             raise ValueError(
@@ -189,49 +193,62 @@ class MPC(nn.Module):
         if warm_start is None:
             guess = torch.zeros(shape, dtype=torch.float64, device=x_init.device)
         else:
-            if not isinstance(warm_start, Tensor):
-                raise TypeError(f"warm_start must be a tensor, got {type(warm_start).__name__}")
-            if tuple(warm_start.shape) != shape:
-                raise ValueError(
-                    f"warm_start must be [batch, horizon, n_ctrl] = {list(shape)}, "
-                    f"got {list(warm_start.shape)}"
-                )
+            check_warm_start(warm_start, shape)
             guess = warm_start.detach().double()
         # the solver starts within the bounds; clamp would hide NaN from the check that follows
         return torch.minimum(torch.maximum(guess, low.detach()), high.detach())
 
     def _solve(self, problem: Problem, x_init: Tensor, first: Tensor) -> ddp.Solution:
-        unrolled = self.differentiate == "unrolled" and torch.is_grad_enabled()
-        with torch.set_grad_enabled(unrolled):
-            solution = self._best_of_starts(problem, x_init, first)
-        if unrolled or not torch.is_grad_enabled():
+        with torch.no_grad():
+            solution, guess = self._best_of_starts(problem, x_init, first)
+        if not torch.is_grad_enabled():
             return solution
+        # with nothing to unroll, the implicit derivative is the zero that is promised
+        if self.differentiate == "unrolled" and bool(solution.converged.any()):
+            return self._unrolled(problem, x_init, guess, solution)
         return ImplicitSolution.attach(problem, x_init, solution, exact=self.hessian == "exact")
 
-    def _best_of_starts(self, problem: Problem, x_init: Tensor, first: Tensor) -> ddp.Solution:
-        batch, copies = x_init.shape[0], self.starts
-        check_model_output(problem, x_init, first)
-        index = torch.arange(batch, device=x_init.device).repeat(copies)
-        guesses = initial_guesses(first, problem.low.detach(), problem.high.detach(), copies)
-        solution = ddp.solve(
-            problem.rows(index),
-            x_init[index],
-            guesses,
+    def _iterate(self, problem: Problem, x_init: Tensor, guess: Tensor) -> ddp.Solution:
+        return ddp.solve(
+            problem,
+            x_init,
+            guess,
             exact=self.hessian == "exact",
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )
+
+    def _unrolled(
+        self, problem: Problem, x_init: Tensor, guess: Tensor, solution: ddp.Solution
+    ) -> ddp.Solution:
+        """The solution, with the iterations of the converged instances done again for autograd."""
+        rows = solution.converged.nonzero()[:, 0]
+        again = self._iterate(problem.rows(rows), x_init[rows], guess[rows])
+        return replace(
+            solution,
+            X=solution.X.index_copy(0, rows, again.X),
+            U=solution.U.index_copy(0, rows, again.U),
+            cost=solution.cost.index_copy(0, rows, again.cost),
+        )
+
+    def _best_of_starts(
+        self, problem: Problem, x_init: Tensor, first: Tensor
+    ) -> tuple[ddp.Solution, Tensor]:
+        """The best solution of each instance, and the guess it came from."""
+        batch, copies = x_init.shape[0], self.starts
+        index = torch.arange(batch, device=x_init.device).repeat(copies)
+        guesses = initial_guesses(first, problem.low, problem.high, copies)
+        solution = self._iterate(problem.rows(index), x_init[index], guesses)
         if copies == 1:
-            return solution
+            return solution, guesses
         # a converged solution beats any that is not; the guess of lowest cost wins, then order
-        rank = torch.where(solution.converged, solution.cost.detach(), math.inf)
         rank = torch.where(
             solution.converged.reshape(copies, batch).any(0).repeat(copies),
-            rank,
-            solution.cost.detach().nan_to_num(nan=math.inf),
+            torch.where(solution.converged, solution.cost, math.inf),
+            solution.cost.nan_to_num(nan=math.inf),
         )
         best = rank.reshape(copies, batch).argmin(0) * batch + index[:batch]
-        return solution.rows(best)
+        return solution.rows(best), guesses[best]
 
     def _plan(
         self, solution: ddp.Solution, rows: Tensor, x_init: Tensor, low: Tensor, high: Tensor
@@ -269,5 +286,5 @@ class MPC(nn.Module):
                 f"{missing} of {batch} control problems did not converge and give no gradient; "
                 "see Plan.converged. Raise max_iterations, or check the start states and the "
                 "model's parameters. (This is said once.)",
-                stacklevel=3,
+                stacklevel=5,  # the caller of the module, behind two functions of nn.Module
             )
