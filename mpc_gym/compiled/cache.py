@@ -11,6 +11,7 @@ name and then renamed; its checksum and its key stand in it. What does not fit i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -23,12 +24,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite  # type: ignore[import-untyped]
 import numba
 import platformdirs
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
+from numba.core import caching, compiler, serialize
 
 VARIABLE = "MPC_GYM_CACHE_DIR"
 _HERE = Path(__file__).parent
@@ -50,7 +49,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,7 +65,7 @@ def versions_key() -> str:
 def _sources_key(directory: Path) -> str:
     """A hash of the source files in a directory: a function may call any other in them."""
     digest = hashlib.sha256()
-    for source in sorted(directory.glob("*.py")):
+    for source in sorted(directory.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -107,7 +106,11 @@ def _temporary_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="mpc_gym-"))
 
 
-class CheckedCache(_Cache):  # type: ignore[misc]  # numba has no types
+_rebuild: Any = compiler.CompileResult._rebuild
+_serialize: Any = serialize.dumps
+
+
+class CheckedCache(caching._Cache):
     """The compiled forms of one function on disk, for Numba's dispatcher."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -116,15 +119,19 @@ class CheckedCache(_Cache):  # type: ignore[misc]  # numba has no types
 
     @property
     def cache_path(self) -> str:
+        """The folder, as Numba reports it."""
         return str(cache_directory())
 
     def enable(self) -> None:
+        """Read and write files from now on."""
         self._enabled = True
 
     def disable(self) -> None:
+        """Neither read nor write files from now on."""
         self._enabled = False
 
     def flush(self) -> None:
+        """Delete this function's files."""
         for path in cache_directory().glob(f"{self._stem()}.*.bin"):
             path.unlink(missing_ok=True)
 
@@ -140,18 +147,16 @@ class CheckedCache(_Cache):  # type: ignore[misc]  # numba has no types
         if not self._enabled or hashlib.sha256(data).digest() != digest:
             return None
         stored_key, reduced = pickle.loads(data)
-        return CompileResult._rebuild(target_context, *reduced) if stored_key == key else None
+        return _rebuild(target_context, *reduced) if stored_key == key else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write what was compiled for a signature; a full disk only costs the next process time."""
         if not self._enabled or data.lifted or data.library.has_dynamic_globals:
             return
         key = self._key(sig, data.codegen)
-        content = dumps((key, data._reduce()))
-        try:
+        content = _serialize((key, data._reduce()))
+        with contextlib.suppress(OSError):
             write_atomically(self._path(key), hashlib.sha256(content).digest() + content)
-        except OSError:
-            pass
 
     def _key(self, signature: Any, codegen: Any) -> tuple[str, ...]:
         code = self._function.__code__

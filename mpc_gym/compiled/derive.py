@@ -75,7 +75,7 @@ _CHOICES: dict[str, Partial] = {
 def jacobian(program: Program, outputs: Iterable[Any], inputs: Sequence[Expression]) -> Array:
     """d outputs / d inputs, an object array [n_outputs, n_inputs] (sparse forward mode)."""
     outputs = list(outputs)
-    seeds = {expression.index: {i: 1.0} for i, expression in enumerate(inputs)}
+    seeds: dict[int, dict[int, Value]] = {x.index: {i: 1.0} for i, x in enumerate(inputs)}
     tangents = _tangents(program, outputs, seeds)
     rows = [tangents.get(y.index, {}) if isinstance(y, Expression) else {} for y in outputs]
     result = np.zeros((len(outputs), len(inputs)), dtype=object)
@@ -191,7 +191,11 @@ def _adjoint_shares(
     if kind in _CHOICES:
         choose = _CHOICES[kind]
         shares = (choose(*values, weight, 0.0), choose(*values, 0.0, weight))
-        return [(o, w) for o, w in zip(operands[-2:], shares, strict=True) if o in passed_on]
+        return [
+            (operand, share)
+            for operand, share in zip(operands[-2:], shares, strict=True)
+            if isinstance(operand, int) and operand in passed_on
+        ]
     result = Expression(program, index)
     return [
         (operand, s.multiply(partial(*values, result), weight))

@@ -28,7 +28,7 @@ def elementwise(function: Callable[..., Value], arity: int) -> Callable[..., Arr
 
 
 def _scaled(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
-    """function(a, alpha * b)"""
+    """The function of a and alpha * b."""
     apply = np.frompyfunc(lambda a, b, alpha: function(a, s.multiply(alpha, b)), 3, 1)
 
     def broadcast(a: Any, b: Any, alpha: float = 1.0) -> Array:
@@ -38,6 +38,7 @@ def _scaled(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
 
 
 def trunc(a: Any) -> Value:
+    """The whole number next to a, towards zero."""
     return s.select(s.less(a, 0.0), s.negative(s.floor(s.negative(a))), s.floor(a))
 
 
@@ -129,7 +130,7 @@ def _gelu(a: Array, *, approximate: str = "none") -> Array:
 def _to_copy(a: Array, dtype: Any = None, **_: Any) -> Array:
     """Floating types are all float64 here; integers truncate, booleans ask for non-zero."""
     if dtype is None or dtype.is_floating_point:
-        return a.copy()
+        return np.array(a, dtype=object)
     if dtype.is_complex:
         raise UnsupportedOperation("complex numbers")
     return elementwise(s.condition if str(dtype) == "torch.bool" else trunc, 1)(a)
@@ -222,7 +223,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "aten.clamp.Tensor": _clamp,
     "aten.clamp.default": _clamp,
     "aten.clamp_max.default": lambda a, high: _clamp(a, None, high),
-    "aten.clamp_min.default": lambda a, low: _clamp(a, low),
+    "aten.clamp_min.default": _clamp,
     "aten.copysign.Tensor": elementwise(
         lambda a, b: s.multiply(s.absolute(a), s.select(s.less(b, 0.0), -1.0, 1.0)), 2
     ),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
-from numba.core.dispatcher import Dispatcher
 
 from mpc_gym.compiled.cache import CheckedCache
 
@@ -35,8 +34,7 @@ def native_exact(function: Function) -> Function:
 
 
 def _compile(function: Function, **options: Any) -> Function:
-    compiled: Any = numba.njit(error_model="numpy", nogil=True, **options)(function)
-    assert isinstance(compiled, Dispatcher)
-    compiled._cache = CheckedCache(function)
-    result: Function = compiled
-    return result
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, **options)(function)
+    dispatcher._cache = CheckedCache(function)
+    compiled: Function = dispatcher
+    return compiled

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch
 from torch._decomp import core_aten_decompositions
 
 from mpc_gym.compiled.elementwise import ELEMENTWISE
@@ -40,7 +39,7 @@ def operation(name: str) -> Callable[..., Any] | None:
 
 
 @cache
-def decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
+def decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's decompositions of the operations that are not in the table."""
-    table: dict[torch._ops.OperatorBase, Callable[..., Any]] = core_aten_decompositions()
+    table: dict[Any, Callable[..., Any]] = core_aten_decompositions()
     return {target: f for target, f in table.items() if operation(str(target)) is None}

@@ -12,7 +12,7 @@ are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -115,6 +115,7 @@ class Expression:
 
     @property
     def kind(self) -> str:
+        """The primitive that computes it, or "input"."""
         return self.program.operations[self.index].kind
 
     def __repr__(self) -> str:
@@ -207,6 +208,7 @@ def _negated(value: Any) -> Expression | None:
 
 
 def add(a: Any, b: Any) -> Value:
+    """a + b."""
     if _is(b, 0.0):
         return _number(a)
     if _is(a, 0.0):
@@ -219,6 +221,7 @@ def add(a: Any, b: Any) -> Value:
 
 
 def subtract(a: Any, b: Any) -> Value:
+    """a - b."""
     if _is(b, 0.0):
         return _number(a)
     if _is(a, 0.0):
@@ -229,12 +232,14 @@ def subtract(a: Any, b: Any) -> Value:
 
 
 def negative(a: Any) -> Value:
+    """-a."""
     if (positive := _negated(a)) is not None:
         return positive
     return _apply("negative", a)
 
 
 def multiply(a: Any, b: Any) -> Value:
+    """a * b, where 0 * b is 0."""
     for factor, other in ((a, b), (b, a)):
         if _is(factor, 0.0) and isinstance(other, Expression):
             return 0.0
@@ -248,6 +253,7 @@ def multiply(a: Any, b: Any) -> Value:
 
 
 def divide(a: Any, b: Any) -> Value:
+    """a / b, where 0 / b is 0."""
     if _is(a, 0.0) and isinstance(b, Expression):
         return 0.0
     if _is(b, 1.0):
@@ -265,9 +271,8 @@ def power(a: Any, b: Any) -> Value:
     if isinstance(b, Expression):
         return _apply("power", a, b)
     exponent = float(b)
-    if exponent == int(exponent) if np.isfinite(exponent) else False:
-        if abs(exponent) <= _UNROLLED_POWER:
-            return _whole_power(a, int(exponent))
+    if exponent.is_integer() and abs(exponent) <= _UNROLLED_POWER:
+        return _whole_power(a, int(exponent))
     if exponent == 0.5:
         return sqrt(a)
     if exponent == -0.5:
@@ -293,7 +298,7 @@ def _number(a: Any) -> Value:
     return a if isinstance(a, Expression) else float(a)
 
 
-def _unary(kind: str) -> Any:
+def _unary(kind: str) -> Callable[[Any], Value]:
     def function(a: Any) -> Value:
         return _apply(kind, a)
 
@@ -309,17 +314,18 @@ detach = _unary("detach")
 
 
 def atan2(a: Any, b: Any) -> Value:
+    """The angle of the point (b, a)."""
     return _apply("atan2", a, b)
 
 
 def minimum(a: Any, b: Any) -> Value:
     """The smaller one; NaN if either is. Its derivative is shared half and half where a == b."""
-    return a if _same(a, b) else _apply("minimum", a, b)
+    return _number(a) if _same(a, b) else _apply("minimum", a, b)
 
 
 def maximum(a: Any, b: Any) -> Value:
     """The larger one; NaN if either is. Its derivative is shared half and half where a == b."""
-    return a if _same(a, b) else _apply("maximum", a, b)
+    return _number(a) if _same(a, b) else _apply("maximum", a, b)
 
 
 def less(a: Any, b: Any) -> Value:
@@ -328,19 +334,26 @@ def less(a: Any, b: Any) -> Value:
 
 
 def less_equal(a: Any, b: Any) -> Value:
+    """The condition a <= b."""
     return _apply("less_equal", a, b)
 
 
 def equal(a: Any, b: Any) -> Value:
+    """The condition a == b."""
     return _apply("equal", a, b)
 
 
 def logical_not(a: Any) -> Value:
+    """The condition a == 0."""
     return _apply("logical_not", condition(a))
 
 
 def logical_and(a: Any, b: Any) -> Value:
-    a, b = condition(a), condition(b)
+    """Whether both conditions hold."""
+    return _both(condition(a), condition(b))
+
+
+def _both(a: Value, b: Value) -> Value:
     if _is(a, 0.0) or _is(b, 0.0):
         return 0.0
     if _is(a, 1.0) or _same(a, b):
@@ -349,7 +362,11 @@ def logical_and(a: Any, b: Any) -> Value:
 
 
 def logical_or(a: Any, b: Any) -> Value:
-    a, b = condition(a), condition(b)
+    """Whether one of the conditions holds."""
+    return _either(condition(a), condition(b))
+
+
+def _either(a: Value, b: Value) -> Value:
     if _is(a, 1.0) or _is(b, 1.0):
         return 1.0
     if _is(a, 0.0) or _same(a, b):
@@ -381,6 +398,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def sign(a: Any) -> Value:
+    """-1, 0 or 1."""
     return subtract(less(0.0, a), less(a, 0.0))
 
 

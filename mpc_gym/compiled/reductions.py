@@ -11,7 +11,7 @@ import numpy as np
 
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.elementwise import elementwise
-from mpc_gym.compiled.program import Array, Value, as_array
+from mpc_gym.compiled.program import Array, Value
 
 Axes = Sequence[int] | int | None
 
@@ -73,16 +73,16 @@ def _along(
     return np.expand_dims(result, reduced) if keep else result
 
 
-def _sum(a: Array, axes: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+def _sum(a: Array, axes: Axes = None, keepdim: bool = False, **_: Any) -> Array:
     return _reduce(s.add, a, axes, keep=keepdim, empty=0.0)
 
 
-def _mean(a: Array, axes: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+def _mean(a: Array, axes: Axes = None, keepdim: bool = False, **_: Any) -> Array:
     count = math.prod(a.shape[axis] for axis in _axes(a, axes))
     return _divide(_sum(a, axes, keepdim), float(count))
 
 
-def _product(a: Array, axis: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+def _product(a: Array, axis: Axes = None, keepdim: bool = False, **_: Any) -> Array:
     return _reduce(s.multiply, a, axis, keep=keepdim, empty=1.0)
 
 
@@ -107,7 +107,7 @@ def _safe_root(a: Any, order: float) -> Value:
 
 
 def _vector_norm(
-    a: Array, order: float = 2.0, axes: Axes = None, keepdim: bool = False, *, dtype: Any = None
+    a: Array, order: float = 2.0, axes: Axes = None, keepdim: bool = False, **_: Any
 ) -> Array:
     magnitude = elementwise(s.absolute, 1)
     if order == math.inf:
@@ -176,12 +176,12 @@ def _logsumexp(a: Array, axes: Axes, keepdim: bool = False) -> Array:
     return result if keepdim else np.squeeze(result, _axes(a, axes))
 
 
-def _softmax(a: Array, axis: int, half_to_float: bool = False) -> Array:
+def _softmax(a: Array, axis: int, *_: Any) -> Array:
     powers = elementwise(s.exp, 1)(_subtract(a, _stable_maximum(a, axis)))
     return _divide(powers, _sum(powers, axis, keepdim=True))
 
 
-def _log_softmax(a: Array, axis: int, half_to_float: bool = False) -> Array:
+def _log_softmax(a: Array, axis: int, *_: Any) -> Array:
     return _subtract(a, _logsumexp(a, axis, keepdim=True))
 
 
@@ -198,8 +198,8 @@ def _layer_norm(
 
 
 def _accumulate(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
-    def operation(a: Array, axis: int, *, dtype: Any = None) -> Array:
-        result = a.copy()
+    def operation(a: Array, axis: int, **_: Any) -> Array:
+        result = np.array(a, dtype=object)
         along = np.moveaxis(result, axis, 0) if result.ndim else result[None]
         for i in range(1, len(along)):
             along[i] = elementwise(function, 2)(along[i - 1], along[i])

@@ -51,7 +51,7 @@ def _unsqueeze(a: Array, axis: int) -> Array:
     return np.expand_dims(a, axis)
 
 
-def _expand(a: Array, shape: Sequence[int], implicit: bool = False) -> Array:
+def _expand(a: Array, shape: Sequence[int], **_: Any) -> Array:
     known = (1,) * (len(shape) - a.ndim) + a.shape
     return np.broadcast_to(a, [k if n == -1 else n for n, k in zip(shape, known, strict=True)])
 
@@ -84,21 +84,23 @@ def _index(a: Array, indices: Sequence[Any]) -> Array:
 def _index_put(a: Array, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Array:
     if accumulate:
         raise UnsupportedOperation("accumulate=True")
-    result = a.copy()
+    result = np.array(a, dtype=object)
     result[tuple(map(_constant_index, indices))] = values
     return result
 
 
 def _index_select(a: Array, axis: int, index: Any) -> Array:
-    return np.take(a, _constant_index(index), axis)
+    result: Array = np.take(a, _constant_index(index), axis)
+    return result
 
 
-def _gather(a: Array, axis: int, index: Any, sparse_grad: bool = False) -> Array:
-    return np.take_along_axis(a, _constant_index(index), axis)
+def _gather(a: Array, axis: int, index: Any, **_: Any) -> Array:
+    result: Array = np.take_along_axis(a, _constant_index(index), axis)
+    return result
 
 
 def _select_scatter(a: Array, part: Array, axis: int, index: int) -> Array:
-    result = a.copy()
+    result = np.array(a, dtype=object)
     np.moveaxis(result, axis, 0)[index, ...] = part
     return result
 
@@ -111,13 +113,13 @@ def _slice_scatter(
     end: int | None = None,
     step: int = 1,
 ) -> Array:
-    result = a.copy()
+    result = np.array(a, dtype=object)
     _slice(result, axis, start, end, step)[...] = part
     return result
 
 
 def _scatter(a: Array, axis: int, index: Any, source: Any) -> Array:
-    result = a.copy()
+    result = np.array(a, dtype=object)
     index = _constant_index(index)
     if isinstance(source, np.ndarray):
         source = source[tuple(slice(n) for n in index.shape)]
@@ -160,18 +162,27 @@ def _pad(a: Array, padding: Sequence[int], value: float = 0.0) -> Array:
     pairs = list(zip(padding[::2], padding[1::2], strict=True))[::-1]
     shape = [n + sum(pair) for n, pair in zip(a.shape[-len(pairs) :], pairs, strict=True)]
     result = np.full((*a.shape[: -len(pairs)], *shape), value, dtype=object)
-    target = tuple(
-        slice(max(low, 0), n - max(high, 0)) for (low, high), n in zip(pairs, shape, strict=True)
+    outer = [slice(None)] * (a.ndim - len(pairs))
+    target = (
+        *outer,
+        *(
+            slice(max(low, 0), n - max(high, 0))
+            for (low, high), n in zip(pairs, shape, strict=True)
+        ),
     )
-    source = tuple(
-        slice(max(-low, 0), n - max(-high, 0))
-        for (low, high), n in zip(pairs, a.shape[-len(pairs) :], strict=True)
+    source = (
+        *outer,
+        *(
+            slice(max(-low, 0), n - max(-high, 0))
+            for (low, high), n in zip(pairs, a.shape[-len(pairs) :], strict=True)
+        ),
     )
-    result[(..., *target)] = a[(..., *source)]
+    inner: Array = a[source]
+    result[target] = inner
     return result
 
 
-def _copy_into(a: Array, values: Any, non_blocking: bool = False) -> Array:
+def _copy_into(a: Array, values: Any, *_: Any) -> Array:
     a[...] = values
     return a
 
@@ -203,7 +214,7 @@ def _same(a: Array, *_: Any, **__: Any) -> Array:
 
 
 def _copy(a: Array, **_: Any) -> Array:
-    return a.copy()
+    return np.array(a, dtype=object)
 
 
 SHAPES: dict[str, Callable[..., Any]] = {
@@ -217,7 +228,7 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.cat.default": _concatenate,
     "aten.clone.default": _copy,
     "aten.constant_pad_nd.default": _pad,
-    "aten.copy.default": lambda a, values, *_: _copy_into(a.copy(), values),
+    "aten.copy.default": lambda a, values, *_: _copy_into(np.array(a, dtype=object), values),
     "aten.copy_.default": _copy_into,
     "aten.diag_embed.default": _diag_embed,
     "aten.diagonal.default": _diagonal,
@@ -243,7 +254,7 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.new_zeros.default": lambda a, shape, **k: _full(shape, 0.0),
     "aten.ones.default": lambda shape, **k: _full(shape, 1.0),
     "aten.ones_like.default": lambda a, **k: _full(a.shape, 1.0),
-    "aten.permute.default": lambda a, axes: np.transpose(a, axes),
+    "aten.permute.default": np.transpose,
     "aten.repeat.default": _repeat,
     "aten.reshape.default": lambda a, shape: a.reshape(shape),
     "aten.roll.default": _roll,

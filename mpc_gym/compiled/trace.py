@@ -14,6 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +27,7 @@ from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
 
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCH = str(Path(torch.__file__).parent) + os.sep
 _STACK_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 
 
@@ -77,10 +78,11 @@ class Graph:
         """
         inputs = [state, control] if self.n_context == 0 else [state, control, context]
         inputs += [parameters[name] for name in self.parameter_shapes]
-        shapes = [(self.n_state,), (self.n_ctrl,), (self.n_context,)][: 2 + (self.n_context > 0)]
-        shapes += self.parameter_shapes.values()
         arrays = [as_array(value).copy() for value in inputs]
+        sizes = [self.n_state, self.n_ctrl] + [self.n_context] * (self.n_context > 0)
+        shapes = [*((size,) for size in sizes), *self.parameter_shapes.values()]
         assert [a.shape for a in arrays] == shapes, ([a.shape for a in arrays], shapes)
+        assert all(v.program is program for a in arrays for v in a.flat if _is_expression(v))
         result: Array = _Interpreter(self._graph).run(*arrays)
         return result
 
@@ -213,6 +215,10 @@ def _typed(value: Any, node: torch.fx.Node) -> Any:
     for index in np.ndindex(value.shape):
         value[index] = convert(value[index])
     return value
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, Expression)
 
 
 def _is_users(file: str) -> bool:
