@@ -143,7 +143,7 @@ class DiffCartPoleEnv(DiffEnv):
             control,
             plan_states,
             max_force=MAX_FORCE,
-            pole_length=float(self.dynamics.pole_length),
+            pole_length=self.dynamics.pole_length.item(),
             width=self.width,
             height=self.height,
         )
