@@ -1,7 +1,16 @@
 """PyTorch modules as native functions with exact first and second derivatives."""
 
 from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.modules import CompiledModule, compile_module
 from mpc_gym.compiled.program import Program
 from mpc_gym.compiled.trace import Graph, trace
 
-__all__ = ["Graph", "Program", "ProgramTooLarge", "UnsupportedOperation", "trace"]
+__all__ = [
+    "CompiledModule",
+    "Graph",
+    "Program",
+    "ProgramTooLarge",
+    "UnsupportedOperation",
+    "compile_module",
+    "trace",
+]

@@ -222,7 +222,9 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "aten.atan2.default": elementwise(s.atan2, 2),
     "aten.clamp.Tensor": _clamp,
     "aten.clamp.default": _clamp,
+    "aten.clamp_max.Tensor": lambda a, high: _clamp(a, None, high),
     "aten.clamp_max.default": lambda a, high: _clamp(a, None, high),
+    "aten.clamp_min.Tensor": _clamp,
     "aten.clamp_min.default": _clamp,
     "aten.copysign.Tensor": elementwise(
         lambda a, b: s.multiply(s.absolute(a), s.select(s.less(b, 0.0), -1.0, 1.0)), 2

@@ -12,7 +12,7 @@ are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -402,6 +402,6 @@ def sign(a: Any) -> Value:
     return subtract(less(0.0, a), less(a, 0.0))
 
 
-def elements(values: Any) -> Sequence[Value]:
+def elements(values: Any) -> list[Value]:
     """The elements of an array (or nested list) of values, in row-major order."""
     return list(as_array(values).ravel())

@@ -202,7 +202,7 @@ def _accumulate(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
         result = np.array(a, dtype=object)
         along = np.moveaxis(result, axis, 0) if result.ndim else result[None]
         for i in range(1, len(along)):
-            along[i] = elementwise(function, 2)(along[i - 1], along[i])
+            along[i, ...] = elementwise(function, 2)(along[i - 1], along[i])
         return result
 
     return operation

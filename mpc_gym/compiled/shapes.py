@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.program import Array, Expression, as_array
@@ -193,12 +194,14 @@ def _full(shape: Sequence[int], value: Any, **_: Any) -> Array:
     return result
 
 
-def _arange(*bounds: float, **_: Any) -> Array:
-    return as_array(np.arange(*bounds))
+def _arange(*bounds: float, dtype: torch.dtype | None = None, **_: Any) -> Array:
+    return as_array(torch.arange(*bounds, dtype=dtype).numpy())
 
 
-def _linspace(start: float, end: float, steps: int, **_: Any) -> Array:
-    return as_array(np.linspace(start, end, steps))
+def _linspace(
+    start: float, end: float, steps: int, *, dtype: torch.dtype | None = None, **_: Any
+) -> Array:
+    return as_array(torch.linspace(start, end, steps, dtype=dtype).numpy())
 
 
 def _eye(rows: int, columns: int | None = None, **_: Any) -> Array:

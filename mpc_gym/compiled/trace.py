@@ -204,17 +204,21 @@ class _Interpreter(torch.fx.Interpreter):
 
 
 def _typed(value: Any, node: torch.fx.Node) -> Any:
-    """Constants of an integer or boolean tensor as Python's int and bool, as indices need them."""
-    meta = node.meta.get("tensor_meta")
-    dtype = getattr(meta, "dtype", torch.float64)
-    if not isinstance(value, np.ndarray) or dtype.is_floating_point or dtype.is_complex:
+    """Constants as their dtype has them: indices need int and bool, and float32 was rounded."""
+    dtype = getattr(node.meta.get("tensor_meta"), "dtype", torch.float64)
+    if dtype == torch.float64 or not isinstance(value, np.ndarray):
         return value
-    if any(isinstance(v, Expression) for v in value.flat):
-        return value
-    convert = bool if dtype == torch.bool else int
-    for index in np.ndindex(value.shape):
-        value[index] = convert(value[index])
+    convert = _conversion(dtype)
+    if not any(_is_expression(v) for v in value.flat):
+        for index in np.ndindex(value.shape):
+            value[index] = convert(value[index])
     return value
+
+
+def _conversion(dtype: torch.dtype) -> Callable[[Any], Any]:
+    if dtype.is_floating_point:
+        return lambda v: torch.tensor(v, dtype=dtype).item()
+    return bool if dtype == torch.bool else int
 
 
 def _is_expression(value: Any) -> bool:

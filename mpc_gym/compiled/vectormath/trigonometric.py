@@ -24,7 +24,8 @@ _TWO_OVER_PI = 0.63661977236758134308
 _HALF_PI_1 = 1.57079632673412561417  # pi/2 in pieces of 33, 33 and 53 bits (fdlibm)
 _HALF_PI_2 = 6.07710050630396597660e-11
 _HALF_PI_3 = 2.02226624879595063154e-21
-_QUARTER_PI_BOUND = 0.7853981633974484
+# Just above pi/4: k is off by one where rounding decided; a huge x must not leave the polynomial.
+_LARGEST_REST = 0.79
 
 
 @native_exact
@@ -34,8 +35,8 @@ def _quadrant(x: float) -> tuple[Bits, float]:
     rounded = magnitude * _TWO_OVER_PI + ROUND
     k = rounded - ROUND
     r = ((magnitude - k * _HALF_PI_1) - k * _HALF_PI_2) - k * _HALF_PI_3
-    r = select(r > _QUARTER_PI_BOUND, _QUARTER_PI_BOUND, r)
-    return bits(rounded), select(r < -_QUARTER_PI_BOUND, -_QUARTER_PI_BOUND, r)
+    r = select(r > _LARGEST_REST, _LARGEST_REST, r)
+    return bits(rounded), select(r < -_LARGEST_REST, -_LARGEST_REST, r)
 
 
 @native_exact

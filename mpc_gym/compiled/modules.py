@@ -1,0 +1,255 @@
+"""`compile_module`: a PyTorch module as native functions of batches of states and controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from mpc_gym.compiled import derive
+from mpc_gym.compiled.emit import build, row_function_source, sources
+from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
+from mpc_gym.compiled.trace import Graph, numeric_parameters, trace
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+
+_BATCH = """
+@native
+def {name}_batch({leading}state, control, context, parameters, out):
+    for i in range(state.shape[0]):
+        {name}_kernel({leading_row}state[i], control[i], context[i], parameters, out[i])
+"""
+
+
+def compile_module(
+    module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0
+) -> CompiledModule:
+    """Compile `module(state, control)`, or `module(state, control, context)` if n_context > 0.
+
+    Args:
+        module: Maps [..., n_state] and [..., n_ctrl] (and [..., n_context]) to [..., n_out], or to
+            [...] as a stage cost does. Its parameters and floating-point buffers may change
+            later; anything else that it reads is fixed now.
+        n_state: Size of the state.
+        n_ctrl: Size of the control.
+        n_context: Size of the context; 0 if the module takes none.
+
+    Raises:
+        UnsupportedOperation: The module uses an operation that cannot be compiled, or its control
+            flow depends on values; the message names the operation and the line.
+        ProgramTooLarge: The module has too many scalar operations. Derivatives are made, and
+            everything is compiled, when it is first asked for, so they may raise it later.
+    """
+    return CompiledModule(trace(module, n_state, n_ctrl, n_context))
+
+
+class CompiledModule:
+    """Value and exact derivatives of a module, in float64.
+
+    The methods take NumPy arrays or tensors, of any batch shape (they are broadcast), and return
+    NumPy arrays. z = (state, control) has n_z = n_state + n_ctrl entries. Parameters are read from
+    the module at every call. Of a parameter with a time axis the slice at `stage` is taken.
+
+    For use in other Numba code, without a batch, all arrays of float64 and contiguous:
+
+        value_kernel(state, control, context, parameters, out)                  out [n_out]
+        jacobian_kernel(state, control, context, parameters, out)               out [n_out, n_z]
+        hessian_kernel(weights, state, control, context, parameters, out)       out [n_z, n_z]
+
+    Here a scalar output has n_out = 1, a context that does not exist is an empty array, and
+    `parameters` is what the method of that name returns: parameters, then floating-point buffers,
+    each in row-major order, in the order in which the module lists them.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._n_out = math.prod(graph.output_shape)
+        self._n_z = graph.n_state + graph.n_ctrl
+
+    def value(self, state: Any, control: Any, context: Any = None, *, stage: int = 0) -> Floats:
+        """The module's output, [..., n_out], or [...] if it is scalar."""
+        rows, batch = self._rows(state, control, context)
+        out = np.empty((len(rows[0]), self._n_out))
+        self._value.value_batch(*rows, self.parameters(stage), out)
+        return out.reshape((*batch, *self.graph.output_shape))
+
+    def jacobian(self, state: Any, control: Any, context: Any = None, *, stage: int = 0) -> Floats:
+        """Its derivative by z = (state, control), [..., n_out, n_z], or [..., n_z] if scalar."""
+        rows, batch = self._rows(state, control, context)
+        out = np.empty((len(rows[0]), self._n_out, self._n_z))
+        self._jacobian.jacobian_batch(*rows, self.parameters(stage), out)
+        return out.reshape((*batch, *self.graph.output_shape, self._n_z))
+
+    def hessian(
+        self, weights: Any, state: Any, control: Any, context: Any = None, *, stage: int = 0
+    ) -> Floats:
+        """The second derivative by z of the weighted sum of the outputs, [..., n_z, n_z].
+
+        Args:
+            weights: [..., n_out], or [...] if the output is scalar.
+            state: [..., n_state].
+            control: [..., n_ctrl].
+            context: [..., n_context], if there is one.
+            stage: Which slice of parameters with a time axis to take.
+        """
+        per_output = _as_floats(weights)
+        shape = self.graph.output_shape
+        if per_output.shape[per_output.ndim - len(shape) :] != shape:
+            raise ValueError(
+                f"weights has shape {list(per_output.shape)}, expected {_expected(*shape)}: "
+                "one for each output"
+            )
+        per_output = per_output.reshape(
+            (*per_output.shape[: per_output.ndim - len(shape)], self._n_out)
+        )
+        rows, batch = self._rows(state, control, context, per_output)
+        out = np.empty((len(rows[0]), self._n_z, self._n_z))
+        self._hessian.hessian_batch(rows[-1], *rows[:-1], self.parameters(stage), out)
+        return out.reshape((*batch, self._n_z, self._n_z))
+
+    def parameters(self, stage: int = 0) -> Floats:
+        """The module's present parameters and floating-point buffers as one vector."""
+        per_stage = self.graph.per_stage
+        values = numeric_parameters(self.graph.module).items()
+        flat = [_as_floats(v[stage] if k in per_stage else v).ravel() for k, v in values]
+        return np.concatenate(flat) if flat else np.empty(0)
+
+    @property
+    def value_kernel(self) -> Callable[..., None]:
+        """The Numba function of one state; see the class."""
+        kernel: Callable[..., None] = self._value.value_kernel
+        return kernel
+
+    @property
+    def jacobian_kernel(self) -> Callable[..., None]:
+        """The Numba function of one state; see the class."""
+        kernel: Callable[..., None] = self._jacobian.jacobian_kernel
+        return kernel
+
+    @property
+    def hessian_kernel(self) -> Callable[..., None]:
+        """The Numba function of one state; see the class."""
+        kernel: Callable[..., None] = self._hessian.hessian_kernel
+        return kernel
+
+    @cached_property
+    def _value(self) -> ModuleType:
+        inputs = _Inputs(self.graph)
+        stores = [(f"out[{i}]", y) for i, y in enumerate(inputs.outputs)]
+        return inputs.build("value", stores)
+
+    @cached_property
+    def _jacobian(self) -> ModuleType:
+        inputs = _Inputs(self.graph)
+        jacobian = derive.jacobian(inputs.program, inputs.outputs, inputs.z)
+        return inputs.build("jacobian", _matrix_stores(jacobian))
+
+    @cached_property
+    def _hessian(self) -> ModuleType:
+        inputs = _Inputs(self.graph)
+        weights = inputs.add("weights", self._n_out)
+        hessian = derive.hessian(inputs.program, inputs.outputs, weights, inputs.z)
+        return inputs.build("hessian", _matrix_stores(hessian), weighted=True)
+
+    def _rows(
+        self, state: Any, control: Any, context: Any, *more: Floats
+    ) -> tuple[list[Floats], tuple[int, ...]]:
+        """State, control, context and more as contiguous [rows, size] arrays; the batch shape."""
+        graph = self.graph
+        if (context is None) != (graph.n_context == 0):
+            found = "None" if context is None else "given"
+            raise ValueError(
+                f"context is {found}, but the module was compiled with n_context={graph.n_context}"
+            )
+        named = {"state": (state, graph.n_state), "control": (control, graph.n_ctrl)}
+        named["context"] = (np.empty(0) if context is None else context, graph.n_context)
+        arrays = []
+        for name, (value, size) in named.items():
+            array = _as_floats(value)
+            if array.ndim == 0 or array.shape[-1] != size:
+                raise ValueError(
+                    f"{name} has shape {list(array.shape)}, expected {_expected(size)}"
+                )
+            arrays.append(array)
+        arrays += more
+        try:
+            batch = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+        except ValueError as error:
+            found = ", ".join(str(list(a.shape)) for a in arrays)
+            raise ValueError(
+                f"state, control, context (and weights) have shapes {found}, expected batch "
+                "dimensions that can be broadcast against each other"
+            ) from error
+        rows = [np.broadcast_to(a, (*batch, a.shape[-1])) for a in arrays]
+        count = math.prod(batch)
+        return [np.ascontiguousarray(a.reshape(count, a.shape[-1])) for a in rows], batch
+
+
+class _Inputs:
+    """A module's graph, evaluated in a program of its own, and where its inputs are read."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.program = Program()
+        self.loads: dict[str, str] = {}
+        self._name = type(graph.module).__name__
+        state, control = self.add("state", graph.n_state), self.add("control", graph.n_ctrl)
+        context = self.add("context", graph.n_context)
+        count = sum(math.prod(shape) for shape in graph.parameter_shapes.values())
+        parameters = _unflatten(self.add("parameters", count), graph.parameter_shapes)
+        self.z: list[Expression] = [*state, *control]
+        self.outputs: list[Value] = elements(
+            graph.evaluate(
+                self.program, state, control, context if graph.n_context else None, parameters
+            )
+        )
+
+    def add(self, name: str, count: int) -> Array:
+        """Inputs that the kernel reads from its argument of that name."""
+        self.loads |= {f"{name}{i}": f"{name}[{i}]" for i in range(count)}
+        return self.program.inputs(name, count)
+
+    def build(
+        self, name: str, stores: Sequence[tuple[str, Value]], *, weighted: bool = False
+    ) -> ModuleType:
+        """Generate the kernel of that name and its loop over a batch."""
+        leading = ["weights"] if weighted else []
+        kernel = row_function_source(
+            f"{name}_kernel",
+            self.program,
+            arguments=[*leading, "state", "control", "context", "parameters", "out"],
+            loads=self.loads,
+            stores=stores,
+        )
+        batch = _BATCH.format(
+            name=name,
+            leading="weights, " if weighted else "",
+            leading_row="weights[i], " if weighted else "",
+        )
+        return build(sources([kernel, batch]), f"{self._name}_{name}")
+
+
+def _unflatten(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """A vector cut into arrays of these shapes, in order."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()], dtype=int)
+    parts = np.split(flat, ends[:-1]) if len(ends) else []
+    return {k: part.reshape(shapes[k]) for k, part in zip(shapes, parts, strict=True)}
+
+
+def _matrix_stores(matrix: Array) -> list[tuple[str, Value]]:
+    return [(f"out[{i}, {j}]", matrix[i, j]) for i, j in np.ndindex(matrix.shape)]
+
+
+def _as_floats(value: Any) -> Floats:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().double().numpy()
+    return np.asarray(value, dtype=np.float64)
+
+
+def _expected(*sizes: int) -> str:
+    return "[{}]".format(", ".join(["...", *map(str, sizes)]))
