@@ -10,6 +10,7 @@ instances are evaluated in one call, and a derivative takes one tangent per inpu
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,11 +33,10 @@ class RowFunction:
         values = {k: v.double() if v.is_floating_point() else v for k, v in named}
         return cls(module, values, takes_context(module))
 
-    def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Tensor:
-        """The value at each row."""
+    def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Any:
+        """The value at each row, as the module returns it (see `checks.check_model_output`)."""
         arguments = (x, u, context) if self.takes_context else (x, u)
-        result: Tensor = functional_call(self.module, dict(self.values), arguments)
-        return result
+        return functional_call(self.module, dict(self.values), arguments)
 
     def parameters(self) -> list[Tensor]:
         """The values that stand in for parameters, in the order of `module.named_parameters()`."""
