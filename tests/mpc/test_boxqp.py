@@ -14,8 +14,7 @@ from mpc_gym.mpc.boxqp import solve_box_qp
 def best_by_enumeration(H, q, low, high):
     """The feasible stationary point of lowest value over the 3^m faces of the box."""
     best, best_value = None, np.inf
-    for face in product((-1, 0, 1), repeat=len(q)):
-        face = np.array(face)
+    for face in map(np.array, product((-1, 0, 1), repeat=len(q))):
         k = np.where(face < 0, low, np.where(face > 0, high, 0.0))
         free = face == 0
         if not np.isfinite(k).all():
