@@ -55,7 +55,6 @@ def make_mpc(
     }
     learned = _learned(parameters, learn)
     for name, parameter in parameters.items():
-        parameter.grad = None
         parameter.requires_grad_(name in learned)
     if isinstance(learn, Mapping):
         starts = dict(zip(learned, learn.values(), strict=True))

@@ -11,7 +11,7 @@ from mpc_gym.rendering.ghosts import ghosts
 from mpc_gym.rendering.palette import ACTION, BODY, GUIDE, INK, PLAN, Colour, blend
 
 # In lengths of the pole.
-REACH = 1.5
+REACH = 1.7
 CART_WIDTH = 0.46
 CART_HEIGHT = 0.24
 WHEEL = 0.07
@@ -22,7 +22,7 @@ TICK = 0.05
 TEXT = 0.11
 FORCE_ARROW = 0.045
 LONGEST_FORCE = 1.0
-CAMERA_MARGIN = 0.8
+CAMERA_MARGIN = 1.1  # the pole stays in view where it lies to the side
 
 
 def draw_cartpole(

@@ -100,6 +100,12 @@ def test_observations_are_fresh_float32_arrays_and_info_holds_no_tensor(env: gym
     assert not [value for value in (*info.values(), *step_info.values()) if torch.is_tensor(value)]
 
 
+def test_changing_a_copy_of_the_state_does_not_move_the_environment(env: gym.Env) -> None:
+    observation, _ = env.reset(seed=0)
+    env.unwrapped.state[:] = 0.0
+    np.testing.assert_array_equal(env.unwrapped.state.astype(np.float32), observation)
+
+
 def test_the_spaces_have_no_infinite_limit(env: gym.Env) -> None:
     for space in (env.observation_space, env.action_space):
         assert space.dtype == np.float32

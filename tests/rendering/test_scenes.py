@@ -72,13 +72,14 @@ def test_the_pole_leans_to_the_right_where_its_sine_is_positive() -> None:
 
 
 @pytest.mark.parametrize("position", [-1000.0, -3.0, 0.4, 3.0, 1e6])
-def test_the_camera_keeps_the_cart_in_view(position: float) -> None:
-    state = CARTPOLE_UPRIGHT.copy()
-    state[0] = position
-    cart = pixels_of(draw_cartpole(state), INK)[:, 1]
-    in_the_middle = pixels_of(draw_cartpole(CARTPOLE_UPRIGHT), INK)[:, 1]
-    assert len(cart) == pytest.approx(len(in_the_middle), rel=0.02)
-    assert np.sign(cart.mean() - 249.5) == np.sign(position)
+def test_the_camera_keeps_the_cart_and_its_pole_in_view(position: float) -> None:
+    outward = np.array([position, 0.0, 0.0, np.sign(position), 0.0])
+    centred = np.array([0.0, 0.0, 0.0, np.sign(position), 0.0])
+    frame, in_the_middle = draw_cartpole(outward), draw_cartpole(centred)
+    for colour in (INK, BODY):
+        seen, expected = pixels_of(frame, colour), pixels_of(in_the_middle, colour)
+        assert len(seen) == pytest.approx(len(expected), rel=0.02)
+        assert np.sign(seen[:, 1].mean() - 249.5) == np.sign(position)
 
 
 def test_the_picture_scales_with_the_pole() -> None:
