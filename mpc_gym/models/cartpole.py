@@ -61,7 +61,7 @@ class CartPoleDynamics(Dynamics):
         acceleration = push - pole_moment * angular_acceleration * cosine / total_mass
 
         theta = angle(cosine, sine) + self.dt * speed
-        return torch.stack(
+        next_state = torch.stack(
             (
                 position + self.dt * velocity,
                 velocity + self.dt * acceleration,
@@ -71,6 +71,7 @@ class CartPoleDynamics(Dynamics):
             ),
             -1,
         )
+        return next_state.to(state.dtype)  # a single float32 state was promoted by the parameters
 
     def extra_repr(self) -> str:
         """The settings that are not parameters."""

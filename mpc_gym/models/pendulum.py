@@ -75,7 +75,8 @@ class PendulumDynamics(Dynamics):
         if self.max_speed is not None:
             speed = speed.clamp(-self.max_speed, self.max_speed)
         theta = angle(cosine, sine) + self.dt * speed
-        return torch.stack((torch.cos(theta), torch.sin(theta), speed), -1)
+        next_state = torch.stack((torch.cos(theta), torch.sin(theta), speed), -1)
+        return next_state.to(state.dtype)  # a single float32 state was promoted by the parameters
 
     def extra_repr(self) -> str:
         """The settings that are not parameters."""
@@ -110,8 +111,9 @@ class PendulumCost(torch.nn.Module):
         """The cost of one time step."""
         cosine, sine, speed = state.unbind(-1)
         torque = control[..., 0]
-        return (
+        cost = (
             self.angle_weight * angle(cosine, sine) ** 2
             + self.speed_weight * speed**2
             + self.torque_weight * torque**2
         )
+        return cost.to(state.dtype)

@@ -169,3 +169,9 @@ def test_quantities_that_must_be_finite_are_named(name: str, value: float) -> No
 def test_weights_of_the_cost_must_be_finite(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
         PendulumCost(**{name: math.nan})
+
+
+def test_a_single_state_keeps_its_dtype() -> None:
+    state, control = state_of(0.3, 1.0).float(), control_of(0.5).float()
+    assert PendulumDynamics()(state, control).dtype == torch.float32
+    assert PendulumCost()(state, control).dtype == torch.float32
