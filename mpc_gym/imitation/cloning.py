@@ -1,0 +1,211 @@
+"""Behavioural cloning: a policy learns to do what a demonstration shows."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from stable_baselines3.common.policies import BasePolicy
+
+from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.imitation.losses import (
+    ActionLoss,
+    Loss,
+    PlanLoss,
+    PredictionLoss,
+    WeightedLoss,
+    half_range,
+)
+from mpc_gym.imitation.training import Row, Training, TrainingOptions
+from mpc_gym.policies import MPCPolicy
+
+LOSSES = ("action", "plan")
+
+
+class BehavioralCloning:
+    """Train any SB3 policy on demonstrations.
+
+    Which loss is right for a planning policy:
+
+    - "action" compares what both would do now. It asks nothing about what the expert planned, so
+      it is right for any expert, and for a policy that is nearly right already. It teaches little
+      where the plan's first control sits at a bound: the gradient there is exactly zero, and in a
+      swing-up that is nearly everywhere, so that from wrong physics it stalls.
+    - "plan" compares the plan with what the expert went on to do (Amos et al., 2018). It looks past
+      the bound to where the controls come off it, and finds the physics from far away. The expert
+      plans anew at every step, so its later actions are not exactly its first plan: towards the
+      end of the horizon the comparison is biased, and `plan_steps` leaves that part out.
+    - `prediction_weight` adds the error of the policy's model on the observed next states. It is
+      well conditioned everywhere, and right where the policy's model can be the true one; where it
+      cannot, it pulls towards the best predictor, which need not be the best planner.
+
+    Args:
+        policy: trained in place.
+        demonstrations: of an environment with the policy's spaces.
+        loss: "action", or "plan" for an `MPCPolicy`.
+        plan_steps: how many of the plan's controls count in "plan"; None for the whole horizon.
+        prediction_weight: of the prediction loss of an `MPCPolicy`; 0 for none.
+        optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
+        validation_fraction: of the episodes, held out whole, to choose the best weights by.
+        warm_start_epochs: after which the warm starts of an `MPCPolicy`'s plans, kept for each
+            example, are forgotten.
+        folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
+            that was stopped goes on from the checkpoint it finds there.
+
+    Raises:
+        ValueError: an option is out of its range or does not fit the policy, the demonstrations do
+            not fit its spaces, or the folder holds the checkpoint of another run.
+    """
+
+    def __init__(
+        self,
+        policy: BasePolicy,
+        demonstrations: Demonstrations,
+        loss: Literal["action", "plan"] = "action",
+        plan_steps: int | None = None,
+        prediction_weight: float = 0.0,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        batch_size: int = 64,
+        validation_fraction: float = 0.1,
+        warm_start_epochs: int = 50,
+        seed: int = 0,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_fit(policy, demonstrations)
+        options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
+        training, validation = demonstrations.split(validation_fraction, seed)
+        examples = concatenate([training, validation])
+        self.policy = policy
+        rows = torch.arange(len(examples))
+        identity = {
+            "method": "BehavioralCloning",
+            "demonstrations": demonstrations.fingerprint(),
+            "loss": loss,
+            "plan_steps": plan_steps,
+            "prediction_weight": prediction_weight,
+            "validation_fraction": validation_fraction,
+            "warm_start_epochs": warm_start_epochs,
+            **vars(options),
+            **describe(policy),
+        }
+        self._training = Training(
+            policy,
+            _make_loss(policy, examples, loss, plan_steps, prediction_weight, warm_start_epochs),
+            rows[: len(training)],
+            rows[len(training) :],
+            options,
+            identity,
+            None if folder is None else Path(folder),
+        )
+
+    @property
+    def history(self) -> list[Row]:
+        """What was logged, one row an epoch, the first before any training."""
+        return self._training.history
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights had the lowest validation loss."""
+        return self._training.best.epoch
+
+    def train(self, epochs: int, progress_bar: bool = False) -> BasePolicy:
+        """Train until `epochs` epochs are done in all.
+
+        Returns:
+            The policy, with the weights of the lowest validation loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self._training.run(epochs, progress_bar)
+        return self.policy
+
+
+def imitation_loss(policy: BasePolicy, demonstrations: Demonstrations) -> float:
+    """Mean squared error of a policy's deterministic actions, in units of half the action range.
+
+    Each action is a function of its observation alone (`predict` without a recurrent state).
+
+    Raises:
+        ValueError: the demonstrations do not fit the policy's spaces.
+    """
+    check_fit(policy, demonstrations)
+    shape = policy.observation_space.shape or ()
+    actions, _ = policy.predict(demonstrations.observations.reshape(-1, *shape), deterministic=True)
+    error = actions.reshape(len(actions), -1) - demonstrations.actions
+    return float(np.mean((error / half_range(policy.action_space)) ** 2))
+
+
+def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
+    """Refuse demonstrations of another system.
+
+    Raises:
+        ValueError: the observations or actions are not as large as the policy's.
+    """
+    for name, found, space in (
+        ("observations", demonstrations.observations, policy.observation_space),
+        ("actions", demonstrations.actions, policy.action_space),
+    ):
+        size = int(np.prod(space.shape or ()))
+        if found.shape[1] != size:
+            raise ValueError(
+                f"demonstrations must have {name} of {size} numbers, as the policy's space "
+                f"{space}, got {found.shape[1]}: they are of {demonstrations.env_id}"
+            )
+
+
+def describe(policy: BasePolicy) -> dict[str, Any]:
+    """What tells one policy from another, apart from its weights, as JSON data."""
+    arguments = policy._get_constructor_parameters()
+    shapes = {name: list(value.shape) for name, value in policy.state_dict().items()}
+    return {
+        "policy": f"{type(policy).__module__}.{type(policy).__qualname__}",
+        "arguments": {name: _plain(value) for name, value in sorted(arguments.items())},
+        "shapes": shapes,
+    }
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    # by its name, where it has one: the representation of a function holds its address
+    return getattr(value, "__qualname__", None) or str(value)
+
+
+def _make_loss(
+    policy: BasePolicy,
+    examples: Demonstrations,
+    loss: str,
+    plan_steps: int | None,
+    prediction_weight: float,
+    warm_start_epochs: int,
+) -> Loss:
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
+    if warm_start_epochs < 1:
+        raise ValueError(f"warm_start_epochs must be at least 1, got {warm_start_epochs}")
+    if not prediction_weight >= 0:
+        raise ValueError(f"prediction_weight must not be negative, got {prediction_weight}")
+    if plan_steps is not None and loss != "plan":
+        raise ValueError(f'plan_steps is for loss="plan", got loss={loss!r}')
+    if not isinstance(policy, MPCPolicy):
+        if loss == "plan" or prediction_weight:
+            raise ValueError(
+                'loss="plan" and prediction_weight are for a policy that plans (MPCPolicy), got '
+                f'{type(policy).__name__}; use loss="action"'
+            )
+        return ActionLoss(policy, examples)
+    horizon = policy.mpc.horizon
+    steps = 1 if loss == "action" else horizon if plan_steps is None else plan_steps
+    if not 1 <= steps <= horizon:
+        raise ValueError(f"plan_steps must be between 1 and the horizon {horizon}, got {steps}")
+    parts: list[tuple[float, Loss]] = [(1.0, PlanLoss(policy, examples, steps, warm_start_epochs))]
+    if prediction_weight:
+        parts.append((prediction_weight, PredictionLoss(policy.mpc.dynamics, examples)))
+    return WeightedLoss(parts)

@@ -1,0 +1,136 @@
+"""Demonstrations from an expert, and the score of an agent."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from mpc_gym.imitation.demonstrations import Demonstrations
+from mpc_gym.imitation.rollout import Agent, EnvSource, Rollout, Start, make_envs, rollout
+
+
+def collect(
+    expert: Agent,
+    env: EnvSource,
+    episodes: int,
+    seed: int = 0,
+    env_kwargs: dict[str, Any] | None = None,
+    max_steps: int | None = None,
+) -> Demonstrations:
+    """Let an expert act, and write down what it sees, does and earns.
+
+    Episode i starts from `env.reset(seed=seed + i)`. The episodes are stepped side by side; they
+    are the same as one after the other, up to the rounding of a batched `predict`.
+
+    Args:
+        expert: an `MPC` (each plan starts from the last one), or anything with SB3's `predict`: a
+            policy or an algorithm. Its recurrent state is passed back to it.
+        env: an environment's id, or an environment made by `gymnasium.make`.
+        episodes: how many, at least 1.
+        seed: of the first episode.
+        env_kwargs: further arguments of `gymnasium.make`.
+        max_steps: an episode ends after so many steps at the latest.
+
+    Raises:
+        ValueError: `episodes` is less than 1, or the environment cannot be made.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    starts = [Start(seed + i) for i in range(episodes)]
+    result, spec = _run(expert, env, env_kwargs, starts, max_steps)
+    recorded = result.episodes
+    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    return Demonstrations(
+        observations=np.concatenate([e.observations for e in recorded]),
+        actions=np.concatenate([e.actions for e in recorded]),
+        rewards=np.concatenate([e.rewards for e in recorded]),
+        episode_lengths=np.array([len(e.rewards) for e in recorded]),
+        final_observations=np.stack([e.final_observation for e in recorded]),
+        env_id=spec.id,
+        env_kwargs=kwargs,
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How an agent fared, one entry an episode.
+
+    Attributes:
+        returns: sums of rewards.
+        lengths: numbers of time steps.
+        seconds_per_decision: wall-clock time of the batched `predict` calls, divided by the
+            number of actions they gave. A single decision on its own takes longer.
+    """
+
+    returns: Float[NDArray[np.floating], " episodes"]
+    lengths: Int[NDArray[np.integer], " episodes"]
+    seconds_per_decision: float
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean return; NaN for a single episode."""
+        if len(self.returns) < 2:
+            return float("nan")
+        return float(self.returns.std(ddof=1) / np.sqrt(len(self.returns)))
+
+
+def evaluate(
+    agent: Agent,
+    env: EnvSource,
+    seeds: Sequence[int],
+    env_kwargs: dict[str, Any] | None = None,
+    max_steps: int | None = None,
+) -> Evaluation:
+    """The returns of an agent's deterministic actions, one episode for each seed of `env.reset`.
+
+    Args: as in `collect`.
+    """
+    return _evaluation(_run(agent, env, env_kwargs, [Start(s) for s in seeds], max_steps)[0])
+
+
+def evaluate_from(
+    agent: Agent,
+    env: EnvSource,
+    states: Sequence[ArrayLike],
+    env_kwargs: dict[str, Any] | None = None,
+    max_steps: int | None = None,
+) -> Evaluation:
+    """The same from given start states, in an environment that takes `options={"state": ...}`."""
+    starts = [Start(i, {"state": state}) for i, state in enumerate(states)]
+    return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
+
+
+def _run(
+    agent: Agent,
+    env: EnvSource,
+    env_kwargs: dict[str, Any] | None,
+    starts: Sequence[Start],
+    max_steps: int | None,
+) -> tuple[Rollout, gym.envs.registration.EnvSpec]:
+    if not starts:
+        raise ValueError("at least one episode must be asked for, got no start")
+    with ExitStack() as stack:
+        envs = make_envs(env, env_kwargs, len(starts))
+        for one in envs:
+            stack.callback(one.close)
+        spec = envs[0].spec
+        assert spec is not None, "gymnasium.make gives every environment its spec"
+        return rollout(agent, envs, starts, max_steps), spec
+
+
+def _evaluation(result: Rollout) -> Evaluation:
+    return Evaluation(
+        returns=np.array([e.rewards.sum() for e in result.episodes]),
+        lengths=np.array([len(e.rewards) for e in result.episodes]),
+        seconds_per_decision=result.seconds_per_decision,
+    )

@@ -1,0 +1,259 @@
+"""What an expert did: episodes of observations, actions and rewards, kept in one file."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+
+FORMAT = "mpc_gym.demonstrations"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes, one after the other, N time steps in E episodes.
+
+    Args:
+        observations: [N, n_obs], what the expert saw before each action.
+        actions: [N, n_act], in the units of the environment.
+        rewards: [N].
+        episode_lengths: [E], positive, with sum N.
+        final_observations: [E, n_obs], what followed the last action of each episode.
+        env_id: the environment's id.
+        env_kwargs: the arguments it was made with, as JSON can hold them.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+
+    observations: Float[NDArray[np.floating], "steps n_obs"]
+    actions: Float[NDArray[np.floating], "steps n_act"]
+    rewards: Float[NDArray[np.floating], " steps"]
+    episode_lengths: Int[NDArray[np.integer], " episodes"]
+    final_observations: Float[NDArray[np.floating], "episodes n_obs"]
+    env_id: str
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps, n_obs = _rows_columns("observations", self.observations)
+        _, n_act = _rows_columns("actions", self.actions)
+        expected = {
+            "actions": (steps, n_act),
+            "rewards": (steps,),
+            "final_observations": (self.episodes, n_obs),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(
+                    f"{name} must have shape {list(shape)} to fit observations "
+                    f"{list(self.observations.shape)} and {self.episodes} episodes, got "
+                    f"{list(found)}"
+                )
+        lengths = self.episode_lengths
+        if lengths.ndim != 1 or np.any(lengths < 1) or lengths.sum() != steps:
+            raise ValueError(
+                f"episode_lengths must be positive and sum to the {steps} observations, got "
+                f"{lengths.tolist()}"
+            )
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self.episode_lengths)
+
+    def __len__(self) -> int:
+        """Number of time steps N."""
+        return len(self.observations)
+
+    @property
+    def returns(self) -> Float[NDArray[np.floating], " episodes"]:
+        """The sum of rewards of each episode."""
+        return np.add.reduceat(self.rewards, self._starts)
+
+    @property
+    def next_observations(self) -> Float[NDArray[np.floating], "steps n_obs"]:
+        """What was observed after each action."""
+        following = np.empty_like(self.observations)
+        following[:-1] = self.observations[1:]
+        following[np.cumsum(self.episode_lengths) - 1] = self.final_observations
+        return following
+
+    @property
+    def _starts(self) -> Int[NDArray[np.integer], " episodes"]:
+        starts: NDArray[np.integer] = np.cumsum(self.episode_lengths) - self.episode_lengths
+        return starts
+
+    def action_windows(
+        self, horizon: int
+    ) -> tuple[
+        Float[NDArray[np.floating], "steps horizon n_act"],
+        Bool[NDArray[np.bool_], "steps horizon"],
+    ]:
+        """The next `horizon` actions from each time step, and where they exist.
+
+        Past the end of an episode the mask is false and the action zero.
+        """
+        ends = np.repeat(np.cumsum(self.episode_lengths), self.episode_lengths)
+        index = np.arange(len(self))[:, None] + np.arange(horizon)
+        mask = index < ends[:, None]
+        windows = self.actions[np.where(mask, index, 0)]
+        return windows * mask[..., None].astype(windows.dtype), mask
+
+    def select(self, episodes: Sequence[int] | NDArray[np.integer]) -> "Demonstrations":
+        """Some of the episodes, in the order given (negative numbers count from the end)."""
+        chosen = np.arange(self.episodes)[np.asarray(episodes, dtype=int)]
+        starts = self._starts
+        steps = np.concatenate(
+            [np.arange(starts[e], starts[e] + self.episode_lengths[e]) for e in chosen]
+            or [np.empty(0, dtype=int)]
+        )
+        return Demonstrations(
+            observations=self.observations[steps],
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            episode_lengths=self.episode_lengths[chosen],
+            final_observations=self.final_observations[chosen],
+            env_id=self.env_id,
+            env_kwargs=self.env_kwargs,
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple["Demonstrations", "Demonstrations"]:
+        """Whole episodes at random: the rest, and `fraction` of them (at least one) held out.
+
+        Raises:
+            ValueError: `fraction` is not between 0 and 1, or there is only one episode.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        if self.episodes < 2:
+            raise ValueError("demonstrations must have at least 2 episodes to be split, got 1")
+        held_out = min(max(1, round(fraction * self.episodes)), self.episodes - 1)
+        order = np.random.default_rng(seed).permutation(self.episodes)
+        return self.select(np.sort(order[held_out:])), self.select(np.sort(order[:held_out]))
+
+    def fingerprint(self) -> str:
+        """A hash of the content: equal for equal demonstrations."""
+        digest = hashlib.sha256(_metadata(self).encode())
+        for name in _ARRAYS:
+            array = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one `.npz` file, whole or not at all.
+
+        Raises:
+            TypeError: `env_kwargs` is not JSON.
+        """
+        path = Path(path)
+        metadata = _metadata(self)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                arrays = {name: getattr(self, name) for name in _ARRAYS}
+                np.savez_compressed(file, metadata=np.array(metadata), **arrays)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Demonstrations":
+        """Read what `save` wrote. Nothing in the file is run.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, something else, or of a newer version.
+        """
+        content = _read(Path(path))
+        metadata = _parse_metadata(Path(path), content)
+        missing = [name for name in _ARRAYS if name not in content]
+        if missing:
+            raise ValueError(f"{path} is damaged: it holds no {', '.join(missing)}")
+        arrays = {name: content[name] for name in _ARRAYS}
+        try:
+            return cls(**arrays, env_id=metadata["env_id"], env_kwargs=metadata["env_kwargs"])
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def concatenate(parts: Sequence[Demonstrations]) -> Demonstrations:
+    """All episodes of several demonstrations of one environment.
+
+    Raises:
+        ValueError: there are none, or their environments or shapes differ.
+    """
+    if not parts:
+        raise ValueError("parts must hold at least one Demonstrations, got none")
+    first = parts[0]
+    for part in parts[1:]:
+        if _metadata(part) != _metadata(first):
+            raise ValueError(
+                "demonstrations of different environments cannot be put together: "
+                f"{first.env_id} {first.env_kwargs} and {part.env_id} {part.env_kwargs}"
+            )
+    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+    return Demonstrations(**arrays, env_id=first.env_id, env_kwargs=first.env_kwargs)
+
+
+_ARRAYS = ("observations", "actions", "rewards", "episode_lengths", "final_observations")
+
+
+def _rows_columns(name: str, array: NDArray[Any]) -> tuple[int, int]:
+    if array.ndim != 2 or len(array) == 0:
+        raise ValueError(
+            f"{name} must be [steps, columns] with at least one step, got {list(array.shape)}"
+        )
+    return array.shape[0], array.shape[1]
+
+
+def _metadata(demonstrations: Demonstrations) -> str:
+    content = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "env_id": demonstrations.env_id,
+        "env_kwargs": demonstrations.env_kwargs,
+    }
+    return json.dumps(content, sort_keys=True)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of demonstrations at {path}")
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.lib.npyio.NpzFile):
+            with file:
+                return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or no file of demonstrations: {error}") from error
+    raise ValueError(f"{path} holds no demonstrations: it is a single array")
+
+
+def _parse_metadata(path: Path, content: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    try:
+        metadata = json.loads(str(content["metadata"]))
+        if metadata["format"] != FORMAT:
+            raise KeyError(FORMAT)
+        version = int(metadata["version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no demonstrations of this project") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, this version of mpc_gym reads up to "
+            f"{FORMAT_VERSION}. Update mpc_gym"
+        )
+    return dict(metadata)

@@ -1,0 +1,215 @@
+"""What imitation minimises, as functions of the rows of a set of demonstrations.
+
+Every loss is dimensionless. Errors of actions are divided by half the action range, so that 1 is
+the distance from the middle to a bound; errors of predicted states by the root mean square of the
+observed change, so that 1 is the error of predicting no motion.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mpc_gym.imitation.demonstrations import Demonstrations
+from mpc_gym.policies import MPCPolicy
+
+Rows = Int[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A loss with its gradient, and what to log about it."""
+
+    loss: Float[Tensor, ""]
+    metrics: dict[str, float]
+
+
+class Loss(Protocol):
+    """A loss over rows (time steps) of demonstrations, and what it remembers between calls."""
+
+    def __call__(self, rows: Rows) -> Value:
+        """The mean over these rows."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Told before every epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember that again."""
+
+
+class _Stateless:
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing is remembered."""
+
+
+class ActionLoss(_Stateless):
+    """Mean squared error of a policy's deterministic action."""
+
+    def __init__(self, policy: BasePolicy, demonstrations: Demonstrations) -> None:
+        self.policy = policy
+        self.observations = torch.as_tensor(demonstrations.observations, device=policy.device)
+        self.actions = torch.as_tensor(demonstrations.actions, device=policy.device)
+        self.scale = torch.as_tensor(half_range(policy.action_space), device=policy.device)
+        self.observation_shape = policy.observation_space.shape or ()
+
+    def __call__(self, rows: Rows) -> Value:
+        """The mean over these rows."""
+        observations = self.observations[rows].reshape(-1, *self.observation_shape)
+        actions = self.policy._predict(observations, deterministic=True).flatten(1)
+        if self.policy.squash_output:  # the actor works in [-1, 1]
+            low, high = (
+                torch.as_tensor(bound, device=actions.device).flatten()
+                for bound in (self.policy.action_space.low, self.policy.action_space.high)  # type: ignore[attr-defined]
+            )
+            actions = low + 0.5 * (actions + 1) * (high - low)
+        loss = ((actions - self.actions[rows]) / self.scale).square().mean()
+        return Value(loss, {"action_loss": loss.item()})
+
+
+class PlanLoss:
+    """Mean squared error of the first `steps` controls of a plan against the actions that followed.
+
+    Actions past the end of an episode do not count; nor do plans that did not converge, which have
+    no gradient: their share is logged as `not_converged`. Each row's plan is solved from its last
+    one, which keeps it in its local optimum while the model changes; every `warm_start_epochs`
+    epochs all are solved from nothing again.
+    """
+
+    def __init__(
+        self,
+        policy: MPCPolicy,
+        demonstrations: Demonstrations,
+        steps: int,
+        warm_start_epochs: int,
+    ) -> None:
+        mpc = policy.mpc
+        windows, mask = demonstrations.action_windows(steps)
+        self.policy = policy
+        self.observations = torch.as_tensor(demonstrations.observations, device=policy.device)
+        self.windows: Float[Tensor, "N steps n_ctrl"] = torch.as_tensor(windows).to(policy.device)
+        self.mask: Bool[Tensor, "N steps"] = torch.as_tensor(mask).to(policy.device)
+        self.scale = torch.as_tensor(half_range(policy.action_space), device=policy.device)
+        self.steps = steps
+        self.warm_start_epochs = warm_start_epochs
+        self.warm_starts: Float[Tensor, "N horizon n_ctrl"] = torch.zeros(
+            len(windows), mpc.horizon, mpc.n_ctrl, dtype=torch.float64, device=policy.device
+        )
+
+    def __call__(self, rows: Rows) -> Value:
+        """The mean over these rows."""
+        plan = self.policy.plan(self.observations[rows], self.warm_starts[rows])
+        converged = plan.converged
+        self.warm_starts[rows] = torch.where(
+            converged[:, None, None], plan.controls.detach().double(), 0.0
+        )
+        error = ((plan.controls[:, : self.steps] - self.windows[rows]) / self.scale).square()
+        error = error.mean(-1)  # (rows, steps)
+        counts = self.mask[rows] & converged[:, None]
+        loss = _masked_mean(error, counts)
+        return Value(
+            loss,
+            {
+                "plan_loss": loss.item(),
+                "action_loss": _masked_mean(error[:, 0], counts[:, 0]).item(),
+                "not_converged": 1.0 - converged.double().mean().item(),
+            },
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Forget the warm starts every `warm_start_epochs` epochs."""
+        if epoch % self.warm_start_epochs == 0:
+            self.warm_starts.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The warm starts."""
+        return {"warm_starts": self.warm_starts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take these warm starts."""
+        self.warm_starts.copy_(state["warm_starts"])
+
+
+class PredictionLoss(_Stateless):
+    """Mean squared error of a model's prediction of the next observation (float64)."""
+
+    def __init__(self, dynamics: nn.Module, demonstrations: Demonstrations) -> None:
+        device = next((p.device for p in dynamics.parameters()), torch.device("cpu"))
+        before, actions, after = (
+            torch.as_tensor(array, dtype=torch.float64, device=device)
+            for array in (
+                demonstrations.observations,
+                demonstrations.actions,
+                demonstrations.next_observations,
+            )
+        )
+        self.dynamics = dynamics
+        self.before, self.actions, self.after = before, actions, after
+        change = (after - before).square().mean(0)
+        self.scale = torch.where(change > 0, change, 1.0)  # an entry that never changes
+
+    def __call__(self, rows: Rows) -> Value:
+        """The mean over these rows."""
+        parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
+        inputs = (self.before[rows], self.actions[rows])
+        predicted: Tensor = functional_call(self.dynamics, parameters, inputs)
+        loss = ((predicted - self.after[rows]).square() / self.scale).mean()
+        return Value(loss, {"prediction_loss": loss.item()})
+
+
+class WeightedLoss:
+    """A weighted sum of losses."""
+
+    def __init__(self, parts: Sequence[tuple[float, Loss]]) -> None:
+        self.parts = parts
+
+    def __call__(self, rows: Rows) -> Value:
+        """The mean over these rows."""
+        values = [(weight, part(rows)) for weight, part in self.parts]
+        loss = torch.stack([weight * value.loss.double() for weight, value in values]).sum()
+        metrics: dict[str, float] = {}
+        for _, value in values:
+            metrics |= value.metrics
+        return Value(loss, metrics)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Told before every epoch."""
+        for _, part in self.parts:
+            part.begin_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the parts remember."""
+        return {str(i): part.state_dict() for i, (_, part) in enumerate(self.parts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the parts remember that again."""
+        for i, (_, part) in enumerate(self.parts):
+            part.load_state_dict(state[str(i)])
+
+
+def half_range(space: spaces.Space[Any]) -> NDArray[np.floating]:
+    """Half the width of an action space, one entry an action; 1 where it has no bounds."""
+    assert isinstance(space, spaces.Box), "SB3's continuous policies act in a Box"
+    half = (space.high.astype(float) - space.low.astype(float)).ravel() / 2
+    return np.where(np.isfinite(half), half, 1.0).astype(space.dtype)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,156 @@
+"""The loop of agent and environments that collection and evaluation share.
+
+All episodes are stepped side by side with one batched `predict` a time step: a planner solves a
+batch in little more time than a single problem.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from mpc_gym.mpc import MPC
+from mpc_gym.policies import RecedingHorizon
+
+Agent = PolicyPredictor | MPC
+EnvSource = str | gym.Env[Any, Any]
+
+
+class Stateless:
+    """An agent that forgets: each of its actions is a function of the observation alone.
+
+    A planner that starts from its last plan stays in the local optimum it once chose, so what it
+    does at one observation depends on how it came there. No policy without memory can learn that;
+    as an expert for one, let the planner forget.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.predictor = as_predictor(agent)
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: tuple[NDArray[Any], ...] | None = None,  # noqa: ARG002
+        episode_start: NDArray[Any] | None = None,  # noqa: ARG002
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], None]:
+        """The action, and no recurrent state."""
+        actions, _ = self.predictor.predict(observation, deterministic=deterministic)
+        return actions, None
+
+
+def as_predictor(agent: Agent) -> PolicyPredictor:
+    """The agent with SB3's `predict`."""
+    return RecedingHorizon(agent) if isinstance(agent, MPC) else agent  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How an episode begins: the arguments of `env.reset`."""
+
+    seed: int | None
+    options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened: one row a time step, and the observation after the last."""
+
+    observations: NDArray[np.floating]
+    actions: NDArray[np.floating]
+    rewards: NDArray[np.floating]
+    final_observation: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes, and the wall-clock time [s] spent in `predict` divided by the decisions made."""
+
+    episodes: list[Episode]
+    seconds_per_decision: float
+
+
+def make_envs(
+    env: EnvSource, env_kwargs: dict[str, Any] | None, count: int
+) -> list[gym.Env[Any, Any]]:
+    """`count` environments like `env`.
+
+    Raises:
+        ValueError: `env` was not made by `gymnasium.make`, so that it cannot be made again.
+    """
+    source = env if isinstance(env, str) else env.spec
+    if source is None:
+        raise ValueError(
+            f"env must be an id or made by gymnasium.make, got {env}, which has no spec to make "
+            "more of it from. Register it and pass its id"
+        )
+    return [gym.make(source, **(env_kwargs or {})) for _ in range(count)]
+
+
+def rollout(
+    agent: Agent,
+    envs: Sequence[gym.Env[Any, Any]],
+    starts: Sequence[Start],
+    max_steps: int | None = None,
+) -> Rollout:
+    """One episode in each environment, until it ends or `max_steps` have passed.
+
+    The agent's recurrent state is passed back to it (see SB3's `predict`); its actions are
+    deterministic.
+
+    Raises:
+        ValueError: an environment has no end.
+    """
+    for env in envs:
+        if max_steps is None and (env.spec is None or env.spec.max_episode_steps is None):
+            raise ValueError(f"max_steps must be given: {env} has no limit of its own")
+    predictor = as_predictor(agent)
+    recorders = [
+        _Recorder(env, env.reset(seed=start.seed, options=start.options)[0])
+        for env, start in zip(envs, starts, strict=True)
+    ]
+    state, begins = None, np.ones(len(envs), dtype=bool)
+    seconds, decisions = 0.0, 0
+    while alive := [i for i, r in enumerate(recorders) if not r.ended]:
+        # Those that have ended stay in the batch, since a recurrent state need not have the
+        # environments in its first dimension.
+        batch = np.stack([recorder.observations[-1] for recorder in recorders])
+        began = time.perf_counter()
+        actions, state = predictor.predict(batch, state, begins, deterministic=True)
+        seconds += time.perf_counter() - began
+        decisions += len(batch)
+        begins = np.zeros_like(begins)
+        for i in alive:
+            recorders[i].step(actions[i], max_steps)
+    return Rollout([recorder.episode() for recorder in recorders], seconds / max(decisions, 1))
+
+
+class _Recorder:
+    """One environment and what has happened in it."""
+
+    def __init__(self, env: gym.Env[Any, Any], observation: NDArray[np.floating]) -> None:
+        self.env = env
+        self.observations = [observation]
+        self.actions: list[NDArray[np.floating]] = []
+        self.rewards: list[float] = []
+        self.ended = False
+
+    def step(self, action: NDArray[np.floating], max_steps: int | None) -> None:
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.observations.append(observation)
+        self.actions.append(np.array(action))
+        self.rewards.append(float(reward))
+        self.ended = terminated or truncated or len(self.rewards) == max_steps
+
+    def episode(self) -> Episode:
+        return Episode(
+            observations=np.stack(self.observations[:-1]),
+            actions=np.stack(self.actions),
+            rewards=np.array(self.rewards),
+            final_observation=self.observations[-1],
+        )

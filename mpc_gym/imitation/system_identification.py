@@ -1,0 +1,88 @@
+"""System identification: a model learns to predict what followed each action."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.imitation.losses import PredictionLoss
+from mpc_gym.imitation.training import Row, Training, TrainingOptions
+from mpc_gym.policies import MPCPolicy
+
+
+class SystemIdentification:
+    """Fit a model's parameters to observed transitions; the observation must be the state.
+
+    It is the baseline `sysid` of Amos et al. (2018): level with imitation where the model can be
+    the true one, worse where it cannot.
+
+    Args:
+        model: trained in place: dynamics, or an `MPCPolicy`, whose dynamics are meant.
+        demonstrations: whose transitions are fitted; the actions need not be an expert's.
+        optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
+        validation_fraction: of the episodes, held out whole, to choose the best weights by.
+        folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
+            that was stopped goes on from the checkpoint it finds there.
+
+    Raises:
+        ValueError: an option is out of its range, or the folder holds the checkpoint of another
+            run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | MPCPolicy,
+        demonstrations: Demonstrations,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-2,
+        batch_size: int = 64,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
+        training, validation = demonstrations.split(validation_fraction, seed)
+        examples = concatenate([training, validation])
+        rows = torch.arange(len(examples))
+        self.dynamics = model.mpc.dynamics if isinstance(model, MPCPolicy) else model
+        identity = {
+            "method": "SystemIdentification",
+            "demonstrations": demonstrations.fingerprint(),
+            "validation_fraction": validation_fraction,
+            **vars(options),
+            "dynamics": str(self.dynamics),
+            "shapes": {n: list(v.shape) for n, v in self.dynamics.state_dict().items()},
+        }
+        self._training = Training(
+            self.dynamics,
+            PredictionLoss(self.dynamics, examples),
+            rows[: len(training)],
+            rows[len(training) :],
+            options,
+            identity,
+            None if folder is None else Path(folder),
+        )
+
+    @property
+    def history(self) -> list[Row]:
+        """What was logged, one row an epoch, the first before any training."""
+        return self._training.history
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights had the lowest validation loss."""
+        return self._training.best.epoch
+
+    def train(self, epochs: int, progress_bar: bool = False) -> nn.Module:
+        """Train until `epochs` epochs are done in all.
+
+        Returns:
+            The dynamics, with the weights of the lowest validation loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self._training.run(epochs, progress_bar)
+        return self.dynamics

@@ -1,0 +1,246 @@
+"""The training loop that behavioural cloning and system identification share."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+from torch import Tensor, nn
+
+from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
+from mpc_gym.imitation.losses import Loss
+
+OPTIMIZERS = ("adam", "rmsprop")
+RMSPROP_ALPHA = 0.5  # as in Amos et al. (2018)
+CHECKPOINT = "checkpoint.pt"
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a loss is minimised.
+
+    Args:
+        optimizer: "adam" or "rmsprop" (with alpha 0.5).
+        learning_rate: of the optimiser.
+        batch_size: rows in a mini-batch.
+        seed: of the order of the rows, and of whatever the module draws while it trains.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+            raise ValueError(f"learning_rate must not be negative, got {self.learning_rate}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclass
+class Best:
+    """The weights with the lowest validation loss so far."""
+
+    epoch: int
+    loss: float
+    weights: dict[str, Tensor]
+
+
+class Training:
+    """Mini-batch training of a module, with a log, the best weights kept, and checkpoints.
+
+    With a folder, every epoch ends in `checkpoint.pt`, and `run` goes on from the one it finds:
+    stopped at any moment and started again, it does what it would have done without the stop.
+
+    Args:
+        module: what is trained.
+        loss: over rows of the examples.
+        training_rows: numbers of the rows to train on.
+        validation_rows: numbers of the rows by which the best weights are chosen.
+        options: how.
+        identity: JSON data; a checkpoint with another identity is refused.
+        folder: for `checkpoint.pt`, `progress.csv` and TensorBoard's events; None for none.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        training_rows: Tensor,
+        validation_rows: Tensor,
+        options: TrainingOptions,
+        identity: dict[str, Any],
+        folder: Path | None,
+    ) -> None:
+        self.module = module
+        self.loss = loss
+        self.training_rows = training_rows
+        self.validation_rows = validation_rows
+        self.options = options
+        self.identity = identity
+        self.folder = folder
+        self.history: list[Row] = []
+        self.best = Best(-1, math.inf, {})
+        self._optimizer = _make_optimizer(module, options)
+        self._random_state = torch.Generator().manual_seed(options.seed).get_state()
+        self._last_weights = _copy(module)
+        if folder is not None and (folder / CHECKPOINT).exists():
+            self._resume(read_checkpoint(folder / CHECKPOINT, identity))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return max(len(self.history) - 1, 0)
+
+    def run(self, epochs: int, progress_bar: bool = False) -> list[Row]:
+        """Train until `epochs` epochs are done in all, and leave the best weights in the module.
+
+        Returns:
+            One row an epoch, the first before any training.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self.module.load_state_dict(self._last_weights)
+        logger = self._logger()
+        with _random_state(self._random_state), _progress(epochs, progress_bar) as progress:
+            while len(self.history) <= epochs:
+                row = self._train_epoch() if self.history else {}
+                self.module.eval()
+                with torch.no_grad():
+                    row |= self._epoch(self.validation_rows, "validation")
+                self._finish_epoch(row, logger)
+                progress(self.epoch, row["validation/loss"])
+        logger.close()
+        self.module.load_state_dict(self.best.weights)
+        self.module.eval()
+        return self.history
+
+    def _train_epoch(self) -> Row:
+        self.loss.begin_epoch(len(self.history) - 1)
+        self.module.train()
+        order = torch.randperm(len(self.training_rows))
+        return self._epoch(self.training_rows[order], "train")
+
+    def _epoch(self, rows: Tensor, name: str) -> Row:
+        """Means over the rows, and, where gradients are enabled, one step for each batch."""
+        sums: dict[str, float] = {}
+        for batch in torch.split(rows, self.options.batch_size):
+            value = self.loss(batch)
+            if not math.isfinite(value.loss.item()):
+                raise FloatingPointError(
+                    f"the {name} loss is {value.loss.item()} in epoch {len(self.history)}: lower "
+                    "the learning_rate, or check the demonstrations"
+                )
+            if torch.is_grad_enabled():
+                self._optimizer.zero_grad()
+                value.loss.backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+            for key, number in {"loss": value.loss.item(), **value.metrics}.items():
+                sums[key] = sums.get(key, 0.0) + number * len(batch)
+        return {f"{name}/{key}": total / len(rows) for key, total in sums.items()}
+
+    def _finish_epoch(self, row: Row, logger: Logger) -> None:
+        epoch = len(self.history)
+        row |= {
+            f"parameters/{name}": parameter.item()
+            for name, parameter in self.module.named_parameters()
+            if parameter.ndim == 0 and parameter.requires_grad
+        }
+        if row["validation/loss"] < self.best.loss:
+            self.best = Best(epoch, row["validation/loss"], _copy(self.module))
+        row = {"epoch": float(epoch), **row, "validation/best_loss": self.best.loss}
+        self.history.append(row)
+        self._random_state = torch.get_rng_state()
+        self._last_weights = _copy(self.module)
+        for key, number in row.items():
+            logger.record(key, number)
+        logger.dump(epoch)
+        if self.folder is not None:
+            write_checkpoint(self.folder / CHECKPOINT, self.identity, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "weights": self._last_weights,
+            "optimizer": self._optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
+            "random_state": self._random_state,
+            "best": vars(self.best),
+            "history": self.history,
+        }
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self._last_weights = state["weights"]
+        self.module.load_state_dict(state["weights"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.loss.load_state_dict(state["loss"])
+        self._random_state = state["random_state"]
+        self.best = Best(**state["best"])
+        self.history = state["history"]
+
+    def _logger(self) -> Logger:
+        """SB3's logger to CSV and TensorBoard, with the rows of a resumed run written again."""
+        formats: list[KVWriter] = []
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            table = CSVOutputFormat(str(self.folder / "progress.csv"))  # empties the file
+            for epoch, row in enumerate(self.history):
+                table.write(dict(row), dict.fromkeys(row, ()), epoch)
+            formats = [table, TensorBoardOutputFormat(str(self.folder))]
+        return Logger(str(self.folder), formats)
+
+
+def _make_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("there is nothing to train: no parameter requires a gradient")
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=options.learning_rate)
+    return torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=RMSPROP_ALPHA)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+@contextmanager
+def _random_state(state: Tensor) -> Iterator[None]:
+    """Draw from this state, and give the caller's back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        yield
+
+
+@contextmanager
+def _progress(epochs: int, shown: bool) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("epoch", total=epochs)
+
+        def update(epoch: int, loss: float) -> None:
+            bar.update(task, completed=epoch, description=f"validation loss {loss:.2e}")
+
+        yield update

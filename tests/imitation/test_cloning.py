@@ -1,0 +1,205 @@
+"""Behavioural cloning trains any SB3 policy, and a planning one from the wrong physics."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.imitation import BehavioralCloning, Demonstrations, imitation_loss
+from mpc_gym.policies import MPCPolicy
+
+HORIZON = 12
+
+
+@pytest.fixture(scope="module")
+def demonstrations() -> Demonstrations:
+    """Balancing from near upright, with a planner on the true model."""
+    mpc = make_mpc("DiffPendulum-v0", horizon=HORIZON)
+    env = gym.make("DiffPendulum-v0")
+    parts = {"obs": [], "act": [], "final": []}
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(4, 2)) * [0.05, 0.3]
+    x = np.stack((np.cos(state[:, 0]), np.sin(state[:, 0]), state[:, 1]), 1).astype(np.float32)
+    for start in x:
+        observation, _ = env.reset(options={"state": start})
+        for _ in range(8):
+            with torch.no_grad():
+                action = mpc(torch.tensor(observation[None])).controls[0, 0].numpy()
+            parts["obs"].append(observation)
+            parts["act"].append(action)
+            observation, *_ = env.step(action)
+        parts["final"].append(observation)
+    return Demonstrations(
+        np.stack(parts["obs"]),
+        np.stack(parts["act"]),
+        np.zeros(32),
+        np.full(4, 8),
+        np.stack(parts["final"]),
+        "DiffPendulum-v0",
+    )
+
+
+def make_policy(**options) -> MPCPolicy:
+    torch.manual_seed(0)
+    env = gym.make("DiffPendulum-v0")
+    options = {"horizon": HORIZON, "learn": {"gravity": 12.0, "mass": 1.3}, **options}
+    return MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, **options)
+
+
+def make_mlp() -> ActorCriticPolicy:
+    return PPO("MlpPolicy", "DiffPendulum-v0", seed=0).policy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "action"}, {"loss": "plan", "plan_steps": 3}, {"loss": "plan"}],
+    ids=["action", "first three", "whole plan"],
+)
+def test_a_planning_policy_learns_the_physics_from_the_actions_alone(demonstrations, settings):
+    policy = make_policy()
+    before = imitation_loss(policy, demonstrations)
+    cloning = BehavioralCloning(
+        policy,
+        demonstrations,
+        learning_rate=0.05,
+        batch_size=24,
+        validation_fraction=0.25,
+        **settings,
+    )
+    cloning.train(80)
+    assert imitation_loss(policy, demonstrations) < 0.1 * before
+
+
+def test_the_prediction_of_observed_states_is_learned_with_the_actions(demonstrations):
+    policy = make_policy(learn={"mass": 1.5})
+    cloning = BehavioralCloning(
+        policy,
+        demonstrations,
+        prediction_weight=1.0,
+        learning_rate=0.05,
+        batch_size=24,
+        validation_fraction=0.25,
+    )
+    cloning.train(40)
+    first, best = cloning.history[0], cloning.history[cloning.best_epoch]
+    assert best["validation/prediction_loss"] < 1e-3 * first["validation/prediction_loss"]
+    assert policy.mpc.dynamics.mass.item() == pytest.approx(1.0, rel=0.01)
+
+
+def test_any_sb3_policy_learns(demonstrations):
+    policy = make_mlp()
+    before = imitation_loss(policy, demonstrations)
+    BehavioralCloning(policy, demonstrations, learning_rate=5e-3, validation_fraction=0.25).train(
+        150
+    )
+    assert imitation_loss(policy, demonstrations) < 0.1 * before
+
+
+def test_the_imitation_loss_is_the_mean_squared_error_in_units_of_half_the_range(demonstrations):
+    policy = make_mlp()
+    actions, _ = policy.predict(demonstrations.observations, deterministic=True)
+    expected = np.mean(((actions - demonstrations.actions) / 2.0) ** 2)
+    assert imitation_loss(policy, demonstrations) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_policy, make_mlp])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, demonstrations, make):
+    def cloning(folder: str) -> BehavioralCloning:
+        settings = {"loss": "plan"} if make is make_policy else {}
+        return BehavioralCloning(
+            make(),
+            demonstrations,
+            learning_rate=0.02,
+            batch_size=16,
+            warm_start_epochs=3,
+            validation_fraction=0.25,
+            folder=tmp_path / folder,
+            **settings,
+        )
+
+    whole = cloning("whole")
+    whole.train(4)
+    cloning("parts").train(2)
+    resumed = cloning("parts")
+    resumed.train(4)
+    assert resumed.history == whole.history
+    for p, q in zip(resumed.policy.parameters(), whole.policy.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_run_killed_at_any_moment_goes_on_where_it_was(tmp_path, demonstrations):
+    demonstrations.save(tmp_path / "expert.npz")
+    script = textwrap.dedent(
+        f"""
+        from stable_baselines3 import PPO
+        from mpc_gym.imitation import BehavioralCloning, Demonstrations
+        policy = PPO("MlpPolicy", "DiffPendulum-v0", seed=0).policy
+        demonstrations = Demonstrations.load({str(tmp_path / "expert.npz")!r})
+        cloning = BehavioralCloning(
+            policy, demonstrations, validation_fraction=0.25, folder={str(tmp_path / "run")!r}
+        )
+        cloning.train(1_000_000)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    killed = BehavioralCloning(
+        make_mlp(), demonstrations, validation_fraction=0.25, folder=tmp_path / "run"
+    )
+    done = len(killed.history) - 1
+    killed.train(done + 2)
+    whole = BehavioralCloning(make_mlp(), demonstrations, validation_fraction=0.25)
+    whole.train(done + 2)
+    assert killed.history == whole.history
+
+
+class TestBadInput:
+    def test_another_runs_folder_is_refused(self, tmp_path, demonstrations):
+        BehavioralCloning(make_mlp(), demonstrations, folder=tmp_path).train(1)
+        with pytest.raises(ValueError, match=r"another run: .*learning_rate was 0.001 and is 0.1"):
+            BehavioralCloning(make_mlp(), demonstrations, folder=tmp_path, learning_rate=0.1)
+        with pytest.raises(ValueError, match="another run: demonstrations was"):
+            BehavioralCloning(make_mlp(), demonstrations.select([0, 1]), folder=tmp_path)
+        with pytest.raises(ValueError, match=r"another run: .*policy was .*ActorCriticPolicy"):
+            BehavioralCloning(make_policy(), demonstrations, folder=tmp_path)
+
+    def test_demonstrations_of_another_system_are_refused(self, demonstrations):
+        policy = PPO("MlpPolicy", "DiffCartPole-v0").policy
+        with pytest.raises(ValueError, match=r"(?s)observations of 5 numbers.* got 3.*Pend"):
+            BehavioralCloning(policy, demonstrations)
+
+    def test_the_plan_of_a_policy_that_has_none_is_refused(self, demonstrations):
+        with pytest.raises(ValueError, match='use loss="action"'):
+            BehavioralCloning(make_mlp(), demonstrations, loss="plan")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loss": "state"}, "loss must be one of"),
+            ({"loss": "plan", "plan_steps": HORIZON + 1}, "plan_steps must be between 1 and"),
+            ({"plan_steps": 2}, "plan_steps is for"),
+            ({"prediction_weight": -1.0}, "prediction_weight"),
+            ({"warm_start_epochs": 0}, "warm_start_epochs"),
+            ({"validation_fraction": 1.0}, "fraction must be between"),
+        ],
+    )
+    def test_an_option_out_of_range_is_named(self, demonstrations, options, message):
+        with pytest.raises(ValueError, match=message):
+            BehavioralCloning(make_policy(), demonstrations, **options)

@@ -1,0 +1,126 @@
+"""Collecting demonstrations and evaluating agents share one loop."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.imitation import Stateless, collect, evaluate, evaluate_from
+from mpc_gym.imitation.rollout import Start, rollout
+from mpc_gym.mpc import MPC
+from mpc_gym.policies import RecedingHorizon
+
+
+@pytest.fixture
+def expert() -> MPC:
+    return make_mpc("DiffPendulum-v0", horizon=5, max_iterations=30)
+
+
+class Counter:
+    """Acts as it counts the time steps in its recurrent state, by episode."""
+
+    def predict(self, observation, state=None, episode_start=None, **kwargs):  # noqa: ARG002
+        count = np.zeros(len(observation)) if state is None else state[0]
+        count = count if episode_start is None else np.where(episode_start, 0.0, count)
+        return (count[:, None] / 100).astype(np.float32), (count + 1,)
+
+
+def test_demonstrations_are_what_gymnasiums_own_loop_sees(expert):
+    demonstrations = collect(expert, "DiffPendulum-v0", episodes=2, seed=7, max_steps=6)
+    controller = RecedingHorizon(expert)
+    for i in range(2):
+        env = gym.make("DiffPendulum-v0")
+        obs, _ = env.reset(seed=7 + i)
+        state, episode = None, demonstrations.select([i])
+        for t in range(6):
+            np.testing.assert_allclose(episode.observations[t], obs, atol=1e-5)
+            action, state = controller.predict(obs, state)
+            np.testing.assert_allclose(episode.actions[t], action, atol=1e-5)
+            obs, reward, *_ = env.step(action)
+            np.testing.assert_allclose(episode.rewards[t], reward, atol=1e-5)
+        np.testing.assert_allclose(episode.final_observations[0], obs, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_demonstrations_and_another_others(expert):
+    first, again, other = (
+        collect(expert, "DiffPendulum-v0", episodes=2, seed=seed, max_steps=2) for seed in (3, 3, 5)
+    )
+    assert first.fingerprint() == again.fingerprint()
+    assert first.fingerprint() != other.fingerprint()
+
+
+def test_the_recurrent_state_is_passed_back_and_begins_with_the_episode():
+    demonstrations = collect(Counter(), "DiffPendulum-v0", episodes=2, max_steps=3)
+    np.testing.assert_allclose(demonstrations.actions[:, 0], [0, 0.01, 0.02] * 2, atol=1e-7)
+
+
+def test_a_stateless_expert_acts_on_each_observation_as_on_its_first():
+    demonstrations = collect(Stateless(Counter()), "DiffPendulum-v0", episodes=2, max_steps=3)
+    assert not demonstrations.actions.any()
+
+
+def test_an_environments_arguments_are_kept():
+    env = gym.make("DiffPendulum-v0", gravity=3.0, render_mode="rgb_array")
+    demonstrations = collect(Counter(), env, episodes=1, max_steps=2)
+    assert demonstrations.env_id == "DiffPendulum-v0"
+    assert demonstrations.env_kwargs == {"gravity": 3.0}
+
+
+def test_episodes_of_different_lengths_end_on_their_own():
+    envs = [gym.make("DiffPendulum-v0", max_episode_steps=steps) for steps in (2, 5, 3)]
+    result = rollout(Counter(), envs, [Start(seed) for seed in range(3)])
+    assert [len(episode.rewards) for episode in result.episodes] == [2, 5, 3]
+    np.testing.assert_allclose(
+        result.episodes[1].actions[:, 0], np.arange(5) / 100, atol=1e-7, err_msg="the longest"
+    )
+
+
+def test_an_evaluation_agrees_with_sb3s():
+    model = PPO("MlpPolicy", "Pendulum-v1", seed=0)
+    evaluation = evaluate(model, "Pendulum-v1", seeds=[11])
+    env = gym.make("Pendulum-v1")
+    expected, _ = evaluate_policy(model, _Seeded(env, 11), n_eval_episodes=1, warn=False)
+    assert evaluation.returns == pytest.approx([expected], rel=1e-5)
+    assert evaluation.lengths.tolist() == [200]
+    assert evaluation.mean == pytest.approx(expected, rel=1e-5)
+
+
+class _Seeded(gym.Wrapper):
+    """Every episode starts from one seed."""
+
+    def __init__(self, env: gym.Env, seed: int) -> None:
+        super().__init__(env)
+        self.seed = seed
+
+    def reset(self, **kwargs):  # noqa: ARG002
+        return self.env.reset(seed=self.seed)
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    evaluation = evaluate(Counter(), "DiffPendulum-v0", seeds=range(4), max_steps=2)
+    expected = np.std(evaluation.returns, ddof=1) / 2
+    assert evaluation.standard_error == pytest.approx(expected)
+    assert evaluation.seconds_per_decision > 0
+
+
+def test_an_evaluation_starts_from_the_states_given(expert):
+    upright, hanging = [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]
+    evaluation = evaluate_from(expert, "DiffPendulum-v0", [upright, hanging], max_steps=1)
+    np.testing.assert_allclose(evaluation.returns, [0.0, -(np.pi**2)], atol=1e-2)
+
+
+class TestBadInput:
+    def test_no_episode_is_refused(self):
+        with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
+            collect(Counter(), "DiffPendulum-v0", episodes=0)
+
+    def test_an_environment_that_cannot_be_made_again_is_refused(self):
+        env = gym.make("DiffPendulum-v0").unwrapped.__class__()
+        with pytest.raises(ValueError, match=r"env must be an id or made by gymnasium\.make"):
+            collect(Counter(), env, episodes=1)
+
+    def test_an_environment_without_end_needs_a_limit(self):
+        with pytest.raises(ValueError, match="max_steps must be given"):
+            collect(Counter(), "DiffPendulum-v0", episodes=1, env_kwargs={"max_episode_steps": -1})

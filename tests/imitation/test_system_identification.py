@@ -1,0 +1,65 @@
+"""System identification recovers what acts on the motion."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from mpc_gym.imitation import Demonstrations, SystemIdentification
+from mpc_gym.models import NeuralDynamics, PendulumDynamics
+from mpc_gym.policies import MPCPolicy
+
+
+@pytest.fixture(scope="module")
+def demonstrations() -> Demonstrations:
+    """Random torques on Gymnasium's own pendulum."""
+    env = gym.make("Pendulum-v1", max_episode_steps=30)
+    rng = np.random.default_rng(0)
+    observations, actions, finals = [], [], []
+    for seed in range(4):
+        observation, _ = env.reset(seed=seed)
+        for _ in range(30):
+            action = rng.uniform(-2, 2, 1).astype(np.float32)
+            observations.append(observation)
+            actions.append(action)
+            observation, *_ = env.step(action)
+        finals.append(observation)
+    return Demonstrations(
+        np.stack(observations),
+        np.stack(actions),
+        np.zeros(120),
+        np.full(4, 30),
+        np.stack(finals),
+        "Pendulum-v1",
+    )
+
+
+def test_the_pendulums_two_combinations_are_recovered_from_motion(demonstrations):
+    dynamics = PendulumDynamics(gravity=15.0, mass=3.0, length=0.5)
+    SystemIdentification(dynamics, demonstrations, learning_rate=0.05).train(200)
+    g, m, l = (p.item() for p in (dynamics.gravity, dynamics.mass, dynamics.length))
+    assert g / l == pytest.approx(10.0, rel=1e-3)
+    assert 1 / (m * l**2) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_policys_model_is_fitted_in_place(demonstrations):
+    env = gym.make("DiffPendulum-v0")
+    policy = MPCPolicy(
+        env.observation_space, env.action_space, lambda _: 1e-3, horizon=3, learn={"gravity": 12.0}
+    )
+    fitted = SystemIdentification(policy, demonstrations, learning_rate=0.1).train(60)
+    assert fitted is policy.mpc.dynamics
+    assert policy.mpc.dynamics.gravity.item() == pytest.approx(10.0, rel=1e-2)
+    assert policy.mpc.dynamics.mass.item() == 1.0
+
+
+def test_a_network_learns_to_predict(demonstrations):
+    identification = SystemIdentification(NeuralDynamics(3, 1), demonstrations)
+    identification.train(60)
+    losses = [row["train/loss"] for row in identification.history[1:]]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_another_models_checkpoint_is_refused(tmp_path, demonstrations):
+    SystemIdentification(PendulumDynamics(), demonstrations, folder=tmp_path).train(1)
+    with pytest.raises(ValueError, match="another run"):
+        SystemIdentification(NeuralDynamics(3, 1), demonstrations, folder=tmp_path)

@@ -1,0 +1,169 @@
+"""Training by mini-batches: logged, the best kept, stopped and resumed without loss."""
+
+import csv
+
+import pytest
+import torch
+from torch import nn
+
+from mpc_gym.imitation.losses import Value
+from mpc_gym.imitation.training import Training, TrainingOptions
+
+ROWS = 40
+
+
+class Regression:
+    """Mean squared error of a module on fixed data; remembers how often it was asked."""
+
+    def __init__(self, module: nn.Module) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(ROWS, 3, generator=generator)
+        self.y = self.x @ torch.tensor([[1.0], [-2.0], [0.5]])
+        self.module = module
+        self.calls = 0
+
+    def __call__(self, rows):
+        self.calls += 1
+        loss = (self.module(self.x[rows]) - self.y[rows]).square().mean()
+        return Value(loss, {"error": loss.item()})
+
+    def begin_epoch(self, epoch):
+        pass
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def make_module() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def make(folder=None, identity=None, **options) -> Training:
+    module = make_module()
+    rows = torch.arange(ROWS)
+    settings = TrainingOptions(**{"batch_size": 8, "learning_rate": 1e-2, **options})
+    identity = {"run": 1} if identity is None else identity
+    return Training(module, Regression(module), rows[:30], rows[30:], settings, identity, folder)
+
+
+def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
+    for p, q in zip(left.parameters(), right.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_run_that_is_stopped_and_resumed_is_bitwise_the_uninterrupted_one(tmp_path, optimizer):
+    whole = make(tmp_path / "whole", optimizer=optimizer)
+    whole.run(6)
+    make(tmp_path / "parts", optimizer=optimizer).run(2)
+    torch.manual_seed(99)  # whatever happens in between
+    resumed = make(tmp_path / "parts", optimizer=optimizer)
+    assert resumed.epoch == 2
+    resumed.run(6)
+    assert_same_weights(whole.module, resumed.module)
+    assert whole.history == resumed.history
+    assert whole.loss.calls == resumed.loss.calls
+    assert (tmp_path / "whole/progress.csv").read_text() == (
+        tmp_path / "parts/progress.csv"
+    ).read_text()
+
+
+def test_a_run_continued_in_the_same_process_is_bitwise_the_uninterrupted_one():
+    whole, parts = make(), make()
+    whole.run(6)
+    parts.run(2)
+    parts.run(6)
+    assert_same_weights(whole.module, parts.module)
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    make(tmp_path).run(3)
+    again = make(tmp_path)
+    calls = again.loss.calls
+    again.run(3)
+    assert again.loss.calls == calls
+
+
+def test_the_weights_left_are_those_of_the_lowest_validation_loss():
+    training = make()
+    training.loss.y[30:] *= -1  # what is learned makes the held-out rows worse
+    history = training.run(12)
+    losses = [row["validation/loss"] for row in history]
+    assert training.best.epoch == losses.index(min(losses))
+    assert losses[-1] > min(losses)
+    with torch.no_grad():
+        assert training.loss(torch.arange(30, ROWS)).loss.item() == pytest.approx(min(losses))
+
+
+def test_the_log_has_one_row_an_epoch(tmp_path):
+    training = make(tmp_path)
+    training.run(4)
+    with (tmp_path / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["epoch"])) for row in rows] == [0, 1, 2, 3, 4]
+    assert float(rows[3]["train/error"]) == pytest.approx(training.history[3]["train/error"])
+    assert any("tfevents" in path.name for path in tmp_path.iterdir())
+
+
+def test_training_leaves_the_callers_random_numbers_alone():
+    training = make()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    training.run(1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_nothing_is_printed(tmp_path, capsys):
+    make(tmp_path).run(1)
+    assert capsys.readouterr().out == ""
+
+
+class TestBadInput:
+    def test_another_runs_checkpoint_is_refused_and_left_alone(self, tmp_path):
+        make(tmp_path, identity={"run": 1, "seed": 0}).run(1)
+        before = (tmp_path / "checkpoint.pt").read_bytes()
+        with pytest.raises(ValueError, match=r"another run: run was 1 and is 2"):
+            make(tmp_path, identity={"run": 2, "seed": 0})
+        assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
+    def test_a_damaged_checkpoint_is_refused(self, tmp_path, content):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+            make(tmp_path)
+
+    def test_a_checkpoint_that_would_run_code_does_not(self, tmp_path):
+        class Malicious:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "owned"), "w"))
+
+        torch.save({"format": Malicious()}, tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError, match="damaged"):
+            make(tmp_path)
+        assert not (tmp_path / "owned").exists()
+
+    def test_a_module_with_nothing_to_learn_is_refused(self):
+        module = make_module().requires_grad_(False)
+        rows = torch.arange(ROWS)
+        with pytest.raises(ValueError, match="nothing to train"):
+            Training(module, Regression(module), rows, rows, TrainingOptions(), {}, None)
+
+    def test_a_loss_that_is_not_finite_stops_the_run(self):
+        training = make()
+        training.loss.y[0] = float("nan")
+        with pytest.raises(FloatingPointError, match="learning_rate"):
+            training.run(1)
+
+    @pytest.mark.parametrize(
+        "option",
+        [{"optimizer": "sgd"}, {"learning_rate": -1.0}, {"batch_size": 0}],
+        ids=["optimizer", "learning_rate", "batch_size"],
+    )
+    def test_an_option_out_of_range_is_named(self, option):
+        with pytest.raises(ValueError, match=next(iter(option))):
+            TrainingOptions(**option)
