@@ -76,6 +76,19 @@ def test_a_control_held_at_its_bound_may_curve_downwards(m):
     assert free.tolist() == [[False] + [True] * (m - 1)]
 
 
+def test_a_convex_program_is_solved_alike_beside_one_that_is_not():
+    """Its first control is held at k = 0, but released once the second has moved."""
+    H = torch.tensor([[[1.0, -0.9], [-0.9, 1.0]], [[-1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)
+    q = torch.tensor([[0.1, -5.0]] * 2, dtype=torch.float64)
+    low = torch.tensor([[0.0, -9.0]] * 2, dtype=torch.float64)
+    high = torch.full((2, 2), 9.0, dtype=torch.float64)
+    k, _, convex = solve_box_qp(H, q, low, high)
+    assert convex.all()
+    expected = best_by_enumeration(*(a[0].numpy() for a in (H, q, low, high)))
+    assert expected[0] > 1
+    torch.testing.assert_close(k[0], torch.tensor(expected))
+
+
 def test_bounds_that_are_equal_fix_the_control():
     H = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]], dtype=torch.float64)
     zero = torch.zeros(1, 2, dtype=torch.float64)

@@ -351,9 +351,9 @@ class TestModule:
         target = solve(mpc, x_init).controls
         learner = copy.deepcopy(mpc).requires_grad_(False)
         gravity = learner.dynamics.gravity.fill_(13.0).requires_grad_()
-        optimiser = torch.optim.Adam([gravity], lr=0.3)
+        optimiser = torch.optim.Adam([gravity], lr=0.5)
         losses = []
-        for _ in range(15):
+        for _ in range(8):
             loss = (learner(x_init).controls - target).square().mean()
             optimiser.zero_grad()
             loss.backward()

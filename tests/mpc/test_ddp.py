@@ -48,6 +48,13 @@ class SmoothDynamics(Dynamics):
         return drift + control @ self.B.T + torch.sin(control) @ self.D.T * torch.cos(state)
 
 
+class Concave(nn.Module):
+    """A stage cost that curves downwards in every control."""
+
+    def forward(self, _state, control):
+        return 0.1 * control.sum(-1) - control.square().sum(-1)
+
+
 class SmoothCost(nn.Module):
     """A strictly convex stage cost that is not quadratic, and has no minimum at zero."""
 
@@ -76,7 +83,7 @@ class TestReference:
     def test_eight_starts_reach_the_best_known_optimum_of_every_state_or_a_better_one(
         self, paper, paper_mpc
     ):
-        self.check_best_of_eight(paper, paper_mpc, slice(12))
+        self.check_best_of_eight(paper, paper_mpc, slice(8))
 
     @pytest.mark.slow
     def test_eight_starts_do_so_for_all_reference_states(self, paper, paper_mpc):
@@ -241,10 +248,6 @@ class TestHardProblems:
         assert residual.max() < 1e-6
 
     def test_a_cost_that_curves_downwards_everywhere_ends_at_a_bound(self):
-        class Concave(nn.Module):
-            def forward(self, _state, control):
-                return 0.1 * control.sum(-1) - control.square().sum(-1)
-
         dynamics = LinearDynamics(torch.eye(1), torch.ones(1, 2))
         with torch.no_grad():
             plan = MPC(dynamics, Concave(), 3, -1.0, 1.0)(torch.zeros(1, 1))
@@ -300,11 +303,12 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
-def test_the_unit_of_the_cost_changes_nothing(factor):
+@pytest.mark.parametrize("cost", [PendulumCost(), Concave()], ids=["pendulum", "concave"])
+def test_the_unit_of_the_cost_changes_nothing(cost, factor):
     x_init = torch.tensor([[-1.0, 0.1, 0.5], [0.2, -0.9, 4.0]], dtype=torch.float64)
     with torch.no_grad():
-        plain = MPC(PendulumDynamics(), PendulumCost(), 25)(x_init)
-        scaled = MPC(PendulumDynamics(), Scaled(PendulumCost(), factor), 25)(x_init)
+        plain = MPC(PendulumDynamics(), cost, 6)(x_init)
+        scaled = MPC(PendulumDynamics(), Scaled(cost, factor), 6)(x_init)
     assert plain.converged.all()
     assert torch.equal(scaled.controls, plain.controls)
     assert torch.equal(scaled.cost, factor * plain.cost)
@@ -333,8 +337,8 @@ def test_states_of_ten_thousand_are_as_good_as_states_of_one():
 
 
 def test_an_instance_is_solved_alike_in_any_batch(paper, paper_mpc):
-    mpc = paper_mpc(paper)
-    x_init = paper.x_init[:6]
+    mpc = paper_mpc(paper, horizon=8)
+    x_init = paper.x_init[:5]
     with torch.no_grad():
         together = mpc(x_init)
         alone = [mpc(x[None]) for x in x_init]

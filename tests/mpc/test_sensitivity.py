@@ -63,13 +63,13 @@ def pendulum() -> tuple[MPC, Tensor, None]:
 
 
 def clipped_pendulum() -> tuple[MPC, Tensor, None]:
-    mpc = MPC(PendulumDynamics(), PendulumCost(torque_weight=0.05), 15, **bounds(-1.5, 2))
+    mpc = MPC(PendulumDynamics(), PendulumCost(torque_weight=0.05), 12, **bounds(-1.5, 2))
     return mpc, float64([[-0.4, 0.9, 7.5], [0.95, 0.3, -0.6]]), None
 
 
 def cartpole() -> tuple[MPC, Tensor, None]:
     cost = QuadraticCost.from_goal(float64([0, 0, 1, 0, 0]), float64([0.1, 0.1, 1, 1, 0.1]), 0.001)
-    mpc = MPC(CartPoleDynamics(), cost, 20, **bounds([-4], [6]))
+    mpc = MPC(CartPoleDynamics(), cost, 15, **bounds([-4], [6]))
     return mpc, float64([[0.5, -0.3, 0.9, 0.4, 0.5], [-0.4, 0.2, 0.95, -0.3, -0.2]]), None
 
 
