@@ -29,16 +29,22 @@ class BehavioralCloning:
     Which loss is right for a planning policy:
 
     - "action" compares what both would do now. It asks nothing about what the expert planned, so
-      it is right for any expert, and for a policy that is nearly right already. It teaches little
-      where the plan's first control sits at a bound: the gradient there is exactly zero, and in a
-      swing-up that is nearly everywhere, so that from wrong physics it stalls.
+      it is right for any expert whose action is a function of the observation, and its minimum is
+      the expert. Far from there it teaches little: where the plan's first control sits at a bound
+      the gradient is exactly zero, and in a swing-up that is nearly everywhere.
     - "plan" compares the plan with what the expert went on to do (Amos et al., 2018). It looks past
-      the bound to where the controls come off it, and finds the physics from far away. The expert
-      plans anew at every step, so its later actions are not exactly its first plan: towards the
-      end of the horizon the comparison is biased, and `plan_steps` leaves that part out.
+      the bound to where the controls come off it. It is right for demonstrations that are single
+      plans, carried out as planned. An expert that plans anew at every step departs from its plan
+      towards the end of the horizon, so with it the minimum is biased; `plan_steps` leaves that
+      part out.
     - `prediction_weight` adds the error of the policy's model on the observed next states. It is
       well conditioned everywhere, and right where the policy's model can be the true one; where it
-      cannot, it pulls towards the best predictor, which need not be the best planner.
+      cannot, it pulls towards the best predictor, which need not be the best planner. Without it,
+      episodes that are mostly balancing have a second, false minimum: a model with a strong
+      motor, for which hardly any control is right at nearly every observation.
+
+    From wrong physics and closed-loop episodes, "action" with `prediction_weight=1` is the pair to
+    begin with: the prediction finds the physics, the actions decide where it leaves a choice.
 
     Args:
         policy: trained in place.
@@ -49,7 +55,9 @@ class BehavioralCloning:
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
         validation_fraction: of the episodes, held out whole, to choose the best weights by.
         warm_start_epochs: after which the warm starts of an `MPCPolicy`'s plans, kept for each
-            example, are forgotten.
+            example, are forgotten. 1: no warm starts, so that the plans trained are those that
+            the policy would make. More (50 in Amos et al.) takes fewer iterations, but can hold a
+            plan in a local optimum which the wrong model once led it to.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
 
@@ -69,7 +77,7 @@ class BehavioralCloning:
         learning_rate: float = 1e-3,
         batch_size: int = 64,
         validation_fraction: float = 0.1,
-        warm_start_epochs: int = 50,
+        warm_start_epochs: int = 1,
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:

@@ -88,9 +88,10 @@ class PlanLoss:
     """Mean squared error of the first `steps` controls of a plan against the actions that followed.
 
     Actions past the end of an episode do not count; nor do plans that did not converge, which have
-    no gradient: their share is logged as `not_converged`. Each row's plan is solved from its last
-    one, which keeps it in its local optimum while the model changes; every `warm_start_epochs`
-    epochs all are solved from nothing again.
+    no gradient: their share is logged as `not_converged`. In training, each row's plan is solved
+    from its last one, which keeps it in its local optimum while the model changes; every
+    `warm_start_epochs` epochs all are solved from nothing again. Without gradients (in validation)
+    they always are, as the policy itself acts.
     """
 
     def __init__(
@@ -115,11 +116,14 @@ class PlanLoss:
 
     def __call__(self, rows: Rows) -> Value:
         """The mean over these rows."""
-        plan = self.policy.plan(self.observations[rows], self.warm_starts[rows])
+        training = torch.is_grad_enabled()
+        warm_start = self.warm_starts[rows] if training else None
+        plan = self.policy.plan(self.observations[rows], warm_start)
         converged = plan.converged
-        self.warm_starts[rows] = torch.where(
-            converged[:, None, None], plan.controls.detach().double(), 0.0
-        )
+        if training:
+            self.warm_starts[rows] = torch.where(
+                converged[:, None, None], plan.controls.detach().double(), 0.0
+            )
         error = ((plan.controls[:, : self.steps] - self.windows[rows]) / self.scale).square()
         error = error.mean(-1)  # (rows, steps)
         counts = self.mask[rows] & converged[:, None]

@@ -95,6 +95,9 @@ def test_plans_start_from_their_last_ones_until_these_are_forgotten(policy, demo
     plan = policy.plan(demonstrations.observations[rows])
     torch.testing.assert_close(loss.warm_starts[rows].float(), plan.controls.detach())
     assert not loss.warm_starts[3].any()
+    with torch.no_grad():
+        loss(torch.tensor([3]))
+    assert not loss.warm_starts[3].any(), "validation plans from nothing and leaves no trace"
     loss.begin_epoch(1)
     assert loss.warm_starts.any()
     loss.begin_epoch(2)

@@ -30,6 +30,7 @@ def tiny_mpc(horizon: int = 3, control_high: float = 2.0) -> MPC:
         horizon,
         control_low=-2.0,
         control_high=control_high,
+        backend="torch",  # nothing to gain here from compiling
     )
 
 
