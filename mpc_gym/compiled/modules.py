@@ -71,6 +71,11 @@ class CompiledModule:
         self.graph = graph
         self._n_out = math.prod(graph.output_shape)
         self._n_z = graph.n_state + graph.n_ctrl
+        # At once, so that what cannot be compiled is found here; Numba runs at the first call.
+        inputs = _Inputs(graph)
+        self._value = inputs.build(
+            "value", [(f"out[{i}]", y) for i, y in enumerate(inputs.outputs)]
+        )
 
     def value(self, state: Any, control: Any, context: Any = None, *, stage: int = 0) -> Floats:
         """The module's output, [..., n_out], or [...] if it is scalar."""
@@ -139,23 +144,17 @@ class CompiledModule:
         return kernel
 
     @cached_property
-    def _value(self) -> ModuleType:
-        inputs = _Inputs(self.graph)
-        stores = [(f"out[{i}]", y) for i, y in enumerate(inputs.outputs)]
-        return inputs.build("value", stores)
-
-    @cached_property
     def _jacobian(self) -> ModuleType:
         inputs = _Inputs(self.graph)
         jacobian = derive.jacobian(inputs.program, inputs.outputs, inputs.z)
-        return inputs.build("jacobian", _matrix_stores(jacobian))
+        return inputs.build("jacobian", _stores(jacobian))
 
     @cached_property
     def _hessian(self) -> ModuleType:
         inputs = _Inputs(self.graph)
         weights = inputs.add("weights", self._n_out)
         hessian = derive.hessian(inputs.program, inputs.outputs, weights, inputs.z)
-        return inputs.build("hessian", _matrix_stores(hessian), weighted=True)
+        return inputs.build("hessian", _stores(hessian), weighted=True)
 
     def _rows(
         self, state: Any, control: Any, context: Any, *more: Floats
@@ -241,8 +240,8 @@ def _unflatten(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     return {k: part.reshape(shapes[k]) for k, part in zip(shapes, parts, strict=True)}
 
 
-def _matrix_stores(matrix: Array) -> list[tuple[str, Value]]:
-    return [(f"out[{i}, {j}]", matrix[i, j]) for i, j in np.ndindex(matrix.shape)]
+def _stores(values: Any) -> list[tuple[str, Value]]:
+    return [(f"out[{i}]", value) for i, value in enumerate(elements(values))]
 
 
 def _as_floats(value: Any) -> Floats:

@@ -4,25 +4,27 @@ Numba infers the type of every line, at about a millisecond each, which makes a 
 thousand operations slow to compile. Here there is nothing to infer, so a listing of operations is
 turned into LLVM instructions directly, in a tenth of the time. It looks like this:
 
-    inputs t0 t3
-    t4 = sin t0
-    t5 = multiply t4 t3
-    results t5 t4
+    hoist t0 P 3            t0 = P[3], before the loop
+    load t1 D 48            t1 = D[48 + lane]
+    t2 = sin t1
+    t3 = multiply t2 t0
+    store D 64 t3           D[64 + lane] = t3
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mpc_gym.compiled import vectormath
 
-_UniTuple: Any = types.UniTuple
-_DOUBLE = ir.DoubleType()
+_for_range: Any = cgutils.for_range
+_DOUBLE, _BOOLEAN = ir.DoubleType(), ir.IntType(1)
 _LOGICAL = frozenset({"logical_and", "logical_or", "logical_not"})
 
 _INSTRUCTIONS: dict[str, Callable[..., Any]] = {
@@ -43,24 +45,41 @@ _INSTRUCTIONS: dict[str, Callable[..., Any]] = {
 _LLVM_FUNCTIONS = {"absolute": "fabs", "floor": "floor", "rint": "rint", "sqrt": "sqrt"}
 
 
-def straight_line(listing: str) -> Any:
-    """A function, for Numba code, from the tuple of a listing's inputs to that of its results."""
-    first, *operations, last = listing.strip().splitlines()
-    n_results = len(last.split()) - 1
+def straight_line(listing: str, arguments: Sequence[str], lanes: int) -> Any:
+    """A function, for Numba code, that runs a listing on a tuple of contiguous float64 arrays.
+
+    Args:
+        listing: One operation a line, as above; all of `hoist` first, then of `load`.
+        arguments: What the listing calls the arrays in the tuple.
+        lanes: How often it is run, for lane = 0, 1, ...
+    """
+    lines = [line.replace("= ", "").split() for line in listing.strip().splitlines()]
+    hoisted = [line for line in lines if line[0] == "hoist"]
+    repeated = [line for line in lines if line[0] != "hoist"]
 
     @intrinsic
-    def run(typing_context: Any, inputs: Any) -> Any:
-        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-            writer = _Writer(typing_context, context, builder)
-            for i, name in enumerate(first.split()[1:]):
-                writer.values[name] = builder.extract_value(arguments[0], i)
-            for operation in operations:
-                writer.write(*operation.replace("= ", "").split())
-            results = [writer.number(name) for name in last.split()[1:]]
-            return context.make_tuple(builder, returned, results)
+    def run(typing_context: Any, arrays: Any) -> Any:
+        for name, array in zip(arguments, arrays, strict=True):
+            if array.dtype != types.float64 or array.layout != "C":
+                raise TypeError(f"{name} is {array}, expected a contiguous array of float64")
 
-        returned: Any = _UniTuple(types.float64, n_results)
-        return returned(inputs), generate
+        def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+            writer = _Writer(typing_context, context, builder)
+            for i, (name, array) in enumerate(zip(arguments, arrays, strict=True)):
+                value = builder.extract_value(values[0], i)
+                writer.data[name] = context.make_array(array)(context, builder, value).data
+            for line in hoisted:
+                writer.write(line, lane=None)
+            if lanes == 1:
+                for line in repeated:
+                    writer.write(line, lane=None)
+            else:
+                with _for_range(builder, context.get_constant(types.intp, lanes)) as loop:
+                    for line in repeated:
+                        writer.write(line, lane=loop.index)
+            return context.get_dummy_value()
+
+        return types.none(arrays), generate
 
     return run
 
@@ -69,40 +88,52 @@ class _Writer:
     """Appends LLVM instructions to a block, and knows the value of each name."""
 
     def __init__(self, typing_context: Any, context: Any, builder: Any) -> None:
-        self.values: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
         self._typing_context = typing_context
         self._context = context
         self._builder = builder
         self._callees: dict[str, Callable[..., Any]] = {}
 
-    def write(self, name: str, kind: str, *operands: str) -> None:
-        """Compute one operation of the listing."""
-        arguments = [self.number(o) for o in operands if kind not in _LOGICAL]
+    def write(self, line: list[str], lane: Any) -> None:
+        """Append one line of the listing."""
+        match line:
+            case ["hoist" | "load", name, array, offset]:
+                self._values[name] = self._builder.load(self._pointer(array, offset, lane))
+            case ["store", array, offset, operand]:
+                self._builder.store(self._number(operand), self._pointer(array, offset, lane))
+            case [name, kind, *operands]:
+                self._values[name] = self._computed(kind, operands)
+
+    def _pointer(self, array: str, offset: str, lane: Any) -> Any:
+        place = ir.Constant(ir.IntType(64), int(offset))
+        pointer = self._builder.gep(self.data[array], [place], inbounds=True)
+        return pointer if lane is None else self._builder.gep(pointer, [lane], inbounds=True)
+
+    def _computed(self, kind: str, operands: list[str]) -> Any:
         if kind in _LOGICAL:
             arguments = [self._condition(o) for o in operands]
         elif kind == "select":
-            arguments[0] = self._condition(operands[0])
-        if kind in _INSTRUCTIONS:
-            self.values[name] = _INSTRUCTIONS[kind](self._builder, *arguments)
+            arguments = [self._condition(operands[0]), *map(self._number, operands[1:])]
         else:
-            self.values[name] = self._callee(kind, len(operands))(self._builder, arguments)
+            arguments = [self._number(o) for o in operands]
+        if kind in _INSTRUCTIONS:
+            return _INSTRUCTIONS[kind](self._builder, *arguments)
+        if kind not in self._callees:
+            self._callees[kind] = self._find(kind, len(operands))
+        return self._callees[kind](self._builder, arguments)
 
-    def number(self, operand: str) -> Any:
+    def _number(self, operand: str) -> Any:
         """An operand as a double: a name, or a constant."""
         if not operand.startswith("t"):
             return ir.Constant(_DOUBLE, float(operand))
-        value = self.values[operand]
+        value = self._values[operand]
         return value if value.type == _DOUBLE else self._builder.uitofp(value, _DOUBLE)
 
     def _condition(self, operand: str) -> Any:
-        value = self.values[operand]
-        assert value.type == ir.IntType(1)
+        value = self._values[operand]
+        assert value.type == _BOOLEAN
         return value
-
-    def _callee(self, kind: str, arity: int) -> Callable[..., Any]:
-        if kind not in self._callees:
-            self._callees[kind] = self._find(kind, arity)
-        return self._callees[kind]
 
     def _find(self, kind: str, arity: int) -> Callable[..., Any]:
         if kind in _LLVM_FUNCTIONS:

@@ -1,7 +1,6 @@
 """The elementary functions against the C library's, and that loops over them are vectorised."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from mpc_gym.compiled import vectormath
 from mpc_gym.compiled.native import REASSOCIATING
+from tests.compiled.assembly import assert_vectorised
 
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -0.5, 2.0, -3.0]
 SPECIAL += [5e-324, -5e-324, 2.2e-308, 1.7e308, -1.7e308]
@@ -75,15 +75,6 @@ def ulps(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
         distance = np.abs(found - expected) / np.spacing(np.abs(expected))
     distance = np.where(np.isnan(distance), np.inf, distance)
     return np.where(same, 0.0, distance)
-
-
-def assert_vectorised(loop: Any) -> None:
-    assembly = "\n".join(loop.inspect_asm().values())
-    packed = re.findall(
-        r"\b(?:v?(?:f?n?m?add|sub|mul|div)\w*pd|f(?:mul|add|mla)\s+v\d+\.2d)", assembly
-    )
-    assert packed, "the loop has no packed floating-point instruction"
-    assert not re.search(r"call\w*\s+.*\b(?:sin|cos|exp|log|pow|atan2|tanh)\b", assembly)
 
 
 def arguments(largest: float) -> np.ndarray:

@@ -1,0 +1,219 @@
+"""Capturing modules: what becomes an input, and errors that name the line."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, trace
+from mpc_gym.models import NeuralDynamics, QuadraticCost
+from tests.compiled.interpreter import run
+
+
+def constants(graph: Graph, stage: int = 0) -> dict[str, np.ndarray]:
+    values = {**dict(graph.module.named_parameters()), **dict(graph.module.named_buffers())}
+    return {
+        name: (values[name][stage] if name in graph.per_stage else values[name])
+        .detach().double().numpy().astype(object)
+        for name in graph.parameter_shapes
+    }  # fmt: skip
+
+
+def evaluate(graph: Graph, *arguments: list[float], stage: int = 0) -> np.ndarray:
+    program = Program()
+    names = ("x", "u", "c")[: len(arguments)]
+    arrays = [program.inputs(k, len(v)) for k, v in zip(names, arguments, strict=True)]
+    context = arrays[2] if len(arrays) > 2 else None
+    result = graph.evaluate(program, arrays[0], arrays[1], context, constants(graph, stage))
+    pairs = zip(names, arguments, strict=True)
+    return run(program, result, {f"{k}{i}": v for k, vs in pairs for i, v in enumerate(vs)})
+
+
+def line_of(function: object, text: str) -> str:
+    lines, first = inspect.getsourcelines(function)
+    offset = next(i for i, line in enumerate(lines) if text in line)
+    return f"{__file__}:{first + offset}"
+
+
+class Bessel(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        angle = state + control
+        return torch.special.bessel_j0(angle)
+
+
+class Branches(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        if state[0] > 0:
+            return state
+        return state + control
+
+
+class TakesNumber(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state * float(control[0])
+
+
+class IndexesByState(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state[state.argsort()] + control
+
+
+class WantsBatch(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state[:, 0] + control[:, 0]
+
+
+class ReturnsTwo(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+        return state, control
+
+
+class WithHelper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 2), Bessel2())
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return self.layers(state + control)
+
+
+class Bessel2(nn.Module):
+    def forward(self, value: Tensor) -> Tensor:
+        return torch.special.bessel_j0(value)
+
+
+@pytest.mark.parametrize(
+    ("module", "culprit", "text"),
+    [
+        (Bessel(), Bessel, "bessel_j0"),
+        (IndexesByState(), IndexesByState, "argsort"),
+        (WithHelper(), Bessel2, "bessel_j0"),
+    ],
+)
+def test_an_operation_outside_the_table_is_named_with_its_line(
+    module: nn.Module, culprit: type, text: str
+) -> None:
+    graph = trace(module, 2, 2)
+    with pytest.raises(UnsupportedOperation) as error:
+        evaluate(graph, [0.1, 0.2], [0.3, 0.4])
+    assert line_of(culprit, text) in str(error.value)
+    assert "aten." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [(Branches(), "if state"), (TakesNumber(), "float("), (WantsBatch(), "state[:, 0]")],
+)
+def test_a_module_that_cannot_be_captured_is_refused_with_its_line(
+    module: nn.Module, text: str
+) -> None:
+    with pytest.raises(UnsupportedOperation) as error:
+        trace(module, 2, 2)
+    assert line_of(type(module), text) in str(error.value)
+    assert type(module).__name__ in str(error.value)
+
+
+def test_a_module_that_returns_two_tensors_is_refused() -> None:
+    with pytest.raises(UnsupportedOperation, match="ReturnsTwo returned 2 values"):
+        trace(ReturnsTwo(), 2, 2)
+
+
+class Tracking(nn.Module):
+    """Has a parameter, a floating buffer, an integer buffer and a plain tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([2.0, 3.0]))
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.register_buffer("order", torch.tensor([1, 0]))
+        self.offset = torch.tensor([1.0, -1.0])
+
+    def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
+        error = (state - context)[self.order] * self.scale + self.offset
+        return (self.gain * error).sum() + control[..., 0] ** 2
+
+
+def test_parameters_buffers_and_context_are_inputs_and_the_rest_is_constant() -> None:
+    module = Tracking()
+    graph = trace(module, 2, 1, n_context=2)
+    assert graph.parameter_shapes == {"gain": (2,), "scale": ()}
+    assert graph.output_shape == ()
+    for _ in range(2):
+        found = evaluate(graph, [0.3, 0.7], [1.5], [1.0, 2.0])
+        arguments = (torch.tensor([0.3, 0.7]), torch.tensor([1.5]), torch.tensor([1.0, 2.0]))
+        np.testing.assert_allclose(found, module(*arguments).item(), rtol=1e-6)
+        module.gain.data *= -2.0  # learning does not trace again
+
+
+def test_tracing_leaves_the_module_and_the_random_numbers_as_they_were() -> None:
+    module = NeuralDynamics(2, 1)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    state = torch.get_rng_state()
+    trace(module, 2, 1)
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in module.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+
+
+class Composite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quadratic = QuadraticCost(torch.randn(5, 3, 3), torch.randn(3))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return 2.0 * self.quadratic(state, control)
+
+
+def test_a_parameter_with_a_time_axis_is_traced_with_one_stage_of_it() -> None:
+    module = Composite()
+    graph = trace(module, 2, 1)
+    assert graph.per_stage == {"quadratic.C"}
+    assert graph.parameter_shapes == {"quadratic.C": (3, 3), "quadratic.c": (3,)}
+    C, c = module.quadratic.C.detach().double(), module.quadratic.c.detach().double()
+    tau = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    expected = 2.0 * (0.5 * tau @ C[3] @ tau + c @ tau)
+    found = evaluate(graph, [0.1, 0.2], [0.3], stage=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_graph_may_be_evaluated_many_times_in_one_program() -> None:
+    graph = trace(NeuralDynamics(2, 1), 2, 1)
+    program = Program()
+    x, u = program.inputs("x", 2), program.inputs("u", 1)
+    parameters = constants(graph)
+    once = graph.evaluate(program, x, u, None, parameters)
+    length = len(program.operations)
+    again = graph.evaluate(program, x, u, None, parameters)
+    assert len(program.operations) == length
+    assert [y.index for y in again] == [y.index for y in once]
+    twice = graph.evaluate(program, once, u, None, parameters)
+    module, state = graph.module.double(), torch.tensor([0.2, -0.4], dtype=torch.float64)
+    control = torch.tensor([0.5], dtype=torch.float64)
+    expected = module(module(state, control), control).detach().numpy()
+    found = run(program, twice, {"x0": 0.2, "x1": -0.4, "u0": 0.5})
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_module_above_the_size_limit_is_refused() -> None:
+    graph = trace(NeuralDynamics(2, 1), 2, 1)
+    program = Program(limit=50)
+    x, u = program.inputs("x", 2), program.inputs("u", 1)
+    with pytest.raises(ProgramTooLarge, match="50 scalar operations"):
+        graph.evaluate(program, x, u, None, constants(graph))
+
+
+class Hamiltonian(nn.Module):
+    """Differentiates inside its forward."""
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        gradient = torch.func.grad(lambda x: (torch.cos(x[0]) * x[1] ** 2).sum())(state)
+        return torch.stack((gradient[1], -gradient[0] + control[0]))
+
+
+def test_a_module_may_differentiate_inside() -> None:
+    found = evaluate(trace(Hamiltonian(), 2, 1), [0.3, 0.7], [0.1])
+    expected = [2 * 0.7 * np.cos(0.3), np.sin(0.3) * 0.49 + 0.1]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
