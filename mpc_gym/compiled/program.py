@@ -5,9 +5,8 @@ differentiated on it, and it is printed as one Numba function. An operation is a
 is new: constants are folded, and an operation that is already there is used again.
 
 Folding keeps NaN and infinity, with one exception: `0 * x` and `0 / x` are 0 whatever x is, and the
-sign of zero is free. Structural zeros (of a Jacobian, of a cost's
-Hessian) have to vanish, or a sparse stage would cost as much as a dense one. `x - x` and `x / x`
-are left alone.
+sign of zero is free. Structural zeros (of a Jacobian, of a cost's Hessian) have to vanish, or a
+sparse stage would cost as much as a dense one. `x - x` and `x / x` are left alone.
 """
 
 from __future__ import annotations

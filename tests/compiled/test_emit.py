@@ -38,7 +38,7 @@ def test_a_lane_function_of_a_model_and_its_derivatives_is_vectorised_whole() ->
     )
     stage = build(sources([source]), "test_lanes").stage
     data = np.random.default_rng(0).normal(size=(first + len(outputs), LANES))
-    values = [float(v) for v in graph.module.parameters()]
+    values = [v.item() for v in graph.module.parameters()]
     constants = {f"{k}_0": v for k, v in zip(parameters, values, strict=True)}
     before = data.copy()
     stage(data.ravel(), np.array(values))
