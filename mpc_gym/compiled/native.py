@@ -13,16 +13,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Not nnan or ninf: a start state that is not finite has to be found by comparing it with itself.
 REASSOCIATING = frozenset({"contract", "reassoc", "arcp", "nsz", "afn"})
+OPTIONS: dict[str, Any] = {
+    "error_model": "numpy",
+    "nogil": True,
+    "fastmath": set(REASSOCIATING),
+}
 
 
 def native(function: Function) -> Function:
     """Compile what was generated: it may be reassociated, and is cached on disk."""
-    return _compile(function, fastmath=set(REASSOCIATING))
-
-
-def native_parallel(function: Function) -> Function:
-    """Like `native`, with `numba.prange` loops run by all threads."""
-    return _compile(function, fastmath=set(REASSOCIATING), parallel=True)
+    return _compile(function, OPTIONS)
 
 
 def native_exact(function: Function) -> Function:
@@ -30,11 +30,11 @@ def native_exact(function: Function) -> Function:
 
     Products and sums may be contracted to fused ones. It is inlined wherever it is called.
     """
-    return _compile(function, fastmath={"contract"}, forceinline=True)
+    return _compile(function, {**OPTIONS, "fastmath": {"contract"}, "forceinline": True})
 
 
-def _compile(function: Function, **options: Any) -> Function:
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, **options)(function)
+def _compile(function: Function, options: dict[str, Any]) -> Function:
+    dispatcher: Any = numba.njit(**options)(function)
     dispatcher._cache = CheckedCache(function)
     compiled: Function = dispatcher
     return compiled

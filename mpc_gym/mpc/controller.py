@@ -2,13 +2,12 @@
 
 import math
 import warnings
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.mpc import ddp
+from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
 from mpc_gym.mpc.checks import (
     bound_values,
     check_bounds,
@@ -23,9 +22,11 @@ from mpc_gym.mpc.checks import (
     check_x_init,
     infer_sizes,
 )
+from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
+from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
-from mpc_gym.mpc.problem import Problem, RowFunction, takes_context
+from mpc_gym.mpc.problem import takes_context
 from mpc_gym.mpc.starts import initial_guesses
 
 Bound = float | Tensor | None
@@ -51,7 +52,11 @@ class MPC(nn.Module):
             solution and derivative, as the paper does (its gradient is approximate).
         differentiate: "implicit" (the derivative of the optimum) or "unrolled" (autograd through
             the solver's iterations, for comparison: slower, and memory grows with iterations).
-        backend: "torch", or "auto" for the fastest that can run the model.
+        backend: "native" compiles dynamics and cost together with the solver, when they are first
+            used (seconds, once a machine; see `compiled`); "torch" is the reference, some thousand
+            times slower; "auto" is native where the model can be compiled and lies on the CPU, and
+            says once why it is not. Native code takes its parameters and buffers as they are at
+            each call; a plain attribute of a module is compiled in.
         tolerance: largest change of a control in the last iteration.
         max_iterations: after which an instance is returned as not converged.
         starts: number of initial guesses; the best solution is kept. The first is the warm start
@@ -73,7 +78,7 @@ class MPC(nn.Module):
         control_high: Bound = 2.0,
         hessian: Literal["exact", "gauss-newton"] = "exact",
         differentiate: Literal["implicit", "unrolled"] = "implicit",
-        backend: Literal["auto", "torch"] = "auto",
+        backend: Literal["auto", "native", "torch"] = "auto",
         tolerance: float = 1e-6,
         max_iterations: int = 200,
         starts: int = 1,
@@ -91,7 +96,9 @@ class MPC(nn.Module):
         check_tolerance(tolerance)
         check_option("hessian", hessian, ("exact", "gauss-newton"))
         check_option("differentiate", differentiate, ("implicit", "unrolled"))
-        check_option("backend", backend, ("auto", "torch"))
+        check_option("backend", backend, ("auto", "native", "torch"))
+        if backend == "native" and differentiate == "unrolled":
+            raise ValueError("differentiate='unrolled' needs backend='torch' (or 'auto')")
         self.dynamics = dynamics
         self.cost = cost
         self.horizon = horizon
@@ -106,6 +113,7 @@ class MPC(nn.Module):
         self._set_bound("control_high", control_high, math.inf)
         check_bounds(self.control_low, self.control_high)
         check_stages(cost, horizon)
+        self._compiled = CompiledModels(required=backend == "native")
         self._warned = False
 
     def forward(
@@ -133,28 +141,33 @@ class MPC(nn.Module):
             TypeError: an argument is not a floating-point tensor.
         """
         check_x_init(x_init, self.n_state)
-        check_finite_parameters(self)
         batch = x_init.shape[0]
-        context = check_context(context, batch, self.horizon, self._takes_context())
-        low, high = self._bounds()
-        first = self._first_guess(warm_start, x_init, low, high)
+        contexts = check_context(context, batch, self.horizon, self._takes_context())
+        bounds = self._bounds()
+        first = self._first_guess(warm_start, x_init, *bounds)
+        problem = self._problem(x_init, first, bounds, contexts)
+        self.n_state = x_init.shape[1]
 
         usable = x_init.isfinite().all(-1) & first.isfinite().all(-1).all(-1)
-        if context is not None:
-            usable = usable & context.isfinite().all(-1).all(-1)
-        rows = usable.nonzero()[:, 0]
-        problem = Problem(
-            RowFunction.of(self.dynamics),
-            RowFunction.of(self.cost),
-            low,
-            high,
-            None if context is None else context[rows],
+        if contexts is not None:
+            usable = usable & contexts.isfinite().all(-1).all(-1)
+        with torch.no_grad():
+            solution, start = self._best_of_starts(problem, x_init.double(), first, usable)
+        if torch.is_grad_enabled():
+            # with nothing to unroll, the implicit derivative is the zero that is promised
+            if self.differentiate == "unrolled" and bool(solution.converged.any()):
+                guess = initial_guesses(first, *bounds, self.starts)[start]
+                solution = self._unrolled(solution, x_init, guess, bounds, contexts)
+            else:
+                solution = self._implicit(problem, solution, x_init, context)
+            self._warn_if_no_gradient(solution)
+        return Plan(
+            states=solution.X.to(x_init.dtype),
+            controls=solution.U.to(x_init.dtype),
+            cost=solution.cost.to(x_init.dtype),
+            converged=solution.converged,
+            iterations=solution.iterations,
         )
-        check_model_output(problem, x_init[rows].double(), first[rows])
-        self.n_state = x_init.shape[1]
-        solution = self._solve(problem, x_init[rows].double(), first[rows])
-        self._warn_if_no_gradient(solution, batch)
-        return self._plan(solution, rows, x_init, low, high)
 
     def extra_repr(self) -> str:
         """The settings, as given."""
@@ -198,93 +211,107 @@ class MPC(nn.Module):
         # the solver starts within the bounds; clamp would hide NaN from the check that follows
         return torch.minimum(torch.maximum(guess, low.detach()), high.detach())
 
-    def _solve(self, problem: Problem, x_init: Tensor, first: Tensor) -> ddp.Solution:
-        with torch.no_grad():
-            solution, guess = self._best_of_starts(problem, x_init, first)
-        if not torch.is_grad_enabled():
-            return solution
-        # with nothing to unroll, the implicit derivative is the zero that is promised
-        if self.differentiate == "unrolled" and bool(solution.converged.any()):
-            return self._unrolled(problem, x_init, guess, solution)
-        return ImplicitSolution.attach(problem, x_init, solution, exact=self.hessian == "exact")
+    def _problem(
+        self,
+        x_init: Tensor,
+        first: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        context: Tensor | None,
+    ) -> BackendProblem:
+        """What is to be solved, on the backend that solves it."""
+        check_finite_parameters(self)
+        if self.backend != "torch" and self.differentiate == "implicit":
+            n_context = 0 if context is None else context.shape[-1]
+            native = self._compiled.model(
+                (self.dynamics, self.cost),
+                (x_init.shape[1], self.n_ctrl, n_context),
+                x_init.device,
+                check=lambda: self._reference_problem(x_init, first, bounds, context),
+            )
+            if native is not None:
+                return native.problem(bounds, context, self._settings())
+        return self._reference_problem(x_init, first, bounds, context)
 
-    def _iterate(self, problem: Problem, x_init: Tensor, guess: Tensor) -> ddp.Solution:
-        return ddp.solve(
-            problem,
-            x_init,
-            guess,
-            exact=self.hessian == "exact",
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-        )
+    def _reference_problem(
+        self,
+        x_init: Tensor,
+        first: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        context: Tensor | None,
+    ) -> ReferenceProblem:
+        problem = self._live_problem(bounds, context).detached()
+        check_model_output(problem.problem, x_init.double(), first)
+        return problem
 
-    def _unrolled(
-        self, problem: Problem, x_init: Tensor, guess: Tensor, solution: ddp.Solution
-    ) -> ddp.Solution:
-        """The solution, with the iterations of the converged instances done again for autograd."""
-        rows = solution.converged.nonzero()[:, 0]
-        again = self._iterate(problem.rows(rows), x_init[rows], guess[rows])
-        return replace(
-            solution,
-            X=solution.X.index_copy(0, rows, again.X),
-            U=solution.U.index_copy(0, rows, again.U),
-            cost=solution.cost.index_copy(0, rows, again.cost),
-        )
+    def _live_problem(
+        self, bounds: tuple[Tensor, Tensor], context: Tensor | None
+    ) -> ReferenceProblem:
+        return ReferenceProblem.of((self.dynamics, self.cost), bounds, context, self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(self.hessian == "exact", self.tolerance, self.max_iterations)
 
     def _best_of_starts(
-        self, problem: Problem, x_init: Tensor, first: Tensor
-    ) -> tuple[ddp.Solution, Tensor]:
-        """The best solution of each instance, and the guess it came from."""
-        batch, copies = x_init.shape[0], self.starts
-        index = torch.arange(batch, device=x_init.device).repeat(copies)
-        guesses = initial_guesses(first, problem.low, problem.high, copies)
-        solution = self._iterate(problem.rows(index), x_init[index], guesses)
-        if copies == 1:
-            return solution, guesses
-        # a converged solution beats any that is not; the guess of lowest cost wins, then order
-        rank = torch.where(
-            solution.converged.reshape(copies, batch).any(0).repeat(copies),
-            torch.where(solution.converged, solution.cost, math.inf),
-            solution.cost.nan_to_num(nan=math.inf),
-        )
-        best = rank.reshape(copies, batch).argmin(0) * batch + index[:batch]
-        return solution.rows(best), guesses[best]
-
-    def _plan(
-        self, solution: ddp.Solution, rows: Tensor, x_init: Tensor, low: Tensor, high: Tensor
-    ) -> Plan:
+        self, problem: BackendProblem, x_init: Tensor, first: Tensor, usable: Tensor
+    ) -> tuple[Solution, Tensor]:
+        """The best solution of each instance, and the row of its guess in `initial_guesses`."""
         batch = x_init.shape[0]
-        if len(rows) < batch:
-            idle = torch.zeros_like(low).clamp(low.detach(), high.detach())
-            states = x_init.new_full((batch, self.horizon, x_init.shape[1]), math.nan).double()
-            solution = ddp.Solution(
-                X=states.index_copy(0, rows, solution.X),
-                U=idle.expand(batch, -1, -1).index_copy(0, rows, solution.U),
-                cost=states[:, 0, 0].index_copy(0, rows, solution.cost),
-                converged=solution.converged.new_zeros(batch).index_copy(
-                    0, rows, solution.converged
-                ),
-                iterations=solution.iterations.new_zeros(batch).index_copy(
-                    0, rows, solution.iterations
-                ),
+        every = torch.arange(batch, device=x_init.device)
+        if not bool(usable.all()):
+            rows = usable.nonzero()[:, 0]
+            found, start = self._best_of_starts(
+                problem.rows(rows), x_init[rows], first[rows], usable[rows]
             )
-        return Plan(
-            states=solution.X.to(x_init.dtype),
-            controls=solution.U.to(x_init.dtype),
-            cost=solution.cost.to(x_init.dtype),
-            converged=solution.converged,
-            iterations=solution.iterations,
-        )
+            idle = first.nan_to_num()
+            unsolved = Solution.unsolved(x_init, idle)
+            chosen = every.index_copy(0, rows, batch * (start // max(1, len(rows))) + rows)
+            return unsolved.with_rows(rows, found), chosen
+        solution = problem.solve(x_init, first, self.starts)
+        if self.starts == 1:
+            return solution, every
+        # a converged solution beats any that is not; the guess of lowest cost wins, then order
+        converged = solution.converged.reshape(self.starts, batch)
+        cost = solution.cost.nan_to_num(nan=math.inf).reshape(self.starts, batch)
+        rank = torch.where(converged.any(0) & ~converged, math.inf, cost)
+        best = rank.argmin(0) * batch + every
+        return solution.rows(best), best
 
-    def _warn_if_no_gradient(self, solution: ddp.Solution, batch: int) -> None:
-        if self._warned or not solution.U.requires_grad:
+    def _unrolled(
+        self,
+        solution: Solution,
+        x_init: Tensor,
+        guess: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        context: Tensor | None,
+    ) -> Solution:
+        """The solution, with the iterations of the converged instances done again for autograd."""
+        rows = solution.converged.nonzero()[:, 0]
+        live = self._live_problem(bounds, context).rows(rows)
+        return solution.with_rows(rows, live.iterate(x_init[rows].double(), guess[rows]))
+
+    def _implicit(
+        self,
+        problem: BackendProblem,
+        solution: Solution,
+        x_init: Tensor,
+        context: Tensor | None,
+    ) -> Solution:
+        """The solution with its derivative by the implicit function theorem."""
+        bounds = (self.control_low, self.control_high)
+        parameters = (*self.dynamics.parameters(), *self.cost.parameters())
+        inputs = (x_init, *bounds, context, *parameters)
+        if not any(each is not None and each.requires_grad for each in inputs):
+            return solution
+        return ImplicitSolution.attach(problem, solution, inputs)
+
+    def _warn_if_no_gradient(self, solution: Solution) -> None:
+        if self._warned or not solution.U.requires_grad or bool(solution.converged.all()):
             return
-        missing = batch - int(solution.converged.sum())
-        if missing:
-            self._warned = True
-            warnings.warn(
-                f"{missing} of {batch} control problems did not converge and give no gradient; "
-                "see Plan.converged. Raise max_iterations, or check the start states and the "
-                "model's parameters. (This is said once.)",
-                stacklevel=5,  # the caller of the module, behind two functions of nn.Module
-            )
+        self._warned = True
+        missing = int((~solution.converged).sum())
+        warnings.warn(
+            f"{missing} of {len(solution.converged)} control problems did not converge and give no "
+            "gradient; see Plan.converged. Raise max_iterations, or check the start states and the "
+            "model's parameters. (This is said once.)",
+            stacklevel=5,  # the caller of the module, behind two functions of nn.Module
+        )

@@ -44,15 +44,28 @@ class Solution:
     converged: Bool[Tensor, " batch"]
     iterations: Int[Tensor, " batch"]
 
+    @classmethod
+    def unsolved(
+        cls, x_init: Float[Tensor, "batch n_state"], U: Float[Tensor, "batch time n_ctrl"]
+    ) -> "Solution":
+        """Where nothing can be solved: states and cost NaN, controls U."""
+        batch, horizon = U.shape[:2]
+        return cls(
+            X=x_init.new_full((batch, horizon, x_init.shape[1]), torch.nan),
+            U=U,
+            cost=x_init.new_full((batch,), torch.nan),
+            converged=torch.zeros(batch, dtype=torch.bool, device=U.device),
+            iterations=torch.zeros(batch, dtype=torch.long, device=U.device),
+        )
+
     def rows(self, index: Int[Tensor, " rows"]) -> "Solution":
         """Some instances of the batch."""
-        return Solution(
-            self.X[index],
-            self.U[index],
-            self.cost[index],
-            self.converged[index],
-            self.iterations[index],
-        )
+        return Solution(*(value[index] for value in vars(self).values()))
+
+    def with_rows(self, index: Int[Tensor, " rows"], other: "Solution") -> "Solution":
+        """The same with some instances replaced by those of another solution."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Solution(*(mine.index_copy(0, index, theirs) for mine, theirs in pairs))
 
 
 @dataclass

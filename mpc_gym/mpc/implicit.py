@@ -7,36 +7,37 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mpc_gym.mpc.backend import BackendProblem
 from mpc_gym.mpc.ddp import Solution
-from mpc_gym.mpc.problem import Problem
-from mpc_gym.mpc.sensitivity import gradients
 
 
 class ImplicitSolution(torch.autograd.Function):
     """Gives a finished solution its derivative by the implicit function theorem."""
 
     @staticmethod
-    def attach(problem: Problem, x_init: Tensor, solution: Solution, *, exact: bool) -> Solution:
-        """The same solution, differentiable with respect to x_init and the problem's tensors."""
+    def attach(
+        problem: BackendProblem, solution: Solution, inputs: tuple[Tensor | None, ...]
+    ) -> Solution:
+        """The same solution, differentiable.
+
+        Args:
+            problem: what was solved.
+            solution: of it, in float64.
+            inputs: x_init, low, high, context (or None), the parameters of the dynamics and those
+                of the cost, as the caller has them; low and high may be of any shape that expands
+                to [time, n_ctrl], and context lack the time axis.
+        """
         X, U, cost = ImplicitSolution.apply(  # type: ignore[no-untyped-call]
-            problem,
-            solution,
-            exact,
-            x_init,
-            problem.low,
-            problem.high,
-            problem.context,
-            *problem.f.parameters(),
-            *problem.l.parameters(),
+            problem, solution, *inputs
         )
         return replace(solution, X=X, U=U, cost=cost)
 
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, solution: Solution, exact: bool, *inputs: Tensor | None
+        ctx: Any, problem: BackendProblem, solution: Solution, *inputs: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The states, controls and cost, as they are."""
-        ctx.problem, ctx.solution, ctx.exact = problem, solution, exact
+        ctx.problem, ctx.solution = problem, solution
         ctx.save_for_backward(*inputs)
         return solution.X.clone(), solution.U.clone(), solution.cost.clone()
 
@@ -44,23 +45,35 @@ class ImplicitSolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g_X: Tensor, g_U: Tensor, g_cost: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the converged instances; zero for the others."""
-        _ = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
-        problem, solution = ctx.problem, ctx.solution
+        inputs = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
+        solution = ctx.solution
         rows = solution.converged.nonzero()[:, 0]
-        found = gradients(
-            problem.rows(rows).detached(),
-            solution.X[rows],
-            solution.U[rows],
-            g_X[rows],
-            g_U[rows],
-            g_cost[rows],
-            exact=ctx.exact,
+        found = ctx.problem.rows(rows).gradients(
+            solution.X[rows], solution.U[rows], g_X[rows], g_U[rows], g_cost[rows]
         )
-        x_init = torch.zeros_like(solution.X[:, 0]).index_copy(0, rows, found.x_init)
-        context = None
-        if found.context is not None:
-            context = torch.zeros_like(problem.context).index_copy(0, rows, found.context)
-        return (
-            None, None, None, x_init, found.low, found.high, context,
-            *found.dynamics, *found.cost,
-        )  # fmt: skip
+        batch = solution.X.shape[0]
+        gradients = (
+            _scattered(found.x_init, rows, batch),
+            found.low,
+            found.high,
+            None if found.context is None else _scattered(found.context, rows, batch),
+            *found.dynamics,
+            *found.cost,
+        )
+        fitted = (_fitted(g, of) for g, of in zip(gradients, inputs, strict=True))
+        return (None, None, *fitted)
+
+
+def _scattered(gradient: Tensor, rows: Tensor, batch: int) -> Tensor:
+    if len(rows) == batch:
+        return gradient
+    return gradient.new_zeros(batch, *gradient.shape[1:]).index_copy(0, rows, gradient)
+
+
+def _fitted(gradient: Tensor | None, of: Tensor | None) -> Tensor | None:
+    """A gradient in the shape and dtype of what it belongs to, summed where that was expanded."""
+    if gradient is None or of is None:
+        return None
+    if gradient.ndim == 3 and of.ndim == 2:  # a context without the time axis
+        gradient = gradient.sum(1)
+    return gradient.sum_to_size(of.shape).to(of.dtype)

@@ -109,7 +109,8 @@ class Problem:
         self, X: Float[Tensor, "batch time n_state"], U: Float[Tensor, "batch time n_ctrl"]
     ) -> Float[Tensor, " batch"]:
         """Sum of the stage costs."""
-        return self.l(X, U, self.context).sum(-1)
+        costs: Tensor = self.l(X, U, self.context)
+        return costs.sum(-1)
 
     def expand(
         self,
@@ -125,10 +126,12 @@ class Problem:
         context = self.context_at(stages)
 
         def f(z: Tensor) -> Tensor:
-            return self.f(z[..., :n], z[..., n:], context)
+            found: Tensor = self.f(z[..., :n], z[..., n:], context)
+            return found
 
         def ell(z: Tensor) -> Tensor:
-            return self.l(z[..., :n], z[..., n:], self.context)
+            found: Tensor = self.l(z[..., :n], z[..., n:], self.context)
+            return found
 
         l_z, l_zz = second_derivatives(ell, Z)
         if second_order:

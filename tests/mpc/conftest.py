@@ -45,7 +45,7 @@ class PaperProblem:
         )
 
 
-@pytest.fixture(params=["torch"])
+@pytest.fixture(params=["torch", "native"])
 def backend(request: pytest.FixtureRequest) -> str:
     """What solves; a further backend is tested by adding its name here."""
     return request.param

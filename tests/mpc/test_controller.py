@@ -323,6 +323,7 @@ class TestModule:
             HORIZON,
             -1.0,
             1.0,
+            backend=mpc.backend,
         )
         stored = io.BytesIO()
         torch.save(mpc.state_dict(), stored)

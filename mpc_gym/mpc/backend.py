@@ -1,0 +1,104 @@
+"""What the controller asks of a solver, and the PyTorch reference behind that interface."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpc_gym.mpc import ddp, sensitivity
+from mpc_gym.mpc.ddp import Solution
+from mpc_gym.mpc.problem import Problem, RowFunction
+from mpc_gym.mpc.sensitivity import Gradients
+from mpc_gym.mpc.starts import initial_guesses
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the solver; see `MPC`."""
+
+    exact: bool
+    tolerance: float
+    max_iterations: int
+
+
+class BackendProblem(Protocol):
+    """A batch of control problems, with the values that the model had when it was made."""
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "BackendProblem":
+        """The same problem for some instances of the batch."""
+
+    def solve(
+        self,
+        x_init: Float[Tensor, "batch n_state"],
+        first: Float[Tensor, "batch time n_ctrl"],
+        starts: int,
+    ) -> Solution:
+        """Solve from each of `initial_guesses`, all instances of a guess together."""
+
+    def gradients(
+        self,
+        X: Float[Tensor, "batch time n_state"],
+        U: Float[Tensor, "batch time n_ctrl"],
+        g_X: Float[Tensor, "batch time n_state"],
+        g_U: Float[Tensor, "batch time n_ctrl"],
+        g_cost: Float[Tensor, " batch"],
+    ) -> Gradients:
+        """Derivatives of a loss whose gradient by the solution (X, U) and its cost is given."""
+
+
+@dataclass(frozen=True)
+class ReferenceProblem:
+    """The PyTorch reference solver (`ddp.py`) and derivative (`sensitivity.py`)."""
+
+    problem: Problem
+    settings: Settings
+
+    @classmethod
+    def of(
+        cls,
+        modules: tuple[nn.Module, nn.Module],
+        bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]],
+        context: Float[Tensor, "batch time n_context"] | None,
+        settings: Settings,
+    ) -> "ReferenceProblem":
+        """The problem of dynamics and cost, within bounds; live, that is, not detached."""
+        f, l = (RowFunction.of(module) for module in modules)
+        return cls(Problem(f, l, *bounds, context), settings)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "ReferenceProblem":
+        """The same problem for some instances of the batch."""
+        return replace(self, problem=self.problem.rows(index))
+
+    def detached(self) -> "ReferenceProblem":
+        """The same problem, cut off from autograd."""
+        return replace(self, problem=self.problem.detached())
+
+    def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
+        """See `BackendProblem`."""
+        guesses = initial_guesses(first, self.problem.low, self.problem.high, starts)
+        index = torch.arange(x_init.shape[0], device=x_init.device).repeat(starts)
+        return self.rows(index).iterate(x_init[index], guesses)
+
+    def iterate(
+        self, x_init: Float[Tensor, "batch n_state"], U: Float[Tensor, "batch time n_ctrl"]
+    ) -> Solution:
+        """Solve from the controls U; autograd can follow."""
+        settings = self.settings
+        return ddp.solve(
+            self.problem,
+            x_init,
+            U,
+            exact=settings.exact,
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+        )
+
+    def gradients(
+        self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor
+    ) -> Gradients:
+        """See `BackendProblem`."""
+        return sensitivity.gradients(
+            self.problem, X, U, g_X, g_U, g_cost, exact=self.settings.exact
+        )

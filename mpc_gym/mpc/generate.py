@@ -1,0 +1,60 @@
+"""Generates the stage functions of a model."""
+
+from torch import nn
+
+from mpc_gym.compiled.emit import build, sources
+from mpc_gym.compiled.trace import trace
+from mpc_gym.mpc import stage
+from mpc_gym.mpc.kernels import Stages
+from mpc_gym.mpc.layout import Layout, lane_source, sensitivity_layout, solver_layout
+from mpc_gym.mpc.problem import takes_context
+
+
+def trace_model(
+    dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
+) -> stage.Model:
+    """Trace a controller's modules.
+
+    Raises:
+        UnsupportedOperation: a module uses what cannot be compiled.
+    """
+    graphs = (
+        trace(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
+        for module in (dynamics, cost)
+    )
+    return stage.Model(*graphs)
+
+
+def solver_stages(model: stage.Model) -> Stages:
+    """Addresses of the stage functions of the solver; 0 for those that it does not use.
+
+    Raises:
+        ProgramTooLarge: straight-line code would be too long.
+    """
+    stages = {"forward": stage.forward(model)}
+    if model.m == 1:
+        stages["backward"] = stage.backward(model)
+    else:
+        stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
+    addresses = _addresses("solver", stages, solver_layout(model), model.m)
+    return Stages(*(addresses.get(name, 0) for name in Stages._fields))
+
+
+def sensitivity_stages(model: stage.Model) -> tuple[int, int]:
+    """Addresses of the two stage functions of the derivative.
+
+    Raises:
+        ProgramTooLarge: straight-line code would be too long.
+    """
+    stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
+    addresses = _addresses("sensitivity", stages, sensitivity_layout(model), model.m)
+    return addresses["adjoint"], addresses["response"]
+
+
+def _addresses(
+    kind: str, stages: dict[str, stage.Stage], layout: Layout, n_ctrl: int
+) -> dict[str, int]:
+    """Compile stage functions, in one module."""
+    parts = [lane_source(name, each, layout, n_ctrl) for name, each in stages.items()]
+    module = build(sources(parts), kind)
+    return {name: getattr(module, f"{name}_address") for name in stages}

@@ -1,0 +1,97 @@
+"""The native derivative of the optimum: the recursions of `sensitivity.py`, LANES at a time.
+
+There is no iteration, so there is nothing to refill: block i holds rows i LANES to (i + 1) LANES
+- 1, and results do not depend on the number of threads. As in `kernels.py`, the model enters
+through addresses and a layout.
+"""
+
+# mypy: ignore-errors
+
+import numpy as np
+
+from mpc_gym.compiled.callback import call
+from mpc_gym.compiled.emit import LANES
+from mpc_gym.compiled.native import native
+
+
+@native
+def differentiate(
+    stages, L, X, U, context, g_X, g_U, g_cost, P, S, exact, rows, by_x, by_context, by_stage, by_P
+):
+    """Gradients of rows rows[0] .. rows[1] - 1; the first is a multiple of LANES.
+
+    stages: addresses of adjoint and response. L: layout. exact: 1.0, or 0.0 for Gauss-Newton.
+
+    Writes the gradients by x_init [batch, n] and context [batch, T, n_context], and, summed over
+    the rows of each block, those by what belongs to a stage [blocks, T, 2 m + n_staged] (lower
+    bounds, upper bounds, its parameters) and by the shared parameters [blocks, n_shared].
+    """
+    T = X.shape[1]
+    D = np.zeros((T + 1) * L.record)
+    G = np.zeros((L.n_shared + 1) * LANES)
+    for start in range(rows[0], rows[1], LANES):
+        count = min(LANES, rows[1] - start)
+        read(D, L, T, start, count, X, U, context, g_X, g_U, g_cost)
+        recursions(D, L, stages, P, S, G, T, exact)
+        write(D, L, G, T, start, count, by_x, by_context, by_stage, by_P)
+
+
+@native
+def read(D, L, T, start, count, X, U, context, g_X, g_U, g_cost):
+    """Put a block of rows into the workspace; lanes beyond the last row repeat it, unweighted."""
+    for b in range(LANES):
+        row = start + min(b, count - 1)
+        weight = 1.0 if b < count else 0.0
+        for t in range(T):
+            R = D[t * L.record : (t + 1) * L.record]
+            for i in range(L.n):
+                R[L.x + i * LANES + b] = X[row, t, i]
+                R[L.gx + i * LANES + b] = weight * g_X[row, t, i]
+            for i in range(L.m):
+                R[L.u + i * LANES + b] = U[row, t, i]
+                R[L.gu + i * LANES + b] = weight * g_U[row, t, i]
+            for i in range(L.n_context):
+                R[L.c + i * LANES + b] = context[row, t, i]
+        D[T * L.record + L.w + b] = weight * g_cost[row]
+
+
+@native
+def recursions(D, L, stages, P, S, G, T, exact):
+    """Costates and gains backwards, then directions and gradients forwards."""
+    E = D[T * L.record : (T + 1) * L.record]
+    for i in range(L.n * LANES):
+        E[L.lam + i] = 0.0
+        E[L.v + i] = 0.0
+        D[L.dx + i] = 0.0
+    for i in range(L.n * (L.n + 1) // 2 * LANES):
+        E[L.vv + i] = 0.0
+    for b in range(LANES):
+        E[L.exact + b] = exact
+    for i in range(L.n_shared * LANES):
+        G[i] = 0.0
+    for t in range(T - 1, -1, -1):
+        call(stages[0], D, t * L.record, P, S, t, G)
+    for t in range(T):
+        call(stages[1], D, t * L.record, P, S, t, G)
+
+
+@native
+def write(D, L, G, T, start, count, by_x, by_context, by_stage, by_P):
+    """Write the results of a block."""
+    block = start // LANES
+    for b in range(count):
+        weight = D[T * L.record + L.w + b]
+        for i in range(L.n):
+            by_x[start + b, i] = D[L.v + i * LANES + b] + weight * D[L.lam + i * LANES + b]
+        for t in range(T):
+            for i in range(L.n_context):
+                by_context[start + b, t, i] = D[t * L.record + L.gc + i * LANES + b]
+    for t in range(T):
+        R = D[t * L.record : (t + 1) * L.record]
+        for i in range(L.m):
+            by_stage[block, t, i] = R[L.glow + i * LANES : L.glow + (i + 1) * LANES].sum()
+            by_stage[block, t, L.m + i] = R[L.ghigh + i * LANES : L.ghigh + (i + 1) * LANES].sum()
+        for i in range(L.n_staged):
+            by_stage[block, t, 2 * L.m + i] = R[L.gs + i * LANES : L.gs + (i + 1) * LANES].sum()
+    for i in range(L.n_shared):
+        by_P[block, i] = G[i * LANES : (i + 1) * LANES].sum()

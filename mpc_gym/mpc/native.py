@@ -1,0 +1,247 @@
+"""The native backend: packs a problem into arrays and calls the kernels generated for its model."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mpc_gym.compiled.emit import LANES
+from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.trace import numeric_parameters
+from mpc_gym.mpc.backend import Settings
+from mpc_gym.mpc.ddp import Solution
+from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
+from mpc_gym.mpc.kernels import solve
+from mpc_gym.mpc.kernels_sensitivity import differentiate
+from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
+from mpc_gym.mpc.sensitivity import Gradients
+from mpc_gym.mpc.starts import initial_guesses
+
+Vector: TypeAlias = NDArray[np.float64]
+
+# Numba's functions have no types that mypy could check
+_solve: Callable[..., None] = solve
+_differentiate: Callable[..., None] = differentiate
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class NativeModel:
+    """Dynamics and cost, traced and compiled. Parameters are read anew for every problem.
+
+    Raises:
+        UnsupportedOperation: a module uses what cannot be compiled.
+        ProgramTooLarge: straight-line code would be too long.
+    """
+
+    def __init__(
+        self, modules: tuple[nn.Module, nn.Module], n_state: int, n_ctrl: int, n_context: int
+    ) -> None:
+        self.modules = modules
+        self.model = trace_model(*modules, n_state, n_ctrl, n_context)
+        self.solver = (solver_stages(self.model), solver_offsets(self.model))
+
+    @cached_property
+    def sensitivity(self) -> tuple[Any, Any]:
+        """Stages and layout of the derivative, compiled when they are first needed."""
+        return sensitivity_stages(self.model), sensitivity_offsets(self.model)
+
+    def problem(
+        self,
+        bounds: tuple[Tensor, Tensor],
+        context: Tensor | None,
+        settings: Settings,
+    ) -> "NativeProblem":
+        """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
+        low, high = (bound.detach().numpy() for bound in bounds)
+        shared, staged = [], [low, high]
+        for graph, module in zip((self.model.dynamics, self.model.cost), self.modules, strict=True):
+            for name, value in numeric_parameters(module).items():
+                array = value.detach().numpy()
+                if name in graph.per_stage:
+                    staged.append(array.reshape(len(low), -1))
+                else:
+                    shared.append(array.ravel())
+        P = np.concatenate(shared, dtype=np.float64) if shared else np.empty(0)
+        # rows have to be contiguous, which numpy does not promise for expanded bounds
+        S = np.ascontiguousarray(np.concatenate(staged, axis=1, dtype=np.float64))
+        contexts = None if context is None else _array(context)
+        return NativeProblem(self, P, S, contexts, settings)
+
+
+class CompiledModels:
+    """The native models of one controller, made when they are first needed.
+
+    They are compiled anew when a module was exchanged or one of its plain attributes changed, and
+    after copying or unpickling.
+    """
+
+    def __init__(self, *, required: bool) -> None:
+        self._required = required
+        self._models: dict[Hashable, NativeModel | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(CompiledModels, required=self._required), ()
+
+    def model(
+        self,
+        modules: tuple[nn.Module, nn.Module],
+        sizes: tuple[int, int, int],
+        device: torch.device,
+        check: Callable[[], object],
+    ) -> NativeModel | None:
+        """The native model for (n_state, n_ctrl, n_context); None where there can be none.
+
+        `check` is called before modules are compiled, and raises where they are at fault.
+
+        Raises:
+            UnsupportedOperation, ProgramTooLarge, ValueError: there can be none, but it is
+                required.
+        """
+        if device.type != "cpu":
+            if self._required:
+                raise ValueError(f"backend='native' computes on the CPU, but x_init is on {device}")
+            return None
+        key = (sizes, *map(_identity, modules))
+        if key not in self._models:
+            check()
+            self._models[key] = self._compiled(modules, sizes)
+        return self._models[key]
+
+    def _compiled(
+        self, modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int]
+    ) -> NativeModel | None:
+        try:
+            return NativeModel(modules, *sizes)
+        except (UnsupportedOperation, ProgramTooLarge) as error:
+            if self._required:
+                raise
+            warnings.warn(
+                f"solving with the slow PyTorch reference, because {error}. "
+                "(backend='torch' does so without this warning.)",
+                stacklevel=8,
+            )
+            return None
+
+
+def _identity(module: nn.Module) -> Hashable:
+    """What is compiled in: the modules themselves and their plain attributes."""
+    return tuple(
+        (id(part), *((k, v) for k, v in vars(part).items() if isinstance(v, _PLAIN)))
+        for part in module.modules()
+    )
+
+
+@dataclass(frozen=True)
+class NativeProblem:
+    """A batch of control problems on the native backend (see `BackendProblem`)."""
+
+    model: NativeModel
+    P: Vector  # shared parameters
+    S: Vector  # (time, 2 n_ctrl + n) bounds and per-stage parameters
+    context: Vector | None
+    settings: Settings
+
+    def rows(self, index: Tensor) -> "NativeProblem":
+        """The same problem for some instances of the batch."""
+        if self.context is None:
+            return self
+        return replace(self, context=self.context[index.numpy()])
+
+    def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
+        """See `BackendProblem`."""
+        m = first.shape[-1]
+        low, high = torch.from_numpy(self.S[:, :m]), torch.from_numpy(self.S[:, m : 2 * m])
+        guess = _array(initial_guesses(first, low, high, starts) if starts > 1 else first)
+        tasks, horizon = guess.shape[:2]
+        X = np.empty((tasks, horizon, x_init.shape[1]))
+        U = np.empty(guess.shape)
+        cost = np.empty(tasks)
+        converged = np.empty(tasks, dtype=np.bool_)
+        iterations = np.empty(tasks, dtype=np.int64)
+        options = self.settings
+        settings = (float(options.exact), options.tolerance, float(options.max_iterations))
+        given = (_array(x_init), guess, self._context(len(x_init)), self.P, self.S, settings)
+        results = (X, U, cost, converged, iterations)
+        _in_threads(lambda part: _solve(*self.model.solver, *given, part, *results), tasks)
+        return Solution(*(torch.from_numpy(result) for result in results))
+
+    def gradients(
+        self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor
+    ) -> Gradients:
+        """See `BackendProblem`."""
+        (batch, horizon, n), m = X.shape, U.shape[-1]
+        blocks = -(-batch // LANES)
+        x_init = np.empty((batch, n))
+        context = np.empty((batch, horizon, self.model.model.n_context))
+        staged = np.empty((blocks, *self.S.shape))
+        shared = np.empty((blocks, len(self.P)))
+        given = [_array(value) for value in (X, U)]
+        given += [self._context(batch), *(_array(value) for value in (g_X, g_U, g_cost))]
+        exact = float(self.settings.exact)
+        given += [self.P, self.S]
+        stages = self.model.sensitivity
+        results = (x_init, context, staged, shared)
+        _in_threads(lambda part: _differentiate(*stages, *given, exact, part, *results), batch)
+        by_stage, by_parameter = staged.sum(0), shared.sum(0)
+        dynamics, cost = self._by_module(by_parameter, by_stage[:, 2 * m :])
+        return Gradients(
+            x_init=torch.from_numpy(x_init),
+            low=torch.from_numpy(by_stage[:, :m]),
+            high=torch.from_numpy(by_stage[:, m : 2 * m]),
+            context=None if self.context is None else torch.from_numpy(context),
+            dynamics=dynamics,
+            cost=cost,
+        )
+
+    def _context(self, batch: int) -> Vector:
+        if self.context is None:
+            return np.empty((batch, len(self.S), 0))
+        return self.context
+
+    def _by_module(self, shared: Vector, staged: Vector) -> tuple[list[Tensor], list[Tensor]]:
+        """Gradients by each parameter of dynamics and cost, from those by all numbers."""
+        found: list[list[Tensor]] = []
+        used = {"shared": 0, "staged": 0}
+        model = self.model.model
+        for graph, module in zip((model.dynamics, model.cost), self.model.modules, strict=True):
+            parts = []
+            for name, shape in graph.parameter_shapes.items():
+                kind = "staged" if name in graph.per_stage else "shared"
+                start = used[kind]
+                used[kind] = stop = start + int(np.prod(shape, dtype=int))
+                values = staged[:, start:stop] if kind == "staged" else shared[start:stop]
+                parts.append(torch.from_numpy(values.reshape((*values.shape[:-1], *shape)).copy()))
+            found.append(parts[: len(list(module.parameters()))])
+        return found[0], found[1]
+
+
+def _array(value: Tensor) -> Vector:
+    array: Vector = np.ascontiguousarray(value.detach().numpy(), dtype=np.float64)
+    return array
+
+
+def _in_threads(kernel: Callable[[tuple[int, int]], None], tasks: int) -> None:
+    """Run the kernel on tasks 0 .. tasks - 1, in parts of whole blocks, one to a torch thread."""
+    blocks = -(-tasks // LANES)
+    threads = min(torch.get_num_threads(), blocks)
+    if threads <= 1:
+        kernel((0, tasks))
+        return
+    edges = [min(tasks, LANES * (blocks * i // threads)) for i in range(threads + 1)]
+    futures = [_pool(threads).submit(kernel, part) for part in itertools.pairwise(edges)]
+    for future in futures:
+        future.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="mpc_gym")

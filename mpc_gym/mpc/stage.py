@@ -1,0 +1,343 @@
+"""The solver's stages as scalar programs: model, derivatives and Riccati update in one.
+
+The mathematics is that of `ddp.py` (`backward`, `forward`) and of `sensitivity.py` (`adjoint`,
+`response`), written on the scalars of one stage. Model and recursion go through constant folding
+together, so that the structural zeros of the model's derivatives vanish from the recursion, and
+only the upper triangles of Q and V are computed.
+
+A program's inputs and outputs are named as the fields of a stage's record (see `layout.py`),
+`x0`, `kx0` (of K), `vv0` (of V), ...; a prime marks a field of the following stage, `v'0`. Inputs
+that are the same for all instances are the parameters `p0, p1, ...`, those that change from stage
+to stage `s0, s1, ...`, and the bounds `low0, high0, ...`.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from mpc_gym.compiled import derive
+from mpc_gym.compiled import program as s
+from mpc_gym.compiled.program import Array, Expression, Program, Value
+from mpc_gym.compiled.trace import Graph
+from mpc_gym.mpc.sensitivity import BOUND_TOLERANCE
+
+Outputs: TypeAlias = "dict[str, Value]"
+Stage: TypeAlias = "tuple[Program, Outputs]"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The model at one state and control."""
+
+    z: list[Expression]  # (x, u)
+    f: Array
+    l: Value
+    parameters: list[Expression]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The traced dynamics and stage cost of a controller.
+
+    Their parameters are numbered in the order dynamics, cost, and in it as the graph lists them.
+    """
+
+    dynamics: Graph
+    cost: Graph
+
+    @property
+    def n(self) -> int:
+        """Number of states."""
+        return self.dynamics.n_state
+
+    @property
+    def m(self) -> int:
+        """Number of controls."""
+        return self.dynamics.n_ctrl
+
+    @property
+    def n_context(self) -> int:
+        """Number of context entries, 0 if neither module takes a context."""
+        return max(self.dynamics.n_context, self.cost.n_context)
+
+    def at(self, program: Program, x: Array, u: Array) -> Point:
+        """Write the model into a program, at the state x and the control u."""
+        context = program.inputs("c", self.n_context)
+        counters = {"p": 0, "s": 0}
+        shared: list[Expression] = []
+        results = []
+        for graph in (self.dynamics, self.cost):
+            values: dict[str, Array] = {}
+            for name, shape in graph.parameter_shapes.items():
+                prefix = "s" if name in graph.per_stage else "p"
+                entries = []
+                for _ in range(int(np.prod(shape, dtype=int))):
+                    entries.append(program.input(f"{prefix}{counters[prefix]}"))
+                    counters[prefix] += 1
+                values[name] = s.as_array(entries).reshape(shape)
+                shared += entries
+            results.append(
+                graph.evaluate(program, x, u, context if graph.n_context else None, values)
+            )
+        f, ell = results
+        return Point([*x, *u], f, ell.item(), shared)
+
+    def parameter_count(self, *, per_stage: bool) -> int:
+        """Number of scalars among the parameters: of one stage, or shared by all."""
+        return sum(
+            int(np.prod(shape, dtype=int))
+            for graph in (self.dynamics, self.cost)
+            for name, shape in graph.parameter_shapes.items()
+            if (name in graph.per_stage) == per_stage
+        )
+
+
+def forward(model: Model) -> Stage:
+    """The trial point of a line search: clamped feedback, stage cost, step.
+
+    u_new = clip(u + alpha k + K (x_new - x))
+    """
+    program = Program()
+    n, m = model.n, model.m
+    x_new = program.inputs("xn", n)
+    feedback = program.inputs("kx", m, n) @ (x_new - program.inputs("x", n))
+    alpha = program.input("alpha")
+    u_new = program.inputs("u", m) + program.inputs("k", m) * alpha + feedback
+    low, high = program.inputs("low", m), program.inputs("high", m)
+    u_new = s.as_array([_clip(*each) for each in zip(u_new, low, high, strict=True)])
+    point = model.at(program, x_new, u_new)
+    outputs = _named("un", u_new) | _named("xn", point.f, following=True)
+    outputs |= {"cost'": s.add(program.input("cost"), point.l), "alpha'": alpha}
+    return program, outputs
+
+
+def backward(model: Model) -> Stage:
+    """The backward pass for one control: expansion, gains in closed form, value function."""
+    program = Program()
+    q, Q, progress = _expansion(program, model)
+    n = model.n
+    (u,), (low,), (high,) = (program.inputs(name, 1) for name in ("u", "low", "high"))
+    low, high = low - u, high - u
+    damped = s.add(Q[n, n], program.input("mu'"))
+    convex = s.less(0.0, damped)
+    newton = s.divide(s.negative(q[n]), damped)
+    k = s.select(convex, _clip(newton, low, high), 0.0)
+    free = s.logical_and(convex, s.equal(k, newton))
+    gain = s.select(free, s.divide(-1.0, damped), 0.0)
+    K = s.as_array([[gain * Q[i, n] for i in range(n)]])
+    held = s.logical_or(
+        s.logical_and(s.equal(low, 0.0), s.less(0.0, q[n])),
+        s.logical_and(s.equal(high, 0.0), s.less(q[n], 0.0)),
+    )
+    outputs = _value(q, Q, s.as_array([k]), K)
+    outputs |= _named("k", s.as_array([k])) | _named("kx", K) | progress
+    return program, outputs | _step(program, q, [k], solvable=s.logical_or(convex, held))
+
+
+def expansion(model: Model) -> Stage:
+    """The first half of the backward pass for several controls: q and the upper triangle of Q."""
+    program = Program()
+    q, Q, progress = _expansion(program, model)
+    return program, _named("q", q) | _named("qq", _upper(Q)) | progress
+
+
+def value(model: Model) -> Stage:
+    """The second half, once the box QP has given `k`, `kx` and `solvable`: the value function."""
+    program = Program()
+    n, m = model.n, model.m
+    q = program.inputs("q", n + m)
+    Q = _symmetric(program.inputs("qq", _triangle(n + m)), n + m)
+    k, K = program.inputs("k", m), program.inputs("kx", m, n)
+    outputs = _value(q, Q, k, K)
+    return program, outputs | _step(program, q, list(k), solvable=program.input("solvable"))
+
+
+def adjoint(model: Model) -> Stage:
+    """The backward pass of the sensitivity: costates, linear-quadratic problem, its gains.
+
+    `force` is what the loss feels at a clamped control when its bound moves: as a constant, and
+    (`forcex`) as a function of dx.
+    """
+    program = Program()
+    n, m = model.n, model.m
+    x, u = program.inputs("x", n), program.inputs("u", m)
+    point = model.at(program, x, u)
+    lam, v = program.inputs("lam'", n), program.inputs("v'", n)
+    V = _symmetric(program.inputs("vv'", _triangle(n)), n)
+    F = derive.jacobian(program, point.f, point.z)
+    l_z = derive.gradient(program, [point.l], [1.0], point.z)
+    gradient = l_z + F.T @ lam
+    exact, w = program.input("exact'"), program.input("w'")
+    H = derive.hessian(program, [point.l], [1.0], point.z)
+    H = H + derive.hessian(program, point.f, lam, point.z) * exact
+    Q = H + F.T @ (V @ F)
+    q = s.as_array([*program.inputs("gx", n), *program.inputs("gu", m)]) + F.T @ v
+    stationarity = gradient[n:]
+    free, at_low, at_high = _activity(program, u, stationarity)
+    right = s.as_array(np.column_stack([q[n:], Q[n:, :n]]))
+    gains = _solve_free(Q[n:, n:], right, free)
+    k, K = gains[:, 0], gains[:, 1:]
+    Q_ux = np.array([[s.select(free[j], Q[n + j, i], 0.0) for i in range(n)] for j in range(m)])
+    outputs = _named("lam", gradient[:n]) | _named("k", k) | _named("kx", K)
+    outputs |= _named("v", q[:n] + Q_ux.T @ k)
+    outputs |= _named("vv", _upper(Q[:n, :n] + Q_ux.T @ K))
+    outputs |= _named("force", q[n:] + Q[n:, n:] @ k + stationarity * w)
+    outputs |= _named("forcex", Q[n:, :n] + Q[n:, n:] @ K)
+    outputs |= _named("atlow", at_low) | _named("athigh", at_high)
+    return program, outputs | {"w": w, "exact": exact}
+
+
+def response(model: Model) -> Stage:
+    """The forward pass of the sensitivity: directions d, costates mu, and gradients.
+
+    The gradients of the loss by bounds and context are those of this stage; those by the
+    parameters are to be summed over the stages.
+    """
+    program = Program()
+    n, m = model.n, model.m
+    x, u, dx = (program.inputs(name, size) for name, size in (("x", n), ("u", m), ("dx", n)))
+    du = program.inputs("k", m) + program.inputs("kx", m, n) @ dx
+    point = model.at(program, x, u)
+    d = [*dx, *du]
+    f_d = derive.directional(program, point.f, point.z, d)
+    (l_d,) = derive.directional(program, [point.l], point.z, d)
+    V = _symmetric(program.inputs("vv'", _triangle(n)), n)
+    w = program.input("w")
+    lam = program.inputs("lam'", n)
+    mu = program.inputs("v'", n) + V @ f_d + lam * w
+    context = list(program.inputs("c", model.n_context))
+    found = derive.gradient(
+        program,
+        [point.l, l_d, *point.f, *f_d],
+        [w, 1.0, *mu, *lam],
+        [*point.parameters, *context],
+    )
+    force = program.inputs("force", m) + program.inputs("forcex", m, n) @ dx
+    outputs = _named("dx", f_d, following=True)
+    for name, at in (("glow", "atlow"), ("ghigh", "athigh")):
+        outputs |= _named(name, program.inputs(at, m) * force)
+    count = len(point.parameters)
+    outputs |= _named("gc", found[count:])
+    for parameter, slope in zip(point.parameters, found[:count], strict=True):
+        name = f"g{program.operations[parameter.index].name}"
+        shared = name.startswith("gp")
+        outputs[name] = s.add(program.input(name), slope) if shared else slope
+    return program, outputs
+
+
+def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
+    """Gradient q and Hessian Q of the stage's cost-to-go as a function of z = (x, u).
+
+    With them the mode and regularisation, handed on, and the largest entry of hess l so far.
+    """
+    n = model.n
+    point = model.at(program, program.inputs("x", n), program.inputs("u", model.m))
+    v = program.inputs("v'", n)
+    V = _symmetric(program.inputs("vv'", _triangle(n)), n)
+    F = derive.jacobian(program, point.f, point.z)
+    curvature = derive.hessian(program, point.f, v, point.z)
+    l_z = derive.gradient(program, [point.l], [1.0], point.z)
+    l_zz = derive.hessian(program, [point.l], [1.0], point.z)
+    q = l_z + F.T @ v
+    exact = program.input("exact'")
+    Q = l_zz + F.T @ (V @ F) + curvature * exact
+    scale: Value = program.input("scale'")
+    for entry in _upper(l_zz):
+        scale = _larger(scale, s.absolute(entry))
+    progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "scale": scale}
+    return q, Q, progress
+
+
+def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
+    """Gradient and Hessian of the value function under the gains k, K."""
+    n = len(q) - len(k)
+    Q_ux, Q_uu = Q[:n, n:].T, Q[n:, n:]
+    v = q[:n] + K.T @ (Q_uu @ k + q[n:]) + Q_ux.T @ k
+    V = Q[:n, :n] + K.T @ (Q_uu @ K + Q_ux) + Q_ux.T @ K
+    return _named("v", v) | _named("vv", _upper(V))
+
+
+def _step(program: Program, q: Array, k: list[Value], *, solvable: Value) -> Outputs:
+    """What the backward pass says of the whole step: its size and slope, and whether it exists."""
+    slope: Value = program.input("slope'")
+    norm: Value = program.input("norm'")
+    for entry, gradient in zip(k, q[-len(k) :], strict=True):
+        slope = s.add(slope, s.multiply(entry, gradient))
+        norm = _larger(norm, s.absolute(entry))
+        solvable = s.logical_and(solvable, s.less(s.absolute(entry), float("inf")))  # not NaN
+    convex = s.select(solvable, program.input("convex'"), 0.0)
+    return {"norm": norm, "slope": slope, "convex": convex}
+
+
+def _larger(a: Value, b: Value) -> Value:
+    return s.select(s.less(a, b), b, a)
+
+
+def _activity(program: Program, u: Array, stationarity: Array) -> tuple[Array, Array, Array]:
+    """Which controls are free, and which are held at either bound."""
+    at_low, at_high = [], []
+    for j, (value, slope) in enumerate(zip(u, stationarity, strict=True)):
+        near = BOUND_TOLERANCE * s.add(1.0, s.absolute(value))
+        low, high = program.input(f"low{j}"), program.input(f"high{j}")
+        fixed = s.logical_and(s.equal(low, high), s.equal(slope, 0.0))
+        pressed = s.logical_or(s.less(0.0, slope), fixed)
+        at_low.append(s.logical_and(s.less_equal(value - near, low), pressed))
+        at_high.append(s.logical_and(s.less_equal(high, value + near), s.less(slope, 0.0)))
+    free = [s.logical_not(s.logical_or(*each)) for each in zip(at_low, at_high, strict=True)]
+    return s.as_array(free), s.as_array(at_low), s.as_array(at_high)
+
+
+def _solve_free(H: Array, right: Array, free: Array) -> Array:
+    """-H^-1 right on the free entries, zero on the others, by elimination without pivoting.
+
+    H is symmetric, and positive definite on the free entries at a strict minimum. Clamped rows and
+    columns are replaced by those of the identity.
+    """
+    m = len(free)
+    both = [[s.logical_and(free[i], free[j]) for j in range(m)] for i in range(m)]
+    A = np.array(
+        [[s.select(both[i][j], H[i, j], float(i == j)) for j in range(m)] for i in range(m)],
+        dtype=object,
+    )
+    B = np.array(
+        [[s.select(free[i], s.negative(entry), 0.0) for entry in right[i]] for i in range(m)],
+        dtype=object,
+    )
+    for i in range(m):
+        for j in range(i + 1, m):
+            factor = s.divide(A[j, i], A[i, i])
+            A[j] = A[j] - A[i] * factor
+            B[j] = B[j] - B[i] * factor
+    for i in reversed(range(m)):
+        for j in range(i + 1, m):
+            B[i] = B[i] - B[j] * A[i, j]
+        B[i] = [s.divide(entry, A[i, i]) for entry in B[i]]
+    return B
+
+
+def _clip(value: Value, low: Value, high: Value) -> Value:
+    """`value` within the bounds; NaN stays NaN."""
+    value = s.select(s.less(value, low), low, value)
+    return s.select(s.less(high, value), high, value)
+
+
+def _named(name: str, values: Array, *, following: bool = False) -> Outputs:
+    prime = "'" if following else ""
+    return {f"{name}{prime}{i}": entry for i, entry in enumerate(np.ravel(values))}
+
+
+def _triangle(n: int) -> int:
+    return n * (n + 1) // 2
+
+
+def _upper(matrix: Array) -> Array:
+    entries: Array = matrix[np.triu_indices(len(matrix))]
+    return entries
+
+
+def _symmetric(entries: Array, n: int) -> Array:
+    matrix = np.empty((n, n), dtype=object)
+    rows, columns = np.triu_indices(n)
+    matrix[rows, columns] = matrix[columns, rows] = entries
+    return matrix
