@@ -1,0 +1,98 @@
+"""The same start state, played by several agents, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.experiments.progress import Advance
+from mpc_gym.mpc import MPC
+from mpc_gym.rendering import side_by_side, write_video
+
+SIZE = 360  # of one rollout [pixels]
+GIF_EVERY = 2  # frames
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who plays.
+
+    Args:
+        name: of the caption.
+        agent: which acts.
+        planner: whose plan is drawn ahead of the body; None for nothing.
+    """
+
+    name: str
+    agent: PolicyPredictor
+    planner: MPC | None = None
+
+
+def lowest_start(env_id: str, seeds: Sequence[int]) -> int:
+    """The seed whose start state hangs lowest: the one with the most to show."""
+    with gym.make(env_id) as env:
+        model = env.unwrapped
+        assert isinstance(model, DiffEnv)
+        cosines = [env.reset(seed=seed)[0][model.cosine_index] for seed in seeds]
+    return seeds[int(np.argmin(cosines))]
+
+
+def film(
+    actors: Sequence[Actor],
+    env_id: str,
+    seed: int,
+    max_steps: int | None,
+    paths: Sequence[Path],
+    advance: Advance,
+) -> None:
+    """Write one episode of each actor as videos.
+
+    Args:
+        actors: from left to right.
+        env_id: one of our environments.
+        seed: of the start state.
+        max_steps: an episode ends after so many steps at the latest.
+        paths: of the videos, `.mp4` or `.gif`.
+        advance: called after each actor and each video.
+    """
+    frames: dict[str, list[NDArray[np.uint8]]] = {}
+    with gym.make(env_id, render_mode="rgb_array", width=SIZE, height=SIZE) as env:
+        for actor in actors:
+            pictures, score = _play(actor, env, seed, max_steps)
+            frames[f"{actor.name}: return {score:.0f}"] = pictures
+            advance()
+        fps = env.metadata["render_fps"]
+    for path in paths:
+        every = GIF_EVERY if path.suffix == ".gif" else 1
+        write_video(path, side_by_side(frames), fps, every=every)
+        advance()
+
+
+def _play(
+    actor: Actor,
+    env: gym.Env[NDArray[np.float32], NDArray[np.float32]],
+    seed: int,
+    max_steps: int | None,
+) -> tuple[list[NDArray[np.uint8]], float]:
+    """The frames of an episode, and its return."""
+    scene = env.unwrapped
+    assert isinstance(scene, DiffEnv)
+    observation, _ = env.reset(seed=seed)
+    frames: list[NDArray[np.uint8]] = []
+    score, ended = 0.0, False
+    while not ended and len(frames) != max_steps:
+        if actor.planner is not None:
+            with torch.no_grad():
+                scene.show_plan(actor.planner(torch.from_numpy(observation)[None]))
+        frames.append(np.asarray(env.render(), dtype=np.uint8))
+        action, _ = actor.agent.predict(observation[None], deterministic=True)
+        observation, reward, terminated, truncated, _ = env.step(action[0])
+        score += float(reward)
+        ended = terminated or truncated
+    return frames, score

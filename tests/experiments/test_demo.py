@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mpc_gym import make_mpc
+from mpc_gym.experiments import FILES, Demo, DemoOptions, run_demo
+from mpc_gym.experiments.demo import PLANNING, make_policies
+from mpc_gym.experiments.problems import PENDULUM
+from mpc_gym.imitation import Stateless, evaluate
+
+
+def test_the_demo_leaves_its_files_and_nothing_else(demo: Demo) -> None:
+    assert sorted(path.name for path in demo.options.output.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", ["demo.mp4", "demo.gif"])
+def test_the_videos_show_three_agents_for_the_length_of_an_episode(demo: Demo, name: str) -> None:
+    frames = list(iio.imiter(demo.options.output / name))
+    every = 2 if name.endswith("gif") else 1
+    assert len(frames) == demo.options.effort.max_steps // every
+    height, width = frames[0].shape[:2]
+    assert width > 3 * 0.9 * height
+    assert not np.array_equal(frames[0], frames[-1])
+
+
+def test_the_learning_curve_is_a_picture(demo: Demo) -> None:
+    with Image.open(demo.options.output / "learning_curve.png") as picture:
+        picture.verify()
+        assert picture.width > picture.height
+
+
+def test_the_expert_is_scored_as_a_planner_with_the_true_physics(demo: Demo) -> None:
+    expert = Stateless(make_mpc("DiffPendulum-v0", **PLANNING))
+    effort = demo.options.effort
+    first = int(np.random.SeedSequence(demo.options.seed).generate_state(1)[0])
+    first += demo.options.demonstrations + effort.unseen
+    seeds = range(first, first + effort.evaluations)
+    expected = evaluate(expert, "DiffPendulum-v0", seeds, max_steps=effort.max_steps)
+    np.testing.assert_allclose(demo.scores["expert"].evaluation.returns, expected.returns)
+
+
+def test_learning_brings_the_planner_closer_to_the_expert(demo: Demo) -> None:
+    before, after = demo.scores["mpc_before"].imitation_loss, demo.scores["mpc"].imitation_loss
+    assert before is not None
+    assert after is not None
+    assert after < 0.5 * before
+
+
+def test_the_planner_starts_where_the_paper_does() -> None:
+    mpc, _ = make_policies(PENDULUM)
+    learned = {
+        name: parameter.item()
+        for name, parameter in mpc.mpc.named_parameters()
+        if parameter.requires_grad
+    }
+    expected = {"dynamics.gravity": 15.0, "dynamics.mass": 3.0, "dynamics.length": 0.5}
+    assert learned == expected
+
+
+def test_a_seed_gives_the_same_result_again(demo: Demo, tmp_path: Path) -> None:
+    torch.rand(3)  # what the caller drew before does not matter
+    again = run_demo(DemoOptions(output=tmp_path, fast=True))
+    assert again.histories == demo.histories
+    assert again.physics == demo.physics
+
+
+def test_another_seed_gives_another_result_and_leaves_the_callers_random_numbers_alone(
+    demo: Demo, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    other = run_demo(DemoOptions(output=tmp_path, fast=True, seed=1))
+    assert torch.equal(torch.rand(3), expected)
+    assert other.histories != demo.histories
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cloned_planner_finds_the_physics_and_acts_as_the_expert(
+    seed: int, tmp_path: Path
+) -> None:
+    demo = run_demo(DemoOptions(seed=seed, output=tmp_path))
+    expert, mpc, mlp = (demo.scores[agent] for agent in ("expert", "mpc", "mlp"))
+    gap = abs(mpc.evaluation.mean - expert.evaluation.mean)
+    assert gap <= 2 * expert.evaluation.standard_error
+    assert mpc.evaluation.mean > mlp.evaluation.mean
+    assert mpc.imitation_loss is not None
+    assert mlp.imitation_loss is not None
+    assert mpc.imitation_loss <= 0.1 * mlp.imitation_loss
+    for quantity in PENDULUM.quantities:
+        true, learned = (quantity.of(demo.physics[name]) for name in ("true", "mpc"))
+        assert learned == pytest.approx(true, rel=0.05)

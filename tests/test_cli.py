@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mpc_gym.cli import app
+from mpc_gym.experiments import FILES
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("env", ["DiffPendulum-v0", "DiffCartPole-v0"])
+def test_demo_prints_its_table_and_writes_its_files(env: str, tmp_path: Path) -> None:
+    output = tmp_path / "videos"
+    arguments = ["demo", "--fast", "--env", env, "--seed", "3", "--demonstrations", "2"]
+    result = runner.invoke(app, [*arguments, "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert f"{env}: 2 demonstrations, seed 3" in result.output
+    assert "The video is drawn" in result.output
+    for name in FILES:
+        assert (output / name).stat().st_size > 0
+        assert name in result.output
+    found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert (found["environment"], found["demonstrations"], found["seed"]) == (env, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "Pendulum-v1"], "env must be one of DiffPendulum-v0"),
+        (["--demonstrations", "0"], "demonstrations must be at least 2"),
+        (["--seed", "-1"], "seed must not be negative"),
+        (["--output", "/dev/null/videos"], "output must be a folder that can be written to"),
+    ],
+    ids=lambda value: str(value[-1]) if isinstance(value, list) else "",
+)
+def test_what_a_user_gets_wrong_is_said_in_words(arguments: list[str], message: str) -> None:
+    result = runner.invoke(app, ["demo", *arguments])
+    assert result.exit_code == 2
+    # the message stands in a frame, broken into lines
+    text = " ".join(result.output.replace("│", " ").split())
+    assert message in text
+    assert "Traceback" not in result.output
+
+
+def test_help_lists_the_commands_without_importing_stable_baselines3() -> None:
+    script = (
+        "import sys\n"
+        "from mpc_gym.cli import app\n"
+        "try:\n"
+        "    app(['--help'])\n"
+        "finally:\n"
+        "    sys.exit(3 if 'stable_baselines3' in sys.modules else 0)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert "demo" in process.stdout
