@@ -16,6 +16,7 @@ from mpc_gym.mpc import MPC
 from mpc_gym.rendering import side_by_side, write_video
 
 SIZE = 360  # of one rollout [pixels]
+STEPS = 120  # that are shown at most; most swing-ups end sooner
 GIF_EVERY = 2  # frames
 
 
@@ -51,7 +52,7 @@ def film(
     paths: Sequence[Path],
     advance: Advance,
 ) -> None:
-    """Write one episode of each actor as videos.
+    """Write the beginning of one episode of each actor as videos.
 
     Args:
         actors: from left to right.
@@ -80,19 +81,25 @@ def _play(
     seed: int,
     max_steps: int | None,
 ) -> tuple[list[NDArray[np.uint8]], float]:
-    """The frames of an episode, and its return."""
+    """Frames of an episode's beginning, and the return of all of it."""
     scene = env.unwrapped
     assert isinstance(scene, DiffEnv)
     observation, _ = env.reset(seed=seed)
     frames: list[NDArray[np.uint8]] = []
-    score, ended = 0.0, False
-    while not ended and len(frames) != max_steps:
-        if actor.planner is not None:
-            with torch.no_grad():
-                scene.show_plan(actor.planner(torch.from_numpy(observation)[None]))
-        frames.append(np.asarray(env.render(), dtype=np.uint8))
+    rewards: list[float] = []
+    ended = False
+    while not ended and len(rewards) != max_steps:
+        if len(rewards) < STEPS:
+            _show_plan(actor, scene, observation)
+            frames.append(np.asarray(env.render(), dtype=np.uint8))
         action, _ = actor.agent.predict(observation[None], deterministic=True)
         observation, reward, terminated, truncated, _ = env.step(action[0])
-        score += float(reward)
+        rewards.append(float(reward))
         ended = terminated or truncated
-    return frames, score
+    return frames, sum(rewards)
+
+
+def _show_plan(actor: Actor, scene: DiffEnv, observation: NDArray[np.float32]) -> None:
+    if actor.planner is not None:
+        with torch.no_grad():
+            scene.show_plan(actor.planner(torch.from_numpy(observation)[None]))

@@ -118,7 +118,7 @@ def learning_curve(demo: Demo) -> Figure:
     _plot_losses(loss, demo)
     _plot_physics(physics, demo)
     for axes in (loss, physics):
-        axes.set_yscale("log")
+        axes.set_yscale("log", nonpositive="mask")  # a guess may be exactly right
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -131,7 +131,7 @@ def _plot_losses(axes: Axes, demo: Demo) -> None:
         axes.plot(epochs, [row["validation/action_loss"] for row in history], colour, label=label)
     axes.set_xscale("symlog", linthresh=1)  # of hundreds of epochs, the first few matter most
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set(title="Actions on a held-out episode", xlabel="epoch", ylabel="imitation loss")
+    axes.set(title="Actions on held-out demonstrations", xlabel="epoch", ylabel="imitation loss")
     axes.legend(frameon=False)
 
 

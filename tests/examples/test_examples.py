@@ -1,0 +1,44 @@
+"""Each example runs, in a short form, and does what it says."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, **options: Any) -> Any:
+    example = runpy.run_path(str(EXAMPLES / name))
+    return example["main"](example["Options"](**options))
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    missing = [path.name for path in EXAMPLES.glob("*.py") if f'run("{path.name}"' not in here]
+    assert missing == []
+
+
+@pytest.mark.filterwarnings("ignore:.*control problems did not converge")
+def test_ppo_learns_the_mass_alone_and_reports_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    model = run("ppo.py", n_envs=2, steps=500, episodes=2)
+    dynamics = model.policy.mpc.dynamics
+    assert dynamics.mass.item() != pytest.approx(0.2, abs=1e-3)
+    assert (dynamics.gravity.item(), dynamics.length.item()) == (10.0, 1.0)
+    assert capsys.readouterr().out.count("return") == 2
+
+
+def test_the_differentiable_controller_learns_what_acts_on_the_motion() -> None:
+    learned = run("differentiable_mpc.py", steps=240)
+    gravity, mass, length = (p.item() for p in (learned.gravity, learned.mass, learned.length))
+    assert gravity / length == pytest.approx(10.0, rel=0.05)
+    assert 1 / (mass * length**2) == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_cars_come_to_rest_near_their_place() -> None:
+    x, y, cosine, _, speed = run("own_model.py").unbind(-1)
+    assert torch.hypot(x, y).max() < 0.1
+    assert cosine.min() > 0.99
+    assert speed.abs().max() < 0.05
