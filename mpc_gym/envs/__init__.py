@@ -4,6 +4,7 @@ from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.cartpole import DiffCartPoleEnv
 from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.envs.pendulum import DiffPendulumEnv
+from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
 from mpc_gym.envs.registration import register_environments
 from mpc_gym.envs.spaces import EnvBox
 
@@ -11,6 +12,7 @@ __all__ = [
     "DiffCartPoleEnv",
     "DiffEnv",
     "DiffPendulumEnv",
+    "DiffPendulumWindyEnv",
     "EnvBox",
     "make_mpc",
     "register_environments",

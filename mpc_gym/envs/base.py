@@ -5,6 +5,7 @@
 The state is kept in float64; the observation is the same state in float32.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,40 +16,52 @@ import torch
 from gymnasium.error import ResetNeeded
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from mpc_gym.envs.checks import as_array, check_options, checked_state, plan_states
+from mpc_gym.envs.randomisation import Ranges, draw_parameters, parameter_ranges
+from mpc_gym.envs.scene import Memory, Scene
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.envs.transition import Transition
 from mpc_gym.models import Dynamics
 
-UNIT_TOLERANCE = 1e-5  # what float32 leaves of cos^2 + sin^2 = 1, with room to spare
+RESET_NEEDED = "Cannot step or draw the environment before calling env.reset()"
 
 
 class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     """An environment over a differentiable model.
 
     `env.unwrapped.dynamics` and `env.unwrapped.cost` are the PyTorch modules that make the next
-    state and the reward: the reward is exactly minus the cost of the state before the step and of
-    the clipped action. A subclass builds them, draws start states and draws frames.
+    state and the reward, which is minus the cost of the state before the step and of the clipped
+    action. They are compiled, so that a step runs at native speed, and agree with what PyTorch
+    makes of the modules to rounding. A parameter changed in place, or replaced by another, counts
+    from the next step on; anything else about the modules from the next reset on. Modules that
+    cannot be compiled run in PyTorch.
+
+    A subclass makes the dynamics, the start states and the frames.
 
     Args:
-        dynamics: [..., n_state], [..., n_ctrl] -> [..., n_state].
+        physics: the arguments of `make_dynamics`, which are also the constructor's.
         cost: [..., n_state], [..., n_ctrl] -> [...].
         state_limit: the observation space is +- this, [n_state].
         control_limit: the action space is +- this, [n_ctrl].
-        physics: the constructor's physical arguments, by which the observation space names the
-            environment.
         render_mode: None or one of `metadata["render_modes"]`.
         width: of a frame [pixels].
         height: of a frame [pixels].
 
     Raises:
-        ValueError: the render mode is unknown, or width or height is not positive.
+        ValueError: the render mode is unknown, width or height is not positive, or the physics is
+            impossible.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     env_id: ClassVar[str]
     cosine_index: ClassVar[int]
     """Where in the state the cosine of the angle stands; its sine follows."""
+    start_limit: ClassVar[tuple[float, ...]]
+    """Start coordinates are uniform in +- this; see `start_states`."""
+    float32_gain: ClassVar[float] = 0.0
+    """See `Transition`."""
 
     dynamics: Dynamics
     cost: nn.Module
@@ -58,11 +71,10 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def __init__(
         self,
         *,
-        dynamics: Dynamics,
+        physics: Mapping[str, float],
         cost: nn.Module,
         state_limit: Float[np.ndarray, " n_state"],
         control_limit: Float[np.ndarray, " n_ctrl"],
-        physics: Mapping[str, float],
         render_mode: str | None = None,
         width: int = 500,
         height: int = 500,
@@ -74,18 +86,21 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             )
         if not (width > 0 and height > 0):
             raise ValueError(f"width and height must be positive, got {width} and {height}")
-        self.dynamics = dynamics
+        physics = {name: float(value) for name, value in physics.items()}
+        self.dynamics = self.make_dynamics(**physics)
         self.cost = cost
         high = np.asarray(state_limit, dtype=np.float32)
         self.observation_space = EnvBox(-high, high, self.env_id, physics)
         force = np.asarray(control_limit, dtype=np.float32)
         self.action_space = gym.spaces.Box(-force, force, dtype=np.float32)
+        self._control_shape = force.shape
         self.render_mode = render_mode
         self.width = width
         self.height = height
         self._state: NDArray[np.float64] | None = None
-        self._control: NDArray[np.float64] | None = None
-        self._plan_states: NDArray[np.float64] | None = None
+        self._ranges: Ranges = {}
+        self._memory: Memory | None = None
+        self._transition: Transition | None = None
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -95,8 +110,20 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             ResetNeeded: the environment has not been reset yet.
         """
         if self._state is None:
-            raise ResetNeeded("Cannot step or draw the environment before calling env.reset()")
-        return np.array(self._state)
+            raise ResetNeeded(RESET_NEEDED)
+        state: NDArray[np.float64] = self._state[0].copy()
+        return state
+
+    @property
+    def physics(self) -> dict[str, float]:
+        """The present value of each physical parameter that the constructor takes."""
+        return {
+            name: getattr(self.dynamics, name).item() for name in self.observation_space.env_kwargs
+        }
+
+    def nominal_dynamics(self) -> Dynamics:
+        """What a controller for this environment knows of its dynamics: here all, as a copy."""
+        return copy.deepcopy(self.dynamics)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -104,24 +131,38 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """Start an episode.
 
         Args:
-            seed: of `self.np_random`, from which the start state is drawn.
-            options: `{"state": [...]}` starts from this model state [n_state] instead.
+            seed: of `self.np_random`, from which the start state and then the parameters are drawn.
+            options: `"state"`: start from this model state [n_state] instead. `"parameters"`: a
+                mapping from names of physical parameters to ranges (low, high), or to values. From
+                now on they are drawn anew at each reset, automatic ones too, until other ranges
+                are given; those no longer named, all for `{}`, go back to the constructor's values.
+
+        Returns:
+            The observation, and `{"parameters": {name: value}}` with what was drawn, if any.
 
         Raises:
-            ValueError: an option is unknown, or the state is not one of this environment.
+            ValueError: an option is unknown, the state is not one of this environment, or a range
+                is impossible.
         """
         super().reset(seed=seed)
         options = options or {}
-        unknown = set(options) - {"state"}
-        if unknown:
-            raise ValueError(f"unknown reset option {sorted(unknown)}; this one exists: 'state'")
+        check_options(options, ("state", "parameters"))
+        if "parameters" in options:
+            defaults = self.observation_space.env_kwargs
+            ranges = parameter_ranges(options["parameters"], defaults, self.make_dynamics)
+            self._set_physics({name: defaults[name] for name in self._ranges if name in defaults})
+            self._ranges = ranges
         if "state" in options:
-            self._state = self._checked_state(options["state"])
+            state = checked_state(options["state"], self.observation_space, self.cosine_index)
         else:
-            self._state = self._draw_start_state()
-        self._control = None
-        self._plan_states = None
-        return self._observation(), {}
+            state = self.start_states(self.np_random.random(len(self.start_limit)))
+        drawn = draw_parameters(self._ranges, self.np_random)
+        self._set_physics(drawn)
+        self._state = state[np.newaxis]
+        self._transition = self._make_transition()
+        if self.render_mode is not None:
+            self._memory = Memory(state)
+        return state.astype(np.float32), {"parameters": drawn} if drawn else {}
 
     def step(
         self, action: ArrayLike
@@ -132,22 +173,40 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             ValueError: the action has the wrong shape, or contains NaN.
             ResetNeeded: the environment has not been reset yet.
         """
-        state = self.state
-        control = self._clipped_control(action)
-        reward = self._reward(state, control)
-        self._state = self._next_state(state, control)
-        self._control = control
-        return self._observation(), reward, False, False, {}
+        if self._state is None:
+            raise ResetNeeded(RESET_NEEDED)
+        actions = as_array("action", action, self._control_shape)
+        following, costs, controls = self.transition(self._state, actions[np.newaxis])
+        self._state = following
+        state = following[0]
+        reward = -costs.item()
+        if self._memory is not None:
+            self._memory.add(controls[0], reward, state)
+        return state.astype(np.float32), reward, False, False, {}
+
+    @property
+    def transition(self) -> Transition:
+        """The compiled step of the present modules."""
+        made = self._transition
+        if made is None or made.dynamics is not self.dynamics or made.cost is not self.cost:
+            made = self._transition = self._make_transition()
+        return made
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A frame [height, width, 3]: the state, the last control and the plan shown, if any."""
+        """A frame [height, width, 3]: state, last control, trail, and the plan shown, if any.
+
+        Raises:
+            ResetNeeded: the environment has not been reset yet.
+        """
         if self.render_mode is None:
             gym.logger.warn(
                 "render() draws nothing without a render mode; "
                 f'give one: gym.make("{self.env_id}", render_mode="rgb_array")'
             )
             return None
-        return self._draw_frame(self.state, self._control, self._plan_states)
+        if self._memory is None:
+            raise ResetNeeded(RESET_NEEDED)
+        return self.draw(self._memory.scene(self.time_step), self.physics, self.width, self.height)
 
     def show_plan(self, plan: Any) -> None:
         """Draw these predicted states in each frame, until another plan, None or the next reset.
@@ -159,80 +218,61 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         Raises:
             ValueError: the states have another shape.
         """
-        if plan is None:
-            self._plan_states = None
-            return
-        states = torch.as_tensor(getattr(plan, "states", plan)).detach().cpu().double().numpy()
-        if states.ndim == 3 and states.shape[0] == 1:
-            states = states[0]
-        n_state = self.dynamics.n_state
-        if states.ndim != 2 or states.shape[1] != n_state:
-            raise ValueError(
-                f"plan must hold the states of one instance, [time, {n_state}], "
-                f"got {list(states.shape)}; choose one of a batch, such as plan.states[0]"
-            )
-        self._plan_states = states.copy()
+        states = plan_states(plan, len(self.observation_space.low))
+        if self._memory is not None:
+            self._memory.plan_states = states
 
-    @abstractmethod
-    def _draw_start_state(self) -> NDArray[np.float64]:
-        """A state from the start distribution, drawn from `self.np_random`."""
+    @property
+    def time_step(self) -> float:
+        """[s]."""
+        return 1.0 / float(self.metadata["render_fps"])
 
+    @staticmethod
     @abstractmethod
-    def _draw_frame(
-        self,
-        state: NDArray[np.float64],
-        control: NDArray[np.float64] | None,
-        plan_states: NDArray[np.float64] | None,
+    def make_dynamics(**physics: float) -> Dynamics:
+        """The dynamics with these physical parameters.
+
+        Raises:
+            ValueError: a parameter is impossible.
+        """
+
+    @classmethod
+    def start_states(
+        cls, fractions: Float[np.ndarray, "*batch n_coordinates"]
+    ) -> Float[NDArray[np.float64], "*batch n_state"]:
+        """Start states, made from numbers that are uniform in [0, 1)."""
+        limit = np.array(cls.start_limit)
+        return cls.states_from(2.0 * limit * fractions - limit)
+
+    @staticmethod
+    @abstractmethod
+    def states_from(
+        coordinates: Float[np.ndarray, "*batch n_coordinates"],
+    ) -> Float[NDArray[np.float64], "*batch n_state"]:
+        """States, from coordinates in which the angle is a number."""
+
+    @staticmethod
+    @abstractmethod
+    def draw(
+        scene: Scene, physics: Mapping[str, float], width: int, height: int
     ) -> NDArray[np.uint8]:
         """A frame [height, width, 3]."""
 
-    def _next_state(
-        self, state: NDArray[np.float64], control: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def __getstate__(self) -> dict[str, Any]:
+        # Native code is found again where the copy is used.
+        return {**self.__dict__, "_transition": None}
+
+    def _make_transition(self) -> Transition:
+        return Transition(
+            self.dynamics,
+            self.cost,
+            len(self.observation_space.low),
+            self.action_space.low.astype(np.float64),
+            self.action_space.high.astype(np.float64),
+            self.float32_gain,
+        )
+
+    def _set_physics(self, values: Mapping[str, float]) -> None:
         with torch.no_grad():
-            following: Tensor = self.dynamics(torch.from_numpy(state), torch.from_numpy(control))
-        return following.numpy()
-
-    def _reward(self, state: NDArray[np.float64], control: NDArray[np.float64]) -> float:
-        with torch.no_grad():
-            return -float(self.cost(torch.from_numpy(state), torch.from_numpy(control)))
-
-    def _observation(self) -> NDArray[np.float32]:
-        return self.state.astype(np.float32)
-
-    def _clipped_control(self, action: ArrayLike) -> NDArray[np.float64]:
-        low, high = self.action_space.low, self.action_space.high
-        control = _as_array("action", action, low.shape)
-        if np.isnan(control).any():
-            raise ValueError(f"action must be a number, got {control.tolist()}")
-        return np.clip(control, low, high)
-
-    def _checked_state(self, value: ArrayLike) -> NDArray[np.float64]:
-        state = _as_array("options['state']", value, self.observation_space.shape)
-        found = state.tolist()
-        if not np.isfinite(state).all():
-            raise ValueError(f"options['state'] must be finite, got {found}")
-        cosine, sine = state[self.cosine_index : self.cosine_index + 2]
-        if abs(cosine**2 + sine**2 - 1.0) > UNIT_TOLERANCE:
-            raise ValueError(
-                f"options['state'] must hold cos(theta) and sin(theta) of one angle at entries "
-                f"{self.cosine_index} and {self.cosine_index + 1}, got {found}, "
-                f"where cos^2 + sin^2 = {cosine**2 + sine**2:.6g}"
-            )
-        low, high = self.observation_space.low, self.observation_space.high
-        if (state < low).any() or (state > high).any():
-            raise ValueError(
-                f"options['state'] must lie between {low.tolist()} and {high.tolist()}, got {found}"
-            )
-        return state
-
-
-def _as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A float64 copy of `value`, of that shape."""
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of {shape} numbers, got {value!r}") from error
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    return array
+            for name, value in values.items():
+                getattr(self.dynamics, name).fill_(value)

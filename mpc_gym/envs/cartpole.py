@@ -1,10 +1,14 @@
 """The cart-pole with a continuous force, whose pole starts anywhere."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.scene import Scene
 from mpc_gym.models import CartPoleDynamics, QuadraticCost
 
 MAX_FORCE = 100.0
@@ -68,7 +72,8 @@ class DiffCartPoleEnv(DiffEnv):
 
     `x` and `x_dot` are uniform in [-0.5, 0.5], `theta` in [-pi, pi], `theta_dot` in [-1, 1].
     `reset(options={"state": [x, x_dot, cos(theta), sin(theta), theta_dot]})` starts from a state of
-    choice.
+    choice, `reset(options={"parameters": {"pole_length": (0.4, 0.6)}})` draws parameters (see
+    `DiffEnv.reset`).
 
     ## End of the episode
 
@@ -79,7 +84,7 @@ class DiffCartPoleEnv(DiffEnv):
     Given to `gymnasium.make`, such as `gymnasium.make("DiffCartPole-v0", pole_length=0.7)`.
 
     Args:
-        render_mode: None or "rgb_array".
+        render_mode: None, "rgb_array", "rgb_array_list" or "human".
         gravity: [m/s^2].
         cart_mass: [kg], positive.
         pole_mass: [kg], positive.
@@ -93,6 +98,7 @@ class DiffCartPoleEnv(DiffEnv):
 
     env_id = "DiffCartPole-v0"
     cosine_index = 2
+    start_limit = (0.5, 0.5, np.pi, 1.0)
 
     dynamics: CartPoleDynamics
     cost: QuadraticCost
@@ -108,42 +114,47 @@ class DiffCartPoleEnv(DiffEnv):
         width: int = 500,
         height: int = 500,
     ) -> None:
-        physics = {
-            "gravity": float(gravity),
-            "cart_mass": float(cart_mass),
-            "pole_mass": float(pole_mass),
-            "pole_length": float(pole_length),
-        }
         super().__init__(
-            dynamics=CartPoleDynamics(**physics),
+            physics={
+                "gravity": gravity,
+                "cart_mass": cart_mass,
+                "pole_mass": pole_mass,
+                "pole_length": pole_length,
+            },
             cost=goal_cost(),
             state_limit=np.array([UNLIMITED, UNLIMITED, 1.0, 1.0, UNLIMITED]),
             control_limit=np.array([MAX_FORCE]),
-            physics=physics,
             render_mode=render_mode,
             width=width,
             height=height,
         )
 
-    def _draw_start_state(self) -> NDArray[np.float64]:
-        limit = np.array([0.5, 0.5, np.pi, 1.0])
-        position, velocity, theta, speed = self.np_random.uniform(-limit, limit)
-        return np.array([position, velocity, np.cos(theta), np.sin(theta), speed])
+    @staticmethod
+    def make_dynamics(**physics: float) -> CartPoleDynamics:
+        """The dynamics with these physical parameters."""
+        return CartPoleDynamics(**physics)
 
-    def _draw_frame(
-        self,
-        state: NDArray[np.float64],
-        control: NDArray[np.float64] | None,
-        plan_states: NDArray[np.float64] | None,
+    @staticmethod
+    def states_from(
+        coordinates: Float[np.ndarray, "*batch 4"],
+    ) -> Float[NDArray[np.float64], "*batch 5"]:
+        """States, from x, x_dot, theta and theta_dot."""
+        position, velocity, theta, speed = (coordinates[..., i] for i in range(4))
+        return np.stack((position, velocity, np.cos(theta), np.sin(theta), speed), -1)
+
+    @staticmethod
+    def draw(
+        scene: Scene, physics: Mapping[str, float], width: int, height: int
     ) -> NDArray[np.uint8]:
+        """A frame [height, width, 3]."""
         from mpc_gym.rendering import draw_cartpole
 
         return draw_cartpole(
-            state,
-            control,
-            plan_states,
+            scene.state,
+            scene.control,
+            scene.plan_states,
             max_force=MAX_FORCE,
-            pole_length=self.dynamics.pole_length.item(),
-            width=self.width,
-            height=self.height,
+            pole_length=physics["pole_length"],
+            width=width,
+            height=height,
         )

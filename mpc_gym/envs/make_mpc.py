@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
@@ -16,12 +16,14 @@ from mpc_gym.mpc import MPC
 
 Learn = str | Sequence[str] | Mapping[str, ArrayLike]
 GROUPS = ("dynamics", "cost")
+MODELS = ("nominal", "true")
 
 
 def make_mpc(
     env: str | gym.Env[Any, Any] | gym.Space[Any],
     horizon: int = 20,
     learn: Learn | None = None,
+    model: Literal["nominal", "true"] = "nominal",
     **options: Any,
 ) -> MPC:
     """An `MPC` on a fresh copy of an environment's dynamics and cost, within its action limits.
@@ -34,20 +36,27 @@ def make_mpc(
             sequence of names ("gravity"; "cost.angle_weight" where the dynamics and the cost both
             have one of that name; "dynamics" or "cost" for all of one): only these. A mapping from
             name to initial value: only these, and they start there.
+        model: "nominal": the dynamics that a controller for this environment is meant to know,
+            which are the environment's own except in `DiffPendulumWindy-v0`; "true": the
+            environment's own, always.
         **options: for `MPC`, such as `starts=8`; `control_low` and `control_high` replace the
             environment's limits.
 
     Raises:
         TypeError: `env` is no id, environment or space.
-        ValueError: `env` has no differentiable model, `learn` names a parameter that does not
-            exist or is ambiguous, or an initial value is impossible or of another shape.
+        ValueError: `env` has no differentiable model, `model` is unknown, `learn` names a
+            parameter that does not exist or is ambiguous, or an initial value is impossible or of
+            another shape.
     """
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {MODELS}, got {model!r}")
     source = _environment(env)
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
         "control_high": torch.from_numpy(source.action_space.high).double(),
     }
-    dynamics, cost = copy.deepcopy(source.dynamics), copy.deepcopy(source.cost)
+    dynamics = source.nominal_dynamics() if model == "nominal" else copy.deepcopy(source.dynamics)
+    cost = copy.deepcopy(source.cost)
     parameters = {
         f"{group}.{name}": parameter
         for group, module in zip(GROUPS, (dynamics, cost), strict=True)

@@ -1,9 +1,13 @@
 """The pendulum that swings up: Gymnasium's Pendulum-v1 over a differentiable model."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.scene import Scene
 from mpc_gym.models import PendulumCost, PendulumDynamics
 
 MAX_SPEED = 8.0
@@ -53,7 +57,8 @@ class DiffPendulumEnv(DiffEnv):
     ## Start state
 
     `theta` is uniform in [-pi, pi], the angular velocity in [-1, 1].
-    `reset(options={"state": [cos(theta), sin(theta), theta_dot]})` starts from a state of choice.
+    `reset(options={"state": [cos(theta), sin(theta), theta_dot]})` starts from a state of choice,
+    `reset(options={"parameters": {"length": (0.8, 1.2)}})` draws parameters (see `DiffEnv.reset`).
 
     ## End of the episode
 
@@ -64,7 +69,7 @@ class DiffPendulumEnv(DiffEnv):
     Given to `gymnasium.make`, such as `gymnasium.make("DiffPendulum-v0", length=1.2)`.
 
     Args:
-        render_mode: None or "rgb_array".
+        render_mode: None, "rgb_array", "rgb_array_list" or "human".
         gravity: [m/s^2].
         mass: of the rod [kg], positive.
         length: of the rod [m], positive.
@@ -79,6 +84,10 @@ class DiffPendulumEnv(DiffEnv):
 
     env_id = "DiffPendulum-v0"
     cosine_index = 0
+    start_limit = (np.pi, 1.0)
+    # Pendulum-v1 multiplies a float32 torque by 3 / (m l^2) = 3 in float32. The motion is chaotic:
+    # without the same rounding the two part by more than 1e-5 within 200 steps.
+    float32_gain = 3.0
 
     dynamics: PendulumDynamics
     cost: PendulumCost
@@ -95,52 +104,50 @@ class DiffPendulumEnv(DiffEnv):
         width: int = 500,
         height: int = 500,
     ) -> None:
-        physics = {
-            "gravity": float(gravity),
-            "mass": float(mass),
-            "length": float(length),
-            "damping": float(damping),
-            "wind": float(wind),
-        }
         super().__init__(
-            dynamics=PendulumDynamics(**physics, max_speed=MAX_SPEED),
+            physics={
+                "gravity": gravity,
+                "mass": mass,
+                "length": length,
+                "damping": damping,
+                "wind": wind,
+            },
             cost=PendulumCost(),
             state_limit=np.array([1.0, 1.0, MAX_SPEED]),
             control_limit=np.array([MAX_TORQUE]),
-            physics=physics,
             render_mode=render_mode,
             width=width,
             height=height,
         )
 
-    def _draw_start_state(self) -> NDArray[np.float64]:
-        limit = np.array([np.pi, 1.0])
-        theta, speed = self.np_random.uniform(-limit, limit)
-        return np.array([np.cos(theta), np.sin(theta), speed])
+    @staticmethod
+    def make_dynamics(**physics: float) -> PendulumDynamics:
+        """The dynamics with these physical parameters."""
+        return PendulumDynamics(**physics, max_speed=MAX_SPEED)
 
-    def _next_state(
-        self, state: NDArray[np.float64], control: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        # Pendulum-v1 multiplies a float32 torque by 3 / (m l^2) = 3 in float32. The motion is
-        # chaotic: without the same rounding the two part by more than 1e-5 within 200 steps.
-        torque = np.float32(control[0])
-        if torque == control[0]:
-            control = np.array([float(3.0 * torque) / 3.0])
-        return super()._next_state(state, control)
+    @staticmethod
+    def states_from(
+        coordinates: Float[np.ndarray, "*batch 2"],
+    ) -> Float[NDArray[np.float64], "*batch 3"]:
+        """States, from theta and theta_dot."""
+        theta, speed = coordinates[..., 0], coordinates[..., 1]
+        return np.stack((np.cos(theta), np.sin(theta), speed), -1)
 
-    def _draw_frame(
-        self,
-        state: NDArray[np.float64],
-        control: NDArray[np.float64] | None,
-        plan_states: NDArray[np.float64] | None,
+    @staticmethod
+    def draw(
+        scene: Scene,
+        physics: Mapping[str, float],  # noqa: ARG004  (the rod fills the frame, however long it is)
+        width: int,
+        height: int,
     ) -> NDArray[np.uint8]:
+        """A frame [height, width, 3]."""
         from mpc_gym.rendering import draw_pendulum
 
         return draw_pendulum(
-            state,
-            control,
-            plan_states,
+            scene.state,
+            scene.control,
+            scene.plan_states,
             max_torque=MAX_TORQUE,
-            width=self.width,
-            height=self.height,
+            width=width,
+            height=height,
         )

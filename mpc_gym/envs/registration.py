@@ -5,6 +5,7 @@ import gymnasium as gym
 MAX_EPISODE_STEPS = 200
 ENTRY_POINTS = {
     "DiffPendulum-v0": "mpc_gym.envs.pendulum:DiffPendulumEnv",
+    "DiffPendulumWindy-v0": "mpc_gym.envs.pendulum_windy:DiffPendulumWindyEnv",
     "DiffCartPole-v0": "mpc_gym.envs.cartpole:DiffCartPoleEnv",
     "DiffCartpole-v0": "mpc_gym.envs.cartpole:DiffCartPoleEnv",
 }

@@ -25,7 +25,7 @@ def test_it_plans_with_the_dynamics_cost_and_limits_of_the_environment(env_id: s
         action = env.action_space.sample()
         control = torch.tensor(action).double()
         _, reward, *_ = env.step(action)
-        assert mpc.cost(state, control).item() == -reward
+        assert mpc.cost(state, control).item() == pytest.approx(-reward, rel=1e-14, abs=1e-14)
         following = mpc.dynamics(state, control).detach()
         np.testing.assert_allclose(following, env.unwrapped.state, atol=1e-7)
     assert mpc.horizon == 7

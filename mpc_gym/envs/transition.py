@@ -1,0 +1,291 @@
+"""One time step of many environments at once, natively where the model can be compiled.
+
+    x' = f(x, v),   cost = l(x, u)
+
+u is the action clipped to its limits, v what of it reaches the dynamics: the same up to rounding.
+Dynamics and cost are traced together as one program, which runs on 16 environments at a time; a
+single environment takes one of the 16 places, so it moves bit by bit as it does in a batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mpc_gym.envs.live_parameters import LiveParameters
+
+if TYPE_CHECKING:
+    from mpc_gym.compiled import Graph
+
+Floats: TypeAlias = NDArray[np.float64]
+Step: TypeAlias = Callable[[Floats, Floats, Floats, Floats], tuple[Floats, Floats]]
+"""States, controls, applied controls, parameters -> next states, costs; see `Transition`."""
+
+_LOOP = """
+@native
+def step_batch(states, controls, applied, parameters, following, costs, D):
+    rows = states.shape[0]
+    for first in range(0, rows, {lanes}):
+        for b in range({lanes}):
+            i = min(first + b, rows - 1)
+            for k in range({n_state}):
+                D[k, b] = states[i, k]
+            for k in range({n_ctrl}):
+                D[{control} + k, b] = controls[i, k]
+                D[{applied} + k, b] = applied[i, k]
+            row = i if parameters.shape[0] > 1 else 0
+            for k in range({n_parameters}):
+                D[{parameters} + k, b] = parameters[row, k]
+        step_lanes(D)
+        for i in range(first, min(first + {lanes}, rows)):
+            for k in range({n_state}):
+                following[i, k] = D[{out} + k, i - first]
+            costs[i] = D[{out} + {n_state}, i - first]
+"""
+
+
+class Transition:
+    """The step of environments whose model these modules are.
+
+    Parameters count with the values that they have at the time of a step, however they were
+    changed. Other attributes of the modules (`max_speed`) are those of the time when this was made.
+    Modules that cannot be compiled run in PyTorch, with one warning.
+
+    Args:
+        dynamics: [..., n_state], [..., n_ctrl] -> [..., n_state].
+        cost: [..., n_state], [..., n_ctrl] -> [...].
+        n_state: size of the state.
+        control_low: [n_ctrl].
+        control_high: [n_ctrl].
+        float32_gain: if not zero, the dynamics feel controls that float32 holds as if their product
+            with it had been rounded to float32.
+
+    Raises:
+        ValueError: the cost changes with time.
+    """
+
+    def __init__(
+        self,
+        dynamics: nn.Module,
+        cost: nn.Module,
+        n_state: int,
+        control_low: Float[Floats, " n_ctrl"],
+        control_high: Float[Floats, " n_ctrl"],
+        float32_gain: float = 0.0,
+    ) -> None:
+        from mpc_gym.envs.actuation import actuate  # Numba takes long to import
+
+        self.dynamics = dynamics
+        self.cost = cost
+        self._limits = (control_low, control_high, float32_gain)
+        self._actuate: Callable[..., bool] = actuate
+        stage = Stage(dynamics, cost)
+        self._parameters = LiveParameters(stage)
+        structure = _structure(stage)
+        if structure is None:
+            self._step = _make_step(stage, n_state, len(control_low))
+        else:
+            self._step = _shared_step(_Keyed(stage, (structure, n_state, len(control_low))))
+
+    def __call__(
+        self,
+        states: Float[Floats, "batch n_state"],
+        actions: Float[Floats, "batch n_ctrl"],
+        parameters: Float[Floats, "batch n_parameters"] | None = None,
+    ) -> tuple[
+        Float[Floats, "batch n_state"], Float[Floats, " batch"], Float[Floats, "batch n_ctrl"]
+    ]:
+        """Next states, costs, and the actions as they were clipped.
+
+        Args:
+            states: before the step.
+            actions: within their limits or not.
+            parameters: one row for each environment, ordered as `parameter_names`; None: the
+                present ones of the modules, for all.
+
+        Raises:
+            ValueError: an action is NaN.
+        """
+        if parameters is None:
+            parameters = self._parameters.read()
+        controls, applied = np.empty_like(actions), np.empty_like(actions)
+        if not self._actuate(actions, *self._limits, controls, applied):
+            raise ValueError(f"action must be a number, got NaN in {_excerpt(actions)}")
+        following, costs = self._step(states, controls, applied, parameters)
+        return following, costs, controls
+
+    def parameters(self) -> Float[Floats, " n_parameters"]:
+        """The present parameters of the modules."""
+        present: Floats = self._parameters.read()[0].copy()
+        return present
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The name of each entry of `parameters`; "dynamics.mass", or "cost.C" for each of C's."""
+        return self._parameters.names
+
+
+def _excerpt(actions: Floats) -> str:
+    rows = np.flatnonzero(np.isnan(actions).any(-1))
+    return f"{actions[rows[0]].tolist()} (of environment {', '.join(map(str, rows[:5]))})"
+
+
+class Stage(nn.Module):
+    """Dynamics and cost as one module: (next state, cost), [..., n_state + 1]."""
+
+    def __init__(self, dynamics: nn.Module, cost: nn.Module) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+        self.cost = cost
+
+    def forward(self, state: Tensor, control: Tensor, applied: Tensor) -> Tensor:
+        """Both at one state; `applied` drives the dynamics, the cost is of `control`."""
+        following = self.dynamics(state, applied)
+        return torch.cat((following, self.cost(state, control).unsqueeze(-1)), -1)
+
+
+class _Keyed:
+    """A module that equals others of the same structure, so that one is compiled for all."""
+
+    def __init__(self, stage: Stage, key: Hashable) -> None:
+        self.stage = stage
+        self.key: Any = key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self.key == other.key
+
+
+@cache
+def _shared_step(keyed: _Keyed) -> Step:
+    _, n_state, n_ctrl = keyed.key
+    return _make_step(keyed.stage, n_state, n_ctrl)
+
+
+def _make_step(stage: Stage, n_state: int, n_ctrl: int) -> Step:
+    from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation, trace  # Numba is slow
+
+    try:
+        graph = trace(stage, n_state, n_ctrl, n_ctrl)
+        if graph.per_stage:
+            raise ValueError(
+                "cost must be the same at all times, but these parameters have one value for each "
+                f"time step: {', '.join(sorted(graph.per_stage))}"
+            )
+        return _native_step(graph)
+    except (UnsupportedOperation, ProgramTooLarge) as error:
+        warnings.warn(f"the environment is stepped in PyTorch: {error}", stacklevel=2)
+        return _torch_step(stage)
+
+
+def _native_step(graph: Graph) -> Step:
+    """The loop over environments, generated; all lanes of a block D [entry, lane] run at once."""
+    from mpc_gym.compiled import Program
+    from mpc_gym.compiled.emit import LANES, build, lane_function_source, sources
+    from mpc_gym.compiled.program import elements
+
+    program = Program()
+    loads: dict[str, str] = {}
+
+    def read(name: str, count: int) -> Any:
+        loads.update({f"{name}{i}": f"D[{(len(loads) + i) * LANES} + b]" for i in range(count)})
+        return program.inputs(name, count)
+
+    state, control = read("state", graph.n_state), read("control", graph.n_ctrl)
+    applied = read("applied", graph.n_context)
+    parameters = {}
+    for index, (name, shape) in enumerate(graph.parameter_shapes.items()):
+        parameters[name] = read(f"p{index}_", int(np.prod(shape, dtype=int))).reshape(shape)
+    outputs = elements(graph.evaluate(program, state, control, applied, parameters))
+    stores = [(f"D[{(len(loads) + i) * LANES} + b]", value) for i, value in enumerate(outputs)]
+    lanes = lane_function_source(
+        "step_lanes", program, arguments=["D"], loads=loads, stores=stores, width=LANES
+    )
+    offsets = {"control": graph.n_state, "applied": graph.n_state + graph.n_ctrl}
+    first_parameter = offsets["applied"] + graph.n_context
+    loop = _LOOP.format(
+        lanes=LANES,
+        n_state=graph.n_state,
+        n_ctrl=graph.n_ctrl,
+        n_parameters=len(loads) - first_parameter,
+        parameters=first_parameter,
+        out=len(loads),
+        **offsets,
+    )
+    native = build(sources([lanes, loop]), f"{type(graph.module).__name__}_step").step_batch
+    shape = (len(loads) + len(outputs), LANES)
+
+    def step(
+        states: Floats, controls: Floats, applied: Floats, parameters: Floats
+    ) -> tuple[Floats, Floats]:
+        following, costs = np.empty_like(states), np.empty(len(states))
+        native(states, controls, applied, parameters, following, costs, np.empty(shape))
+        return following, costs
+
+    return step
+
+
+def _torch_step(stage: Stage) -> Step:
+    """The same in PyTorch: one call for all rows, or one a row where their parameters differ."""
+    shapes = {name: value.shape for name, value in LiveParameters(stage).tensors().items()}
+
+    def call(parameters: Floats, *arguments: Floats) -> Floats:
+        parts = torch.split(torch.from_numpy(parameters), [s.numel() for s in shapes.values()])
+        named = {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+        tensors = tuple(map(torch.from_numpy, arguments))
+        with torch.no_grad():
+            result: Tensor = torch.func.functional_call(stage, named, tensors)
+        return result.numpy()
+
+    def step(
+        states: Floats, controls: Floats, applied: Floats, parameters: Floats
+    ) -> tuple[Floats, Floats]:
+        arguments = (states, controls, applied)
+        if len(states) > 1 and len(parameters) == 1:
+            out = call(parameters[0], *arguments)
+        else:  # without a batch dimension, so that control flow may depend on the state
+            out = np.stack([call(*row) for row in zip(parameters, *arguments, strict=True)])
+        return np.ascontiguousarray(out[:, :-1]), out[:, -1].copy()
+
+    return step
+
+
+_PLAIN = (bool, int, float, str, type(None), torch.dtype)
+_SEPARATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+def _structure(module: nn.Module) -> Hashable | None:
+    """All that a trace of a module depends on, or None where this cannot be told."""
+    found: list[Hashable] = []
+    for name, part in module.named_modules():
+        attributes = {k: v for k, v in vars(part).items() if k not in _SEPARATE}
+        tensors: Mapping[str, Tensor | None] = {**part._parameters, **part._buffers}
+        for key, value in attributes.items():
+            if not (_is_plain(value) or (isinstance(value, (dict, list, set)) and not value)):
+                return None
+            found.append((name, key, type(value), value if _is_plain(value) else None))
+        for key, tensor in tensors.items():
+            if tensor is not None and not tensor.is_floating_point():
+                return None  # its values are constants of the trace
+            found.append((name, key, None if tensor is None else tuple(tensor.shape)))
+        found.append((name, type(part)))
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
