@@ -148,11 +148,9 @@ class MPC(nn.Module):
         problem = self._problem(x_init, first, bounds, contexts)
         self.n_state = x_init.shape[1]
 
-        usable = x_init.isfinite().all(-1) & first.isfinite().all(-1).all(-1)
-        if contexts is not None:
-            usable = usable & contexts.isfinite().all(-1).all(-1)
+        given = [each for each in (x_init, warm_start, contexts) if each is not None]
         with torch.no_grad():
-            solution, start = self._best_of_starts(problem, x_init.double(), first, usable)
+            solution, start = self._solve(problem, x_init.double(), first, _finite_rows(given))
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised
             if self.differentiate == "unrolled" and bool(solution.converged.any()):
@@ -219,7 +217,6 @@ class MPC(nn.Module):
         context: Tensor | None,
     ) -> BackendProblem:
         """What is to be solved, on the backend that solves it."""
-        check_finite_parameters(self)
         if self.backend != "torch" and self.differentiate == "implicit":
             n_context = 0 if context is None else context.shape[-1]
             native = self._compiled.model(
@@ -229,7 +226,11 @@ class MPC(nn.Module):
                 check=lambda: self._reference_problem(x_init, first, bounds, context),
             )
             if native is not None:
-                return native.problem(bounds, context, self._settings())
+                found = native.problem(bounds, context, self._settings())
+                if not found.finite:
+                    check_finite_parameters(self)
+                return found
+        check_finite_parameters(self)
         return self._reference_problem(x_init, first, bounds, context)
 
     def _reference_problem(
@@ -251,22 +252,28 @@ class MPC(nn.Module):
     def _settings(self) -> Settings:
         return Settings(self.hessian == "exact", self.tolerance, self.max_iterations)
 
-    def _best_of_starts(
-        self, problem: BackendProblem, x_init: Tensor, first: Tensor, usable: Tensor
+    def _solve(
+        self, problem: BackendProblem, x_init: Tensor, first: Tensor, rows: Tensor | None
     ) -> tuple[Solution, Tensor]:
-        """The best solution of each instance, and the row of its guess in `initial_guesses`."""
+        """The best solution of each instance, and the row of its guess in `initial_guesses`.
+
+        `rows` are those that can be solved; None: all.
+        """
+        if rows is None:
+            return self._best_of_starts(problem, x_init, first)
+        batch = x_init.shape[0]
+        found, start = self._best_of_starts(problem.rows(rows), x_init[rows], first[rows])
+        unsolved = Solution.unsolved(x_init, first.nan_to_num())
+        every = torch.arange(batch, device=x_init.device)
+        chosen = every.index_copy(0, rows, batch * (start // max(1, len(rows))) + rows)
+        return unsolved.with_rows(rows, found), chosen
+
+    def _best_of_starts(
+        self, problem: BackendProblem, x_init: Tensor, first: Tensor
+    ) -> tuple[Solution, Tensor]:
+        solution = problem.solve(x_init, first, self.starts)
         batch = x_init.shape[0]
         every = torch.arange(batch, device=x_init.device)
-        if not bool(usable.all()):
-            rows = usable.nonzero()[:, 0]
-            found, start = self._best_of_starts(
-                problem.rows(rows), x_init[rows], first[rows], usable[rows]
-            )
-            idle = first.nan_to_num()
-            unsolved = Solution.unsolved(x_init, idle)
-            chosen = every.index_copy(0, rows, batch * (start // max(1, len(rows))) + rows)
-            return unsolved.with_rows(rows, found), chosen
-        solution = problem.solve(x_init, first, self.starts)
         if self.starts == 1:
             return solution, every
         # a converged solution beats any that is not; the guess of lowest cost wins, then order
@@ -315,3 +322,11 @@ class MPC(nn.Module):
             "model's parameters. (This is said once.)",
             stacklevel=5,  # the caller of the module, behind two functions of nn.Module
         )
+
+
+def _finite_rows(values: list[Tensor]) -> Tensor | None:
+    """Indices of the rows that are finite in all of the values; None if all rows are."""
+    if all(bool(value.isfinite().all()) for value in values):
+        return None
+    finite = [value.isfinite().flatten(1).all(1) for value in values]
+    return torch.stack(finite).all(0).nonzero()[:, 0]

@@ -1,10 +1,11 @@
 """The native solver: the algorithm of `ddp.py` for a queue of problems, LANES at a time.
 
-Each lane works on a problem of its own, with its own step length, mode and regularisation. A block
-step is one forward and one backward pass of all lanes. A lane whose step was refused tries a
-shorter one in the next; a lane that is done takes the next problem of the queue, so that a slow
-problem delays nobody. As no lane reads another's numbers and all do the same operations, a result
-does not depend on what else is in the queue.
+Each lane works on a problem of its own, with its own step length, mode and regularisation. It needs
+forward and backward passes in turn, but twice the same where a step was refused or a stage was not
+convex. A pass serves all lanes at once, and the next one is that which serves more lanes for its
+cost; to the others it does no harm. A lane that is done takes the next problem of the queue, so
+that a slow problem delays nobody. As no lane reads another's numbers, and all do the same
+operations, a result does not depend on what else is in the queue.
 
 The model enters through the addresses of its stage functions (see `stage.py`) and the layout of
 its records (see `layout.py`), so these loops are compiled once for all models.
@@ -15,6 +16,7 @@ its records (see `layout.py`), so these loops are compiled once for all models.
 from collections import namedtuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
@@ -28,10 +30,14 @@ from mpc_gym.mpc.ddp import (
     SUFFICIENT_DECREASE,
 )
 from mpc_gym.mpc.kernels_boxqp import solve_box_qps, workspace_size
+from mpc_gym.mpc.offsets import SolverOffsets
 
-# What a lane is doing
-IDLE, FRESH, RUNNING, LAST, DONE, FAILED = range(6)
+# What a lane needs: nothing, for its result is written; a forward pass, for the start of a problem,
+# with the gains of an iteration, or with those of the last one; a backward pass; that its result is
+# written, which is converged or not.
+IDLE, START, TRIAL, LAST, GAINS, DONE, FAILED = range(7)
 
+_FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
 
 Lanes = namedtuple(
@@ -43,12 +49,17 @@ Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations"])
 
 
 @native
-def solve(stages, L, x_init, guess, context, P, S, settings, tasks, X, U, cost, converged, count):
+def solve(
+    stages, layout, x_init, guess, context, P, S, settings, tasks, X, U, cost, converged, count
+):
     """Solve tasks tasks[0] .. tasks[1] - 1; task j is problem j % len(x_init) from guess[j].
 
-    stages: addresses. L: layout. settings: (exact, tolerance, max_iterations) as floats. The last
-    five arguments are results: states, controls, costs, whether converged, iterations.
+    stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
+    settings: (exact, tolerance, max_iterations) as floats.
+    The last five arguments are results: states, controls, costs, whether converged, iterations.
     """
+    stages = Stages(*to_fixed_tuple(stages, 4))
+    L = SolverOffsets(*to_fixed_tuple(layout, 24))
     T = guess.shape[1]
     exact, tolerance, max_iterations = settings
     work = Work(np.zeros((T + 1) * L.record), P, S, np.zeros(workspace_size(L)))
@@ -56,28 +67,39 @@ def solve(stages, L, x_init, guess, context, P, S, settings, tasks, X, U, cost, 
     results = Results(X, U, cost, converged, count)
     lanes = empty_lanes()
     waiting, last = tasks
-    busy = 0
-    for b in range(LANES):
-        if waiting < last:
-            load(D, L, b, waiting, x_init, guess, context, lanes)
-            waiting += 1
-            busy += 1
-    while busy > 0:
-        forward_pass(work, L, stages, lanes, T)
-        judge(D, L, lanes, T, exact)
-        backward_pass(work, L, stages, lanes, T)
-        while convexify(D, L, lanes):
-            backward_pass(work, L, stages, lanes, T)
-        for b in range(LANES):
-            if lanes.state[b] == RUNNING and lanes.alpha[b] == 1.0:
-                begin_iteration(D, L, b, lanes, tolerance, max_iterations)
-            if lanes.state[b] == DONE or lanes.state[b] == FAILED:
-                store(D, L, b, lanes, results)
-                if waiting < last:
+    while True:
+        forward, backward = survey(D, L, lanes, results, last - waiting)
+        if forward + backward == 0:
+            break
+        if _FORWARD_ADVANTAGE * forward >= backward:
+            for b in range(LANES):  # now, because a backward pass would spoil their gains
+                if lanes.state[b] == IDLE and waiting < last:
                     load(D, L, b, waiting, x_init, guess, context, lanes)
                     waiting += 1
-                else:
-                    busy -= 1
+            forward_pass(work, L, stages, lanes, T)
+            judge(D, L, lanes, T, exact)
+        else:
+            backward_pass(work, L, stages, lanes, T)
+            for b in range(LANES):
+                if lanes.state[b] == GAINS:
+                    begin_iteration(D, L, b, lanes, tolerance, max_iterations)
+
+
+@native
+def survey(D, L, lanes, results, waiting):
+    """Write finished results; how many lanes a forward pass serves, and how many a backward one."""
+    forward, backward = 0, 0
+    for b in range(LANES):
+        if lanes.state[b] == DONE or lanes.state[b] == FAILED:
+            store(D, L, b, lanes, results)
+        if lanes.state[b] == GAINS:
+            backward += 1
+        elif lanes.state[b] != IDLE:
+            forward += 1
+        elif waiting > 0:
+            forward += 1
+            waiting -= 1
+    return forward, backward
 
 
 @native
@@ -95,7 +117,7 @@ def empty_lanes():
 def load(D, L, b, task, x_init, guess, context, lanes):
     """Put a task on lane b: its start state, controls and context, and no feedback."""
     lanes.task[b] = task
-    lanes.state[b] = FRESH
+    lanes.state[b] = START
     lanes.count[b] = 0
     lanes.scale[b] = 0.0
     row = task % x_init.shape[0]
@@ -136,7 +158,7 @@ def forward_pass(work, L, stages, lanes, T):
         D[L.xn + i] = D[L.x + i]
     for b in range(LANES):
         D[L.cost + b] = 0.0
-        D[L.alpha + b] = 0.0 if lanes.state[b] == FRESH else lanes.alpha[b]
+        D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
     for t in range(T):
         call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
 
@@ -173,12 +195,12 @@ def judge(D, L, lanes, T, exact):
     for b in range(LANES):
         trial = D[T * L.record + L.cost + b]
         lanes.accepted[b] = 0.0
-        if lanes.state[b] == FRESH:
+        if lanes.state[b] == START:
             lanes.cost[b] = trial
-            lanes.state[b] = RUNNING if np.isfinite(trial) else FAILED
-            lanes.alpha[b], lanes.exact[b], lanes.mu[b] = 1.0, exact, 0.0
+            lanes.state[b] = GAINS if np.isfinite(trial) else FAILED
+            lanes.exact[b], lanes.mu[b] = exact, 0.0
             lanes.accepted[b] = 1.0
-        elif lanes.state[b] == RUNNING or lanes.state[b] == LAST:
+        elif lanes.state[b] == TRIAL or lanes.state[b] == LAST:
             cost = lanes.cost[b]
             enough = SUFFICIENT_DECREASE * lanes.alpha[b] * D[L.slope + b]
             if trial <= cost + enough + COST_ROUNDING * (lanes.scale[b] + abs(cost)):
@@ -198,10 +220,9 @@ def accept(b, lanes, cost, exact):
     """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
     lanes.accepted[b] = 1.0
     lanes.cost[b] = cost
-    lanes.alpha[b], lanes.exact[b] = 1.0, exact
+    lanes.exact[b] = exact
     lanes.mu[b] = lanes.mu[b] / MU_FACTOR if lanes.mu[b] > MU_MIN else 0.0
-    if lanes.state[b] == LAST:
-        lanes.state[b] = DONE
+    lanes.state[b] = DONE if lanes.state[b] == LAST else GAINS
 
 
 @native
@@ -209,7 +230,6 @@ def refuse(b, lanes):
     """Lane b tries a shorter step, or, where none was short enough, another mode."""
     lanes.alpha[b] *= 0.5
     if lanes.alpha[b] < _SHORTEST_STEP:
-        lanes.alpha[b] = 1.0
         if lanes.state[b] == LAST:
             lanes.state[b] = DONE
         else:
@@ -224,31 +244,9 @@ def adopt(iterate, trial, accepted):
 
 
 @native
-def convexify(D, L, lanes):
-    """Whether the gains of any lane have to be computed again.
-
-    Either a stage was not convex, and the mode changes; or the regularisation was in proportion to
-    the cost's Hessian at an earlier iterate.
-    """
-    again = False
-    for b in range(LANES):
-        if lanes.state[b] == RUNNING or lanes.state[b] == LAST:
-            scale = D[L.scale + b] if D[L.scale + b] > 0.0 else 1.0
-            stale = scale != lanes.scale[b] and lanes.mu[b] > 0.0
-            lanes.scale[b] = scale
-            if D[L.convex + b] != 1.0:
-                lanes.state[b] = RUNNING
-                lanes.alpha[b] = 1.0
-                harden(b, lanes)
-                again = True
-            elif stale:
-                again = True
-    return again
-
-
-@native
 def harden(b, lanes):
     """From exact to Gauss-Newton, from there to more and more regularisation; else give up."""
+    lanes.state[b] = GAINS
     if lanes.exact[b] == 1.0:
         lanes.exact[b] = 0.0
     else:
@@ -259,10 +257,21 @@ def harden(b, lanes):
 
 @native
 def begin_iteration(D, L, b, lanes, tolerance, max_iterations):
-    """Count an iteration of lane b with new gains; it is the last one if they are small."""
-    if lanes.count[b] == max_iterations:
-        lanes.state[b] = FAILED
-    else:
-        lanes.count[b] += 1
-        if D[L.norm + b] <= tolerance and lanes.mu[b] == 0.0:
-            lanes.state[b] = LAST
+    """Begin an iteration of lane b with its gains, the last one if they are small.
+
+    It needs other gains if a stage was not convex, or if the regularisation was in proportion to
+    the cost's Hessian at an earlier iterate.
+    """
+    scale = D[L.scale + b] if D[L.scale + b] > 0.0 else 1.0
+    stale = scale != lanes.scale[b] and lanes.mu[b] > 0.0
+    lanes.scale[b] = scale
+    if D[L.convex + b] != 1.0:
+        harden(b, lanes)
+    elif not stale:
+        if lanes.count[b] == max_iterations:
+            lanes.state[b] = FAILED
+        else:
+            small = D[L.norm + b] <= tolerance and lanes.mu[b] == 0.0
+            lanes.state[b] = LAST if small else TRIAL
+            lanes.alpha[b] = 1.0
+            lanes.count[b] += 1

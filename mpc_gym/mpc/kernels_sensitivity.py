@@ -8,24 +8,43 @@ through addresses and a layout.
 # mypy: ignore-errors
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.native import native
+from mpc_gym.mpc.offsets import SensitivityOffsets
 
 
 @native
 def differentiate(
-    stages, L, X, U, context, g_X, g_U, g_cost, P, S, exact, rows, by_x, by_context, by_stage, by_P
+    stages,
+    layout,
+    X,
+    U,
+    context,
+    g_X,
+    g_U,
+    g_cost,
+    P,
+    S,
+    exact,
+    rows,
+    by_x,
+    by_context,
+    by_stage,
+    by_P,
 ):
     """Gradients of rows rows[0] .. rows[1] - 1; the first is a multiple of LANES.
 
-    stages: addresses of adjoint and response. L: layout. exact: 1.0, or 0.0 for Gauss-Newton.
+    stages: addresses of adjoint and response. layout: `SensitivityOffsets`, as an array.
+    exact: 1.0, or 0.0 for Gauss-Newton.
 
     Writes the gradients by x_init [batch, n] and context [batch, T, n_context], and, summed over
     the rows of each block, those by what belongs to a stage [blocks, T, 2 m + n_staged] (lower
     bounds, upper bounds, its parameters) and by the shared parameters [blocks, n_shared].
     """
+    L = SensitivityOffsets(*to_fixed_tuple(layout, 27))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
     G = np.zeros((L.n_shared + 1) * LANES)

@@ -5,11 +5,11 @@ record holds its fields one after the other, each as W neighbouring numbers, one
 index in a lane function is a literal plus the lane, relative to its stage's record.
 """
 
-from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpc_gym.compiled.emit import LANES, lane_function_source
+from mpc_gym.mpc.offsets import SensitivityOffsets, SolverOffsets
 from mpc_gym.mpc.stage import Model, Stage
 
 Shape = Mapping[str, int]
@@ -44,18 +44,6 @@ class Layout:
     def offsets(self) -> dict[str, int]:
         """Where each field begins in its record."""
         return {name: self.offset(name) for name in self.fields}
-
-
-SolverOffsets = namedtuple(
-    "SolverOffsets",
-    "n m n_context record x u xn un c k kx v vv norm slope convex scale exact mu alpha cost "
-    "q qq solvable",
-)
-SensitivityOffsets = namedtuple(
-    "SensitivityOffsets",
-    "n m n_context n_shared n_staged record x u c gx gu lam v vv k kx force forcex atlow athigh "
-    "glow ghigh dx gc gs w exact",
-)
 
 
 def solver_offsets(model: Model) -> SolverOffsets:

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
-from mpc_gym.compiled.trace import numeric_parameters
 from mpc_gym.mpc.backend import Settings
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
@@ -26,6 +25,8 @@ from mpc_gym.mpc.sensitivity import Gradients
 from mpc_gym.mpc.starts import initial_guesses
 
 Vector: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., None] = solve
@@ -47,12 +48,27 @@ class NativeModel:
     ) -> None:
         self.modules = modules
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
-        self.solver = (solver_stages(self.model), solver_offsets(self.model))
+        self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
+        self._shared, self._staged = self._sources()
+
+    def _sources(self) -> tuple[list[Source], list[Source]]:
+        """Where the shared and the per-stage parameters are found, in the order of the programs.
+
+        Looking them up anew in a module tree would take longer than a solve.
+        """
+        found: tuple[list[Source], list[Source]] = ([], [])
+        for graph, module in zip((self.model.dynamics, self.model.cost), self.modules, strict=True):
+            for name in graph.parameter_shapes:
+                owner, _, key = name.rpartition(".")
+                part = module.get_submodule(owner)
+                table = part._parameters if key in part._parameters else part._buffers
+                found[name in graph.per_stage].append((table, key))
+        return found
 
     @cached_property
-    def sensitivity(self) -> tuple[Any, Any]:
+    def sensitivity(self) -> tuple[Integers, Integers]:
         """Stages and layout of the derivative, compiled when they are first needed."""
-        return sensitivity_stages(self.model), sensitivity_offsets(self.model)
+        return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
 
     def problem(
         self,
@@ -62,19 +78,25 @@ class NativeModel:
     ) -> "NativeProblem":
         """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
         low, high = (bound.detach().numpy() for bound in bounds)
-        shared, staged = [], [low, high]
-        for graph, module in zip((self.model.dynamics, self.model.cost), self.modules, strict=True):
-            for name, value in numeric_parameters(module).items():
-                array = value.detach().numpy()
-                if name in graph.per_stage:
-                    staged.append(array.reshape(len(low), -1))
-                else:
-                    shared.append(array.ravel())
+        shared = [_value(source).ravel() for source in self._shared]
+        staged = [low, high, *(_value(each).reshape(len(low), -1) for each in self._staged)]
         P = np.concatenate(shared, dtype=np.float64) if shared else np.empty(0)
         # rows have to be contiguous, which numpy does not promise for expanded bounds
         S = np.ascontiguousarray(np.concatenate(staged, axis=1, dtype=np.float64))
         contexts = None if context is None else _array(context)
         return NativeProblem(self, P, S, contexts, settings)
+
+
+def _as_arrays(stages: tuple[int, ...], offsets: tuple[int, ...]) -> tuple[Integers, Integers]:
+    return np.array(stages, dtype=np.int64), np.array(offsets, dtype=np.int64)
+
+
+def _value(source: Source) -> Vector:
+    table, key = source
+    value = table[key]
+    assert value is not None
+    array: Vector = value.detach().numpy()
+    return array
 
 
 class CompiledModels:
@@ -86,7 +108,7 @@ class CompiledModels:
 
     def __init__(self, *, required: bool) -> None:
         self._required = required
-        self._models: dict[Hashable, NativeModel | None] = {}
+        self._models: dict[Hashable, tuple[NativeModel | None, object]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(CompiledModels, required=self._required), ()
@@ -113,8 +135,9 @@ class CompiledModels:
         key = (sizes, *map(_identity, modules))
         if key not in self._models:
             check()
-            self._models[key] = self._compiled(modules, sizes)
-        return self._models[key]
+            parts = [part for module in modules for part in module.modules()]  # keeps their ids
+            self._models[key] = self._compiled(modules, sizes), parts
+        return self._models[key][0]
 
     def _compiled(
         self, modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int]
@@ -149,6 +172,12 @@ class NativeProblem:
     S: Vector  # (time, 2 n_ctrl + n) bounds and per-stage parameters
     context: Vector | None
     settings: Settings
+
+    @property
+    def finite(self) -> bool:
+        """Whether all parameters are."""
+        bounds = 2 * self.model.model.m
+        return bool(np.isfinite(self.P).all() and np.isfinite(self.S[:, bounds:]).all())
 
     def rows(self, index: Tensor) -> "NativeProblem":
         """The same problem for some instances of the batch."""

@@ -10,6 +10,7 @@ instances are evaluated in one call, and a derivative takes one tangent per inpu
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -178,5 +179,10 @@ def second_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
 
 def takes_context(module: nn.Module) -> bool:
     """Whether the module's forward has a third positional argument."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3
+    return _arguments(type(module).forward) >= 4  # with self
+
+
+@cache
+def _arguments(function: Callable[..., object]) -> int:
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

@@ -1,7 +1,9 @@
 """Initial guesses for a problem with several local minima."""
 
+from functools import cache
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -18,19 +20,24 @@ def initial_guesses(
     its mirror image; further controls run through the combinations of signs. A control without
     bounds moves between -1 and 1.
     """
+    if count == 1:
+        return first
     horizon, n_ctrl = low.shape
     low = torch.where(low.isfinite(), low, torch.where(high.isfinite(), high, 0.0) - 1.0)
     high = torch.where(high.isfinite(), high, low + 2.0)
-    guesses = [first]
-    for index in range(count - 1):
-        switch = round(horizon * van_der_corput(index // 2))
-        sign = torch.ones(horizon, n_ctrl, dtype=first.dtype, device=first.device)
-        sign[:switch] = -1.0
-        for control in range(n_ctrl):
-            if (index >> control) & 1:
-                sign[:, control] *= -1.0
-        guesses.append(torch.where(sign > 0, high, low).expand_as(first))
-    return torch.cat(guesses)
+    at_high = _switching_patterns(count - 1, horizon, n_ctrl).to(first.device)
+    others = torch.where(at_high, high, low).unsqueeze(1).expand(-1, *first.shape)
+    return torch.cat((first.unsqueeze(0), others)).flatten(0, 1)
+
+
+@cache
+def _switching_patterns(count: int, horizon: int, n_ctrl: int) -> Bool[Tensor, "count time n_ctrl"]:
+    """Where each guess but the first holds a control at its upper bound."""
+    guess = torch.arange(count).reshape(-1, 1, 1)
+    switch = [round(horizon * van_der_corput(index // 2)) for index in range(count)]
+    late = torch.arange(horizon).reshape(-1, 1) >= torch.tensor(switch).reshape(-1, 1, 1)
+    mirrored = (guess >> torch.arange(n_ctrl)) & 1 == 1
+    return late ^ mirrored
 
 
 def van_der_corput(index: int) -> float:
