@@ -7,12 +7,14 @@ from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
 from mpc_gym.envs.registration import register_environments
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.envs.vector import DiffVectorEnv
 
 __all__ = [
     "DiffCartPoleEnv",
     "DiffEnv",
     "DiffPendulumEnv",
     "DiffPendulumWindyEnv",
+    "DiffVectorEnv",
     "EnvBox",
     "make_mpc",
     "register_environments",

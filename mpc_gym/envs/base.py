@@ -159,7 +159,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         drawn = draw_parameters(self._ranges, self.np_random)
         self._set_physics(drawn)
         self._state = state[np.newaxis]
-        self._transition = self._make_transition()
+        self.retrace()
         if self.render_mode is not None:
             self._memory = Memory(state)
         return state.astype(np.float32), {"parameters": drawn} if drawn else {}
@@ -189,8 +189,20 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """The compiled step of the present modules."""
         made = self._transition
         if made is None or made.dynamics is not self.dynamics or made.cost is not self.cost:
-            made = self._transition = self._make_transition()
+            made = self.retrace()
         return made
+
+    def retrace(self) -> Transition:
+        """Compile the present modules; what others like them were compiled to is found again."""
+        self._transition = Transition(
+            self.dynamics,
+            self.cost,
+            len(self.observation_space.low),
+            self.action_space.low.astype(np.float64),
+            self.action_space.high.astype(np.float64),
+            self.float32_gain,
+        )
+        return self._transition
 
     def render(self) -> NDArray[np.uint8] | None:
         """A frame [height, width, 3]: state, last control, trail, and the plan shown, if any.
@@ -261,16 +273,6 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def __getstate__(self) -> dict[str, Any]:
         # Native code is found again where the copy is used.
         return {**self.__dict__, "_transition": None}
-
-    def _make_transition(self) -> Transition:
-        return Transition(
-            self.dynamics,
-            self.cost,
-            len(self.observation_space.low),
-            self.action_space.low.astype(np.float64),
-            self.action_space.high.astype(np.float64),
-            self.float32_gain,
-        )
 
     def _set_physics(self, values: Mapping[str, float]) -> None:
         with torch.no_grad():

@@ -4,10 +4,10 @@ import gymnasium as gym
 
 MAX_EPISODE_STEPS = 200
 ENTRY_POINTS = {
-    "DiffPendulum-v0": "mpc_gym.envs.pendulum:DiffPendulumEnv",
-    "DiffPendulumWindy-v0": "mpc_gym.envs.pendulum_windy:DiffPendulumWindyEnv",
-    "DiffCartPole-v0": "mpc_gym.envs.cartpole:DiffCartPoleEnv",
-    "DiffCartpole-v0": "mpc_gym.envs.cartpole:DiffCartPoleEnv",
+    "DiffPendulum-v0": "pendulum:DiffPendulum",
+    "DiffPendulumWindy-v0": "pendulum_windy:DiffPendulumWindy",
+    "DiffCartPole-v0": "cartpole:DiffCartPole",
+    "DiffCartpole-v0": "cartpole:DiffCartPole",
 }
 
 
@@ -15,4 +15,10 @@ def register_environments() -> None:
     """Add the environments to Gymnasium's registry; `import mpc_gym` does it."""
     # An entry point is a string: with a class, `env.spec.to_json()` fails.
     for env_id, entry_point in ENTRY_POINTS.items():
-        gym.register(env_id, entry_point, max_episode_steps=MAX_EPISODE_STEPS)
+        name = entry_point.partition(":")[2]
+        gym.register(
+            env_id,
+            entry_point=f"mpc_gym.envs.{entry_point}Env",
+            vector_entry_point=f"mpc_gym.envs.vector:{name}VectorEnv",
+            max_episode_steps=MAX_EPISODE_STEPS,
+        )

@@ -29,28 +29,6 @@ Floats: TypeAlias = NDArray[np.float64]
 Step: TypeAlias = Callable[[Floats, Floats, Floats, Floats], tuple[Floats, Floats]]
 """States, controls, applied controls, parameters -> next states, costs; see `Transition`."""
 
-_LOOP = """
-@native
-def step_batch(states, controls, applied, parameters, following, costs, D):
-    rows = states.shape[0]
-    for first in range(0, rows, {lanes}):
-        for b in range({lanes}):
-            i = min(first + b, rows - 1)
-            for k in range({n_state}):
-                D[k, b] = states[i, k]
-            for k in range({n_ctrl}):
-                D[{control} + k, b] = controls[i, k]
-                D[{applied} + k, b] = applied[i, k]
-            row = i if parameters.shape[0] > 1 else 0
-            for k in range({n_parameters}):
-                D[{parameters} + k, b] = parameters[row, k]
-        step_lanes(D)
-        for i in range(first, min(first + {lanes}, rows)):
-            for k in range({n_state}):
-                following[i, k] = D[{out} + k, i - first]
-            costs[i] = D[{out} + {n_state}, i - first]
-"""
-
 
 class Transition:
     """The step of environments whose model these modules are.
@@ -173,7 +151,7 @@ def _shared_step(keyed: _Keyed) -> Step:
 
 
 def _make_step(stage: Stage, n_state: int, n_ctrl: int) -> Step:
-    from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation, trace  # Numba is slow
+    from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation, trace
 
     try:
         graph = trace(stage, n_state, n_ctrl, n_ctrl)
@@ -189,47 +167,16 @@ def _make_step(stage: Stage, n_state: int, n_ctrl: int) -> Step:
 
 
 def _native_step(graph: Graph) -> Step:
-    """The loop over environments, generated; all lanes of a block D [entry, lane] run at once."""
-    from mpc_gym.compiled import Program
-    from mpc_gym.compiled.emit import LANES, build, lane_function_source, sources
-    from mpc_gym.compiled.program import elements
+    from mpc_gym.envs.step_kernel import step_kernel
 
-    program = Program()
-    loads: dict[str, str] = {}
-
-    def read(name: str, count: int) -> Any:
-        loads.update({f"{name}{i}": f"D[{(len(loads) + i) * LANES} + b]" for i in range(count)})
-        return program.inputs(name, count)
-
-    state, control = read("state", graph.n_state), read("control", graph.n_ctrl)
-    applied = read("applied", graph.n_context)
-    parameters = {}
-    for index, (name, shape) in enumerate(graph.parameter_shapes.items()):
-        parameters[name] = read(f"p{index}_", int(np.prod(shape, dtype=int))).reshape(shape)
-    outputs = elements(graph.evaluate(program, state, control, applied, parameters))
-    stores = [(f"D[{(len(loads) + i) * LANES} + b]", value) for i, value in enumerate(outputs)]
-    lanes = lane_function_source(
-        "step_lanes", program, arguments=["D"], loads=loads, stores=stores, width=LANES
-    )
-    offsets = {"control": graph.n_state, "applied": graph.n_state + graph.n_ctrl}
-    first_parameter = offsets["applied"] + graph.n_context
-    loop = _LOOP.format(
-        lanes=LANES,
-        n_state=graph.n_state,
-        n_ctrl=graph.n_ctrl,
-        n_parameters=len(loads) - first_parameter,
-        parameters=first_parameter,
-        out=len(loads),
-        **offsets,
-    )
-    native = build(sources([lanes, loop]), f"{type(graph.module).__name__}_step").step_batch
-    shape = (len(loads) + len(outputs), LANES)
+    module, workspace = step_kernel(graph)
 
     def step(
         states: Floats, controls: Floats, applied: Floats, parameters: Floats
     ) -> tuple[Floats, Floats]:
         following, costs = np.empty_like(states), np.empty(len(states))
-        native(states, controls, applied, parameters, following, costs, np.empty(shape))
+        block = np.empty(workspace)
+        module.step_batch(states, controls, applied, parameters, following, costs, block)
         return following, costs
 
     return step

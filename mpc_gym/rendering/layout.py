@@ -38,6 +38,27 @@ def side_by_side(frames_by_caption: Mapping[str, Sequence[Frame]]) -> Iterator[F
     return _joined(frames_by_caption)
 
 
+def tile(frames: Sequence[Frame], columns: int) -> UInt8[np.ndarray, "all_rows all_columns 3"]:
+    """Frames of one size in rows of so many, from left to right and from top to bottom.
+
+    Raises:
+        ValueError: there are no frames, or `columns` is less than 1.
+    """
+    if len(frames) == 0 or columns < 1:
+        raise ValueError(
+            f"frames must hold at least one and columns be at least 1, "
+            f"got {len(frames)} and {columns}"
+        )
+    height, width = frames[0].shape[:2]
+    rows = -(-len(frames) // columns)
+    picture = np.empty((rows * height, columns * width, 3), dtype=np.uint8)
+    picture[:] = BACKGROUND
+    for index, frame in enumerate(frames):
+        top, left = index // columns * height, index % columns * width
+        picture[top : top + height, left : left + width] = frame
+    return picture
+
+
 def _joined(frames_by_caption: Mapping[str, Sequence[Frame]]) -> Iterator[Frame]:
     titles = [
         _title(caption, *frames[0].shape[:2]) for caption, frames in frames_by_caption.items()

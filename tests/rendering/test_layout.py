@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mpc_gym.rendering import side_by_side
+from mpc_gym.rendering import side_by_side, tile
 from mpc_gym.rendering.palette import BACKGROUND
 
 
@@ -48,3 +48,18 @@ def test_nothing_to_show_is_refused() -> None:
         side_by_side({})
     with pytest.raises(ValueError, match=r"frames_by_caption\['a'\]"):
         side_by_side({"a": []})
+
+
+def test_tiles_lie_in_rows_and_what_is_left_over_is_background() -> None:
+    frames = [np.full((2, 3, 3), shade, dtype=np.uint8) for shade in (10, 20, 30)]
+    picture = tile(frames, columns=2)
+    assert picture.shape == (4, 6, 3)
+    np.testing.assert_array_equal(picture[[0, 1, 2]][:, [0, 5], 0][:2], [[10, 20], [10, 20]])
+    assert (picture[2:, :3] == 30).all()
+    assert (picture[2:, 3:] == BACKGROUND).all()
+
+
+@pytest.mark.parametrize(("count", "columns"), [(0, 1), (2, 0)])
+def test_an_empty_grid_is_refused(count: int, columns: int) -> None:
+    with pytest.raises(ValueError, match="frames must hold at least one"):
+        tile([np.zeros((2, 2, 3), dtype=np.uint8)] * count, columns)

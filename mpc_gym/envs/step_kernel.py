@@ -1,0 +1,133 @@
+"""The native code of a time step: a loop over the environments, 16 at a time.
+
+What depends on the parameters alone (the sine of the wind's angle, 3 / (m l^2)) is computed once
+where all environments share them, and otherwise once for each, by the same code: both ways give
+the same numbers bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from types import ModuleType
+
+from mpc_gym.compiled import Graph, Program
+from mpc_gym.compiled.emit import LANES, build, lane_function_source, sources
+from mpc_gym.compiled.primitives import CONDITIONS
+from mpc_gym.compiled.program import Array, Expression, Value, elements
+
+_LOOP = """
+@native
+def step_batch(states, controls, applied, parameters, following, costs, D):
+    rows = states.shape[0]
+    shared = parameters.shape[0] == 1
+    for first in range(0, rows, {lanes}):
+        for b in range({lanes}):
+            i = min(first + b, rows - 1)
+            for k in range({n_state}):
+                D[k, b] = states[i, k]
+            for k in range({n_ctrl}):
+                D[{control} + k, b] = controls[i, k]
+                D[{applied} + k, b] = applied[i, k]
+        if first == 0 or not shared:
+            for b in range({lanes}):
+                i = 0 if shared else min(first + b, rows - 1)
+                for k in range({n_parameters}):
+                    D[{parameters} + k, b] = parameters[i, k]
+            derive_lanes(D)
+        step_lanes(D)
+        for i in range(first, min(first + {lanes}, rows)):
+            for k in range({n_state}):
+                following[i, k] = D[{out} + k, i - first]
+            costs[i] = D[{out} + {n_state}, i - first]
+"""
+
+
+def step_kernel(graph: Graph) -> tuple[ModuleType, tuple[int, int]]:
+    """A module with `step_batch`, and the shape of its workspace D.
+
+    The graph is that of (next state, cost) as a function of a state, the control that the cost is
+    of, and, as context, the control that the dynamics feel.
+
+        step_batch(states, controls, applied, parameters, following, costs, D)
+
+    All are float64 arrays with one row for each environment; `parameters` may have a single row for
+    all. `following` and `costs` are written.
+    """
+    program = Program()
+    names: list[str] = []
+
+    def read(prefix: str, shape: Sequence[int]) -> Array:
+        names.extend(f"{prefix}{i}" for i in range(math.prod(shape)))
+        return program.inputs(prefix, *shape)
+
+    state, control = read("state", [graph.n_state]), read("control", [graph.n_ctrl])
+    applied = read("applied", [graph.n_context])
+    first_parameter = len(names)
+    shapes = graph.parameter_shapes
+    parameters = {name: read(f"p{i}_", shape) for i, (name, shape) in enumerate(shapes.items())}
+    outputs = elements(graph.evaluate(program, state, control, applied, parameters))
+    n_parameters = len(names) - first_parameter
+
+    derived, step, stepped = _without(program, outputs, set(names[first_parameter:]))
+    names += [f"derived{i}" for i in range(len(derived))]
+    loads = {name: _place(i) for i, name in enumerate(names)}
+    first_derived = len(names) - len(derived)
+    rows = [(_place(first_derived + i), value) for i, value in enumerate(derived)]
+    results = [(_place(len(names) + i), value) for i, value in enumerate(stepped)]
+    loop = _LOOP.format(
+        lanes=LANES,
+        n_state=graph.n_state,
+        n_ctrl=graph.n_ctrl,
+        n_parameters=n_parameters,
+        control=graph.n_state,
+        applied=graph.n_state + graph.n_ctrl,
+        parameters=first_parameter,
+        out=len(names),
+    )
+    functions = [
+        lane_function_source(name, p, arguments=["D"], loads=loads, stores=stores)
+        for name, p, stores in (("derive_lanes", program, rows), ("step_lanes", step, results))
+    ]
+    name = type(graph.module).__name__
+    return build(sources([*functions, loop]), f"{name}_step"), (len(names) + len(outputs), LANES)
+
+
+def _place(row: int) -> str:
+    return f"D[{row * LANES} + b]"
+
+
+def _without(
+    program: Program, outputs: Sequence[Value], given: Collection[str]
+) -> tuple[list[Expression], Program, list[Value]]:
+    """Take what depends on the given inputs alone out of a program.
+
+    Returns:
+        What was taken out, as expressions of `program`; the rest, in which these are the inputs
+        `derived0`, `derived1`, ...; and its outputs.
+    """
+    live = program.live(outputs)
+    known: set[int] = set()
+    for i in live:
+        kind, operands, name = program.operations[i]
+        # A condition is no number, so it cannot be kept in an array.
+        if name in given or (
+            kind not in {"input", *CONDITIONS}
+            and all(o in known for o in operands if isinstance(o, int))
+        ):
+            known.add(i)
+    rest, derived, moved = Program(program.limit), list[Expression](), dict[int, Expression]()
+    needed = {o for i in live if i not in known for o in program.operations[i].operands}
+    needed |= {value.index for value in outputs if isinstance(value, Expression)}
+    for i in live:
+        kind, operands, name = program.operations[i]
+        if kind == "input":
+            moved[i] = rest.input(name)
+        elif i not in known:
+            mapped = [moved[o].index if isinstance(o, int) else o for o in operands]
+            moved[i] = rest.apply(kind, *mapped)
+        elif i in needed:
+            moved[i] = rest.input(f"derived{len(derived)}")
+            derived.append(Expression(program, i))
+    results = [moved[v.index] if isinstance(v, Expression) else v for v in outputs]
+    return derived, rest, results

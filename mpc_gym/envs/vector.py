@@ -1,0 +1,231 @@
+"""The environments as Gymnasium's vector environments: all of them step in one native call."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.batch import Batch, Mask
+from mpc_gym.envs.cartpole import DiffCartPoleEnv
+from mpc_gym.envs.checks import check_options
+from mpc_gym.envs.pendulum import DiffPendulumEnv
+from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
+
+Step = tuple[
+    NDArray[np.float32],
+    NDArray[np.float64],
+    NDArray[np.bool_],
+    NDArray[np.bool_],
+    dict[str, Any],
+]
+
+
+class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
+    """Many copies of an environment, stepped in one native call.
+
+    `gymnasium.make_vec(id, num_envs=...)` makes it. Each copy goes bit by bit through the steps of
+    the single environment. `reset(seed=s)` seeds copy i with s + i, as `SyncVectorEnv` does, and it
+    then starts its episodes where a single environment does that was once reset with that seed;
+    without a seed, the first reset takes one from the operating system.
+
+    An environment whose episode ends is reset by the next call of `step`, which ignores its action
+    and gives it a reward of 0 (`AutoresetMode.NEXT_STEP`, as in `metadata`).
+
+    Render modes: "rgb_array" is one picture, at most `width` x `height`, of all copies in a grid;
+    "rgb_array_tuple" one picture of that size of each, which Gymnasium's vector wrappers take
+    (`gymnasium.wrappers.vector.RecordVideo`).
+
+    Args:
+        num_envs: how many copies.
+        max_episode_steps: after which an episode is truncated; None: never. `make_vec` gives what
+            is registered.
+        render_mode: None, "rgb_array" or "rgb_array_tuple".
+        kwargs: those of the single environment.
+
+    Raises:
+        ValueError: an argument is impossible.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array", "rgb_array_tuple"],
+        "render_fps": 20,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+    env_class: ClassVar[type[DiffEnv]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(
+                f"render_mode must be None or one of {self.metadata['render_modes']}, "
+                f"got {render_mode!r}"
+            )
+        single = self.env_class(render_mode=render_mode and "rgb_array", **kwargs)
+        self._batch = Batch(single, num_envs, max_episode_steps)
+        self._ended: Mask | None = None
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.single_observation_space = single.observation_space
+        self.single_action_space = single.action_space
+        self.observation_space = batch_space(single.observation_space, num_envs)
+        self.action_space = batch_space(single.action_space, num_envs)
+        self.dynamics = single.dynamics
+        self.cost = single.cost
+
+    @property
+    def states(self) -> NDArray[np.float64]:
+        """The model's states [num_envs, n_state], a copy."""
+        states: NDArray[np.float64] = self._batch.states.copy()
+        return states
+
+    @property  # type: ignore[misc]  # as in SyncVectorEnv
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The random numbers of each environment."""
+        return tuple(self._batch.generators)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as in SyncVectorEnv
+        """The seed of each environment; -1 where it came from the operating system."""
+        return tuple(self._batch.seeds)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in each environment.
+
+        Args:
+            seed: environment i gets seed + i, or the i-th of a sequence.
+            options: as of the single environment; `"state"` may also be [num_envs, n_state], and
+                `"reset_mask"` [num_envs] says which environments are reset.
+
+        Returns:
+            Observations, and with ranges what was drawn: `{"parameters": {name: [num_envs]}}`.
+
+        Raises:
+            ValueError: an option is unknown or impossible, or there is not one seed for each.
+        """
+        options = options or {}
+        check_options(options, ("state", "parameters", "reset_mask"))
+        which = _checked_mask(options.get("reset_mask"), self.num_envs)
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        if "parameters" in options:
+            self._batch.set_ranges(options["parameters"])
+        if seed is not None:
+            self._batch.seed(
+                [s if reset else None for s, reset in zip(seed, which, strict=False)]
+                if len(seed) == self.num_envs
+                else seed
+            )
+        infos = self._batch.restart(which, options.get("state"))
+        self._batch.env.retrace()
+        self._ended = _some(self._ended, which)
+        return self._batch.observations(), infos
+
+    def step(self, actions: ArrayLike) -> Step:
+        """Apply actions [num_envs, n_ctrl]; out of their limits they are clipped.
+
+        Returns:
+            Observations, rewards, terminated (never), truncated, and what was drawn for the
+            environments that were reset.
+
+        Raises:
+            ValueError: the actions have the wrong shape, or contain NaN.
+            ResetNeeded: the environments have not been reset yet.
+        """
+        controls = self._batch.checked_actions(actions)
+        ended, infos = self._ended, {}
+        if ended is not None:
+            controls[ended] = 0.0
+        rewards, truncated = self._batch.step(controls)
+        if ended is not None:
+            infos = self._batch.restart(ended)
+            rewards[ended] = 0.0
+            truncated = _some(truncated, ended)
+        self._ended = truncated
+        terminated, truncations = np.zeros((2, self.num_envs), dtype=bool)
+        if truncated is not None:
+            truncations |= truncated
+        return self._batch.observations(), rewards, terminated, truncations, infos
+
+    def show_plan(self, plan: Any) -> None:
+        """Draw predicted states [num_envs, time, n_state], or none, in each frame.
+
+        Raises:
+            ValueError: there are not as many plans as environments, or they have another shape.
+        """
+        states = [None] * self.num_envs if plan is None else getattr(plan, "states", plan)
+        if len(states) != self.num_envs:
+            raise ValueError(
+                f"plan must hold the states of {self.num_envs} environments, got {len(states)}"
+            )
+        for i in range(self.num_envs):
+            self._batch.show_plan(i, states[i])
+
+    def render(self) -> Any:
+        """One picture [height, width, 3] of all, or one of each; see the class."""
+        width, height = self._batch.env.width, self._batch.env.height
+        if self.render_mode is None:
+            gym.logger.warn(
+                "render() draws nothing without a render mode; give one: "
+                f'gym.make_vec("{self._batch.env.env_id}", render_mode="rgb_array")'
+            )
+            return None
+        if self.render_mode == "rgb_array_tuple":
+            return tuple(self._batch.frame(i, width, height) for i in range(self.num_envs))
+        from mpc_gym.rendering import tile
+
+        columns = math.ceil(math.sqrt(self.num_envs))
+        rows = math.ceil(self.num_envs / columns)
+        cell = (max(width // columns, 1), max(height // rows, 1))
+        return tile([self._batch.frame(i, *cell) for i in range(self.num_envs)], columns)
+
+
+def _some(mask: Mask | None, excluded: Mask) -> Mask | None:
+    """What remains of a mask, or None where nothing does."""
+    remaining = None if mask is None else mask & ~excluded
+    return None if remaining is None or not remaining.any() else remaining
+
+
+def _checked_mask(mask: Any, num_envs: int) -> Mask:
+    if mask is None:
+        return np.ones(num_envs, dtype=bool)
+    array = np.asarray(mask)
+    if array.shape != (num_envs,) or array.dtype != np.bool_ or not array.any():
+        raise ValueError(
+            f"options['reset_mask'] must be {num_envs} booleans, at least one of them true, "
+            f"got {mask!r}"
+        )
+    return array
+
+
+class DiffPendulumVectorEnv(DiffVectorEnv):
+    """Many `DiffPendulum-v0`."""
+
+    env_class = DiffPendulumEnv
+
+
+class DiffPendulumWindyVectorEnv(DiffVectorEnv):
+    """Many `DiffPendulumWindy-v0`."""
+
+    env_class = DiffPendulumWindyEnv
+
+
+class DiffCartPoleVectorEnv(DiffVectorEnv):
+    """Many `DiffCartPole-v0`."""
+
+    env_class = DiffCartPoleEnv
