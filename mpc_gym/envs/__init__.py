@@ -3,6 +3,7 @@
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.cartpole import DiffCartPoleEnv
 from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.envs.make_sb3_vec_env import make_sb3_vec_env
 from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
 from mpc_gym.envs.registration import register_environments
@@ -17,5 +18,6 @@ __all__ = [
     "DiffVectorEnv",
     "EnvBox",
     "make_mpc",
+    "make_sb3_vec_env",
     "register_environments",
 ]

@@ -1,0 +1,231 @@
+"""The environments as a Stable-Baselines3 `VecEnv`: all of them step in one native call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.batch import Batch, Mask
+from mpc_gym.envs.checks import check_options
+
+
+class DiffVecEnv(VecEnv):
+    """Many copies of an environment, for Stable-Baselines3. `make_sb3_vec_env` makes it.
+
+    As in SB3's own: an episode that ends is followed by the next in the same step, whose info holds
+    `terminal_observation` and `TimeLimit.truncated`; `seed` and `set_options` count at the next
+    `reset`; environment i gets seed + i, and its start states are those of a single one.
+
+    `get_attr`, `set_attr` and `env_method` see each copy as one environment (see `Member`).
+
+    Args:
+        env: one of the copies.
+        n_envs: how many.
+        max_episode_steps: after which an episode is truncated; None: never.
+    """
+
+    actions: NDArray[np.float64]
+
+    def __init__(self, env: DiffEnv, n_envs: int, max_episode_steps: int | None) -> None:
+        self.batch = Batch(env, n_envs, max_episode_steps)
+        self.members = [Member(self.batch, i) for i in range(n_envs)]
+        super().__init__(n_envs, env.observation_space, env.action_space)
+        self.metadata = env.metadata
+
+    def reset(self) -> NDArray[np.float32]:
+        """Start an episode in each environment; see `seed` and `set_options`.
+
+        The options are those of the single environment; ranges of parameters are one for all.
+
+        Raises:
+            ValueError: an option is unknown or impossible.
+        """
+        ranges = [options.get("parameters") for options in self._options]
+        for options in self._options:
+            check_options(options, ("state", "parameters"))
+            if options.get("parameters") != ranges[0]:
+                raise ValueError(
+                    "set_options: 'parameters' must be the same for all environments, got "
+                    f"{ranges[0]!r} and {options.get('parameters')!r}"
+                )
+        if ranges[0] is not None:
+            self.batch.set_ranges(ranges[0])
+        self.batch.seed(self._seeds)
+        self.batch.env.retrace()
+        given = np.array(["state" in options for options in self._options])
+        for i in np.flatnonzero(given):
+            self._restart(np.arange(self.num_envs) == i, self._options[i]["state"])
+        if not given.all():
+            self._restart(~given)
+        self._reset_seeds()
+        self._reset_options()
+        return self.batch.observations()
+
+    def _restart(self, which: Mask, states: ArrayLike | None = None) -> None:
+        infos = self.batch.restart(which, states)
+        for i in np.flatnonzero(which).tolist():
+            self.reset_infos[i] = _info_of(infos, i)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Take the actions [n_envs, n_ctrl] of the next step."""
+        self.actions = self.batch.checked_actions(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step with them; out of their limits they are clipped."""
+        rewards, truncated = self.batch.step(self.actions)
+        observations = self.batch.observations()
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in self.members]
+        if truncated is None:
+            dones = np.zeros(self.num_envs, dtype=bool)
+            return observations, rewards.astype(np.float32), dones, infos
+        self._restart(truncated)
+        for i in np.flatnonzero(truncated).tolist():
+            infos[i] = {
+                "TimeLimit.truncated": True,
+                "terminal_observation": observations[i].copy(),
+            }
+        return self.batch.observations(), rewards.astype(np.float32), truncated, infos
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """A frame of each environment."""
+        return [member.render() for member in self.members]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of each environment; see `Member`."""
+        return [getattr(self.members[i], attr_name) for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of each environment; see `Member`.
+
+        Raises:
+            ValueError: the value is impossible, or the attribute is shared by all environments and
+                `indices` names only some.
+        """
+        chosen = list(self._get_indices(indices))
+        if not self.members[0].owns(attr_name) and len(set(chosen)) < self.num_envs:
+            raise ValueError(
+                f"set_attr: {attr_name!r} is shared by all {self.num_envs} environments and cannot "
+                f"be set for {chosen} alone"
+            )
+        for i in chosen:
+            setattr(self.members[i], attr_name, value)
+
+    def env_method(
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
+    ) -> list[Any]:
+        """Call a method of each environment; see `Member`."""
+        members = [self.members[i] for i in self._get_indices(indices)]
+        return [getattr(m, method_name)(*method_args, **method_kwargs) for m in members]
+
+    def env_is_wrapped(
+        self,
+        wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]],  # noqa: ARG002
+        indices: VecEnvIndices = None,
+    ) -> list[bool]:
+        """False for each: a copy in a batch has no wrapper."""
+        return [False for _ in self._get_indices(indices)]
+
+
+class Member:
+    """One environment of a batch, as those see it who ask for its attributes and methods.
+
+    Its own are `state`, `np_random`, `np_random_seed` and each physical parameter by name (`mass`);
+    `state` and the parameters can be set. All else is shared by the batch: `dynamics`, `cost`,
+    spaces, `spec`, `render_mode`, ... Stepping and resetting are the batch's.
+
+    Args:
+        batch: that it is part of.
+        index: its place there.
+    """
+
+    batch: Batch
+    index: int
+
+    def __init__(self, batch: Batch, index: int) -> None:
+        # Not by assignment, which would set the environment's attributes.
+        self.__dict__.update(batch=batch, index=index)
+
+    def owns(self, name: str) -> bool:
+        """Whether an attribute is this environment's own."""
+        return name == "state" or name in self.batch.env.observation_space.env_kwargs
+
+    @property
+    def unwrapped(self) -> "Member":
+        """Itself."""
+        return self
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """The model's state [n_state], a copy."""
+        return np.array(self.batch.states[self.index])
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """Its random numbers."""
+        return self.batch.generators[self.index]
+
+    @property
+    def np_random_seed(self) -> int:
+        """Its seed; -1 where it came from the operating system."""
+        return self.batch.seeds[self.index]
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """A frame [height, width, 3]."""
+        env = self.batch.env
+        return self.batch.frame(self.index, env.width, env.height)
+
+    def show_plan(self, plan: Any) -> None:
+        """See `DiffEnv.show_plan`."""
+        self.batch.show_plan(self.index, plan)
+
+    def has_wrapper_attr(self, name: str) -> bool:
+        """Whether there is an attribute of that name."""
+        return hasattr(self, name)
+
+    def get_wrapper_attr(self, name: str) -> Any:
+        """The attribute of that name."""
+        return getattr(self, name)
+
+    def set_wrapper_attr(self, name: str, value: Any) -> None:
+        """Set the attribute of that name."""
+        setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by copy and pickle, before there is a batch
+            raise AttributeError(name)
+        if name in {"reset", "step"}:
+            raise AttributeError(
+                f"{name} is not a method of one environment of a batch; call that of the VecEnv"
+            )
+        batch = self.batch
+        if name in batch.env.observation_space.env_kwargs:
+            return batch.physics(self.index)[name]
+        return getattr(batch.env, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "state":
+            self.batch.set_state(self.index, value)
+        elif self.owns(name):
+            self.batch.set_physics(self.index, {name: float(value)})
+        else:
+            setattr(self.batch.env, name, value)
+
+
+def _info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
+    """One environment's part of Gymnasium's vector info."""
+    if not infos:
+        return {}
+    drawn = infos["parameters"]
+    return {"parameters": {k: v[index].item() for k, v in drawn.items() if k[0] != "_"}}
