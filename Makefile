@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 CONSTRAINTS := constraints.txt
-BENCHMARKS := $(wildcard benchmarks/bench_*.py)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,7 +33,7 @@ format: $(VENV)/.installed  ## Format the code and repair what ruff can repair
 	$(BIN)/ruff format
 
 bench: $(VENV)/.installed-bench  ## Measure speed side by side with other solvers
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python -m benchmarks.solver
 
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -1,0 +1,78 @@
+"""Measures in a process of its own: peak memory, and what a new process costs."""
+
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[1]
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a module-level function in a new process that has already imported this package.
+
+    It is forked from a server that does nothing else, so that neither the memory nor the threads
+    of this process are in it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "benchmarks.rivals.ours"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, function, arguments))
+    process.start()
+    sender.close()  # so that a child that dies is the end of the file
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{function} failed in its process; see above") from error
+    finally:
+        process.join()
+
+
+def _send(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    sender.send(function(*arguments))
+
+
+def peak_memory(task: Callable[[], Any]) -> float:
+    """Memory that a task needs beyond what the process held before it [MB].
+
+    It is the resident set of the whole process: tracemalloc does not see what torch allocates.
+    """
+    with suppress(OSError):  # on Linux: forget the peak so far
+        Path("/proc/self/clear_refs").write_text("5")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = task()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    del kept
+    return (after - before) * _RUSAGE_UNIT / 1e6
+
+
+def run_script(module: str, cache: Path | None = None) -> tuple[dict[str, float], float]:
+    """Run `python -m module`; what it printed (JSON), and the duration [s].
+
+    Compiled code is read from and written to `cache`, or where this process keeps it.
+    """
+    directory = {} if cache is None else {"MPC_GYM_CACHE_DIR": str(cache)}
+    environment = {**os.environ, **directory}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    duration = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(f"{module} failed:\n{done.stderr}")
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured, duration

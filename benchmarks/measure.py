@@ -1,0 +1,67 @@
+"""Measuring times side by side."""
+
+import gc
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, TypeVar
+
+MAX_RUNS = 40
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass
+class Timing:
+    """Durations of the runs of one task [s]."""
+
+    samples: list[float] = field(default_factory=list)
+    result: Any = None  # of the last run
+
+    @property
+    def median(self) -> float:
+        """The middle one [s]."""
+        return median(self.samples)
+
+    @property
+    def best(self) -> float:
+        """The shortest [s]."""
+        return min(self.samples)
+
+
+def interleaved(
+    tasks: Mapping[Key, Callable[[], Any]], seconds: float, *, least: int = 3
+) -> dict[Key, Timing]:
+    """Time every task, in turns, so that what else the machine does hits all of them alike.
+
+    Each is run once to warm up and then about as often as fits in `seconds`, but at least `least`
+    and at most 40 times, its runs spread over the whole time. A task whose first run took longer
+    than `seconds` is not run again: what it has to compile must be compiled before.
+    """
+    timings = {name: Timing() for name in tasks}
+    turns = []
+    for name, task in tasks.items():
+        first = timed(task, timings[name])
+        if first > seconds:
+            continue
+        warm = timed(task, timings[name])
+        timings[name].samples.clear()
+        runs = max(least, min(MAX_RUNS, int(seconds / warm)))
+        turns += [((i + 0.5) / runs, name) for i in range(runs)]
+    for _, name in sorted(turns, key=lambda turn: turn[0]):
+        timed(tasks[name], timings[name])
+    return timings
+
+
+def timed(task: Callable[[], Any], into: Timing) -> float:
+    """Run a task once, with the garbage collector held back; the duration [s]."""
+    gc.collect(0)
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        into.result = task()
+        duration = time.perf_counter() - start
+    finally:
+        gc.enable()
+    into.samples.append(duration)
+    return duration

@@ -1,0 +1,1 @@
+"""The solvers that are compared, behind one interface."""

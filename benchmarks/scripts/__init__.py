@@ -1,0 +1,1 @@
+"""What is run in a new process; each prints what it measured as JSON."""

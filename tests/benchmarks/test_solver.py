@@ -1,0 +1,44 @@
+"""The benchmark as it is called."""
+
+import csv
+
+import pytest
+import torch
+
+from benchmarks.differentiation import MODES, measure
+from benchmarks.fresh import peak_memory
+from benchmarks.options import Options
+from benchmarks.solver import main, parse
+
+
+def test_options_come_from_the_command_line(tmp_path):
+    found = parse(["--quick", "--only", "scaling", "targets", "--output", str(tmp_path)])
+    assert found == Options(quick=True, only=("scaling", "targets"), output=tmp_path, seed=0)
+
+
+def test_an_unknown_section_is_refused():
+    with pytest.raises(SystemExit):
+        parse(["--only", "nothing"])
+
+
+def test_peak_memory_sees_what_torch_allocates():
+    megabytes = 64
+    assert peak_memory(lambda: torch.ones(megabytes, 125_000, dtype=torch.float64)) == (
+        pytest.approx(megabytes, rel=0.2)
+    )
+
+
+def test_every_way_to_differentiate_is_measured_after_the_same_iterations():
+    found = [measure(mode, 10.0, 1) for mode in MODES]
+    assert len({iterations for iterations, *_ in found}) == 1
+    assert all(min(forward, backward) > 0 for _, forward, backward, *_ in found)
+
+
+@pytest.mark.slow
+def test_a_quick_section_writes_its_table_and_its_figure(tmp_path):
+    main(["--quick", "--only", "scaling", "--output", str(tmp_path)])
+    with (tmp_path / "scaling.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["over"] for row in rows} == {"batch", "horizon", "states", "threads"}
+    assert all(float(row["us a solve"]) > 0 for row in rows)
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
