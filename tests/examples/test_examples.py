@@ -23,7 +23,7 @@ def test_every_example_is_run_here() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*control problems did not converge")
 def test_ppo_learns_the_mass_alone_and_reports_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    model = run("ppo.py", n_envs=2, steps=500, episodes=2)
+    model = run("ppo.py", n_envs=2, steps=100, steps_per_update=50, episodes=2)
     dynamics = model.policy.mpc.dynamics
     assert dynamics.mass.item() != pytest.approx(0.2, abs=1e-3)
     assert (dynamics.gravity.item(), dynamics.length.item()) == (10.0, 1.0)
