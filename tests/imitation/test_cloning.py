@@ -141,8 +141,10 @@ def test_a_run_killed_at_any_moment_goes_on_where_it_was(tmp_path, demonstration
     demonstrations.save(tmp_path / "expert.npz")
     script = textwrap.dedent(
         f"""
+        import torch
         from stable_baselines3 import PPO
         from mpc_gym.imitation import BehavioralCloning, Demonstrations
+        torch.set_num_threads(1)  # as here: sums of float32 depend on it
         policy = PPO("MlpPolicy", "DiffPendulum-v0", seed=0).policy
         demonstrations = Demonstrations.load({str(tmp_path / "expert.npz")!r})
         cloning = BehavioralCloning(

@@ -12,11 +12,10 @@ from tests.compiled.assembly import assert_vectorised, packed_share
 
 
 def generated(name):
-    """The functions of that name in all generated modules, compiled (not read from the cache)."""
+    """The functions of that name in all generated modules."""
     modules = [m for key, m in sys.modules.items() if key.startswith("mpc_gym_generated")]
     functions = [getattr(module, name) for module in modules if hasattr(module, name)]
     for function in functions:
-        function._cache.disable()
         function.compile((numba.float64[::1],) * 4)
     return functions
 
