@@ -1,0 +1,163 @@
+"""Episodes through which a gradient flows.
+
+    x_{t+1} = f(x_t, u_t),   r_t = -l(x_t, u_t),   u_t = clip(action_t, low, high),   t = 0 .. T-1
+
+with the PyTorch modules themselves, so that PyTorch differentiates the return with respect to the
+start state, the actions, the policy's weights, and the parameters of dynamics and cost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpointed
+
+Policy = Callable[[Float[Tensor, "*batch n_state"]], Float[Tensor, "*batch n_ctrl"]]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What happened.
+
+    Attributes:
+        states: the start state and the one after each action, [*batch, horizon + 1, n_state].
+        actions: as they were applied, clipped, [*batch, horizon, n_ctrl].
+        rewards: minus the cost of each state and action, [*batch, horizon].
+    """
+
+    states: Float[Tensor, "*batch states n_state"]
+    actions: Float[Tensor, "*batch horizon n_ctrl"]
+    rewards: Float[Tensor, "*batch horizon"]
+
+    @property
+    def returns(self) -> Float[Tensor, "*batch"]:
+        """Sums of rewards."""
+        return self.rewards.sum(-1)
+
+
+def rollout(
+    dynamics: nn.Module,
+    cost: nn.Module,
+    x_init: Float[Tensor, "*batch n_state"],
+    policy_or_controls: Policy | Tensor,
+    horizon: int | None = None,
+    *,
+    control_low: Float[Tensor, " n_ctrl"] | float | None = None,
+    control_high: Float[Tensor, " n_ctrl"] | float | None = None,
+    truncate: int | None = None,
+    checkpoint: int | None = None,
+) -> Rollout:
+    """Let a policy, or given controls, act for `horizon` time steps.
+
+    With an environment's modules and limits this is what the environment does, without rounding to
+    float32. Two clips cut the gradient, as they cut the motion: where the dynamics clip a speed
+    (`PendulumDynamics.max_speed`), what came before is felt only through the other entries of the
+    state; where an action is out of its limits, its own gradient is zero, and so is the policy's
+    there. A policy that ends in a `tanh` scaled to the limits is never cut.
+
+    The motion of a pendulum is chaotic: gradients through many steps are right and can yet be
+    enormous. `truncate` cuts them.
+
+    Args:
+        dynamics: [..., n_state], [..., n_ctrl] -> [..., n_state].
+        cost: [..., n_state], [..., n_ctrl] -> [...].
+        x_init: start states; one of them, or a batch.
+        policy_or_controls: a policy, [..., n_state] -> [..., n_ctrl], such as a module; or controls
+            [*batch, horizon, n_ctrl].
+        horizon: number of time steps; None: as many as there are controls.
+        control_low: actions are clipped to this; None: not.
+        control_high: likewise.
+        truncate: gradients flow back through at most so many steps, counted from the start:
+            between such segments the state is detached. None: through all.
+        checkpoint: keep only each so many-th state for the backward pass, which computes the
+            others again: memory for `horizon / checkpoint + checkpoint` steps instead of
+            `horizon`, for twice the time forward. None: keep all. The policy must not draw
+            random numbers from generators of its own.
+
+    Raises:
+        ValueError: a shape, the horizon or a segment's length does not fit.
+    """
+    for name, length in (("truncate", truncate), ("checkpoint", checkpoint)):
+        if length is not None and length < 1:
+            raise ValueError(f"{name} must be at least 1, or None, got {length}")
+    choose, steps = _choice(policy_or_controls, x_init, horizon)
+    low, high = _limit(control_low, x_init), _limit(control_high, x_init)
+
+    def act(state: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """States after, actions and rewards of the steps from `start` to `stop`."""
+        states, actions, rewards = [], [], []
+        for step in range(start, stop):
+            action = choose(state, step)
+            if low is not None or high is not None:
+                action = action.clamp(low, high)
+            rewards.append(-cost(state, action))
+            state = dynamics(state, action)
+            states.append(state)
+            actions.append(action)
+        return torch.stack(states, -2), torch.stack(actions, -2), torch.stack(rewards, -1)
+
+    starts = sorted({*range(0, steps, truncate or steps), *range(0, steps, checkpoint or steps)})
+    state, parts = x_init, []
+    for start, stop in zip(starts, [*starts[1:], steps], strict=True):
+        if truncate is not None and start > 0 and start % truncate == 0:
+            state = state.detach()
+        if checkpoint is None:
+            part = act(state, start, stop)
+        else:
+            part = checkpointed(act, state, start, stop, use_reentrant=False)
+        state = part[0][..., -1, :]
+        parts.append(part)
+    states, actions, rewards = zip(*parts, strict=True)
+    return Rollout(
+        states=torch.cat((x_init.unsqueeze(-2), *states), -2),
+        actions=torch.cat(actions, -2),
+        rewards=torch.cat(rewards, -1),
+    )
+
+
+def _choice(
+    policy_or_controls: Policy | Tensor, x_init: Tensor, horizon: int | None
+) -> tuple[Callable[[Tensor, int], Tensor], int]:
+    """What is done in a state at a time step, and the number of time steps."""
+    if x_init.ndim < 1:
+        raise ValueError(f"x_init must be [..., n_state], got shape {list(x_init.shape)}")
+    if isinstance(policy_or_controls, Tensor):
+        controls = policy_or_controls
+        horizon = _checked_controls(controls, x_init, horizon)
+
+        def choose(state: Tensor, step: int) -> Tensor:  # noqa: ARG001
+            return controls[..., step, :]
+
+    elif horizon is None:
+        raise ValueError("horizon must be given with a policy: how many steps it acts for")
+    else:
+        policy = policy_or_controls
+
+        def choose(state: Tensor, step: int) -> Tensor:  # noqa: ARG001
+            return policy(state)
+
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1, got {horizon}")
+    return choose, horizon
+
+
+def _checked_controls(controls: Tensor, x_init: Tensor, horizon: int | None) -> int:
+    """The number of time steps."""
+    batch = list(x_init.shape[:-1])
+    if controls.ndim != x_init.ndim + 1 or list(controls.shape[:-2]) != batch:
+        raise ValueError(
+            f"controls must be [*batch, horizon, n_ctrl] with batch {batch} as in x_init, "
+            f"got {list(controls.shape)}"
+        )
+    available = controls.shape[-2]
+    if horizon is not None and horizon > available:
+        raise ValueError(
+            f"horizon must be at most the number of controls, {available}, got {horizon}"
+        )
+    return available if horizon is None else horizon
+
+
+def _limit(value: Tensor | float | None, like: Tensor) -> Tensor | None:
+    return None if value is None else torch.as_tensor(value, dtype=like.dtype, device=like.device)
