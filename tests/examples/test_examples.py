@@ -45,8 +45,7 @@ def test_the_cars_come_to_rest_near_their_place() -> None:
 
 
 def test_the_gradient_through_the_physics_trains_a_policy_beside_ppo() -> None:
-    returns = run(
-        "analytic_policy_gradient.py", updates=60, batch=16, horizon=30, learning_rate=1e-2
-    )
+    short = {"updates": 60, "batch": 16, "horizon": 30, "learning_rate": 1e-2}
+    returns = run("analytic_policy_gradient.py", **short)
     assert returns["through the physics"] > returns["untrained"] + 300
     assert set(returns) == {"untrained", "PPO", "through the physics"}
