@@ -8,7 +8,8 @@ The state is kept in float64; the observation is the same state in float32.
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -25,6 +26,10 @@ from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.envs.transition import Transition
 from mpc_gym.models import Dynamics
 
+if TYPE_CHECKING:
+    from mpc_gym.rendering import Window
+
+RENDER_MODES = ("human", "rgb_array")
 RESET_NEEDED = "Cannot step or draw the environment before calling env.reset()"
 
 
@@ -45,16 +50,22 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         cost: [..., n_state], [..., n_ctrl] -> [...].
         state_limit: the observation space is +- this, [n_state].
         control_limit: the action space is +- this, [n_ctrl].
-        render_mode: None or one of `metadata["render_modes"]`.
+        render_mode: None, "rgb_array", or "human": a window, drawn at each step. (Through
+            `gymnasium.make` also "rgb_array_list".)
         width: of a frame [pixels].
         height: of a frame [pixels].
 
     Raises:
         ValueError: the render mode is unknown, width or height is not positive, or the physics is
             impossible.
+        DependencyNotInstalled: the render mode is "human", and pygame is missing.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    # Those that work here: Gymnasium's checker tries each that is listed.
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": [m for m in RENDER_MODES if m != "human" or find_spec("pygame")],
+        "render_fps": 20,
+    }
     env_id: ClassVar[str]
     cosine_index: ClassVar[int]
     """Where in the state the cosine of the angle stands; its sine follows."""
@@ -67,6 +78,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     cost: nn.Module
     observation_space: EnvBox
     action_space: gym.spaces.Box
+    _window: "Window | None"
 
     def __init__(
         self,
@@ -79,10 +91,9 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         width: int = 500,
         height: int = 500,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+        if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(
-                f"render_mode must be None or one of {self.metadata['render_modes']}, "
-                f"got {render_mode!r}"
+                f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}"
             )
         if not (width > 0 and height > 0):
             raise ValueError(f"width and height must be positive, got {width} and {height}")
@@ -101,6 +112,11 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._ranges: Ranges = {}
         self._memory: Memory | None = None
         self._transition: Transition | None = None
+        self._window = None
+        if render_mode == "human":
+            from mpc_gym.rendering import Window
+
+            self._window = Window(self.env_id, self.metadata["render_fps"])
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -162,6 +178,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.retrace()
         if self.render_mode is not None:
             self._memory = Memory(state)
+        if self._window is not None:
+            self.render()
         return state.astype(np.float32), {"parameters": drawn} if drawn else {}
 
     def step(
@@ -182,6 +200,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         reward = -costs.item()
         if self._memory is not None:
             self._memory.add(controls[0], reward, state)
+        if self._window is not None:
+            self.render()
         return state.astype(np.float32), reward, False, False, {}
 
     @property
@@ -207,6 +227,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def render(self) -> NDArray[np.uint8] | None:
         """A frame [height, width, 3]: state, last control, trail, and the plan shown, if any.
 
+        With render mode "human" the frame appears in the window, and None is returned.
+
         Raises:
             ResetNeeded: the environment has not been reset yet.
         """
@@ -218,7 +240,17 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             return None
         if self._memory is None:
             raise ResetNeeded(RESET_NEEDED)
-        return self.draw(self._memory.scene(self.time_step), self.physics, self.width, self.height)
+        scene = self._memory.scene(self.time_step)
+        frame = self.draw(scene, self.physics, self.width, self.height)
+        if self._window is None:
+            return frame
+        self._window.show(frame)
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
 
     def show_plan(self, plan: Any) -> None:
         """Draw these predicted states in each frame, until another plan, None or the next reset.

@@ -153,6 +153,8 @@ class DiffCartPoleEnv(DiffEnv):
             scene.state,
             scene.control,
             scene.plan_states,
+            scene.trail,
+            caption=scene.caption,
             max_force=MAX_FORCE,
             pole_length=physics["pole_length"],
             width=width,

@@ -147,6 +147,8 @@ class DiffPendulumEnv(DiffEnv):
             scene.state,
             scene.control,
             scene.plan_states,
+            scene.trail,
+            caption=scene.caption,
             max_torque=MAX_TORQUE,
             width=width,
             height=height,

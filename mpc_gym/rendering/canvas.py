@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 SUPERSAMPLING = 3
+CAPTION = 0.032  # height of its letters, in heights of the picture
+LEGIBLE = 6  # [pixels]
 
 Point = tuple[float, float]
 
@@ -103,6 +105,14 @@ class Canvas:
         """Text around a point, in letters of about this height [m]."""
         typeface = font(round(self._length(height)))
         self._draw.text(self._pixel(centre), content, fill=colour, font=typeface, anchor="mm")
+
+    def caption(self, content: str, colour: Colour) -> None:
+        """A line of text in the upper left corner, unless the picture is too small for it."""
+        size = CAPTION * min(self.width, self.height)
+        if size >= LEGIBLE:
+            margin = size * SUPERSAMPLING
+            typeface = font(round(size * SUPERSAMPLING))
+            self._draw.text((margin, margin), content, fill=colour, font=typeface, anchor="la")
 
     def to_array(self) -> UInt8[np.ndarray, "height width 3"]:
         """The finished picture."""

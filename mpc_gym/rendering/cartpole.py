@@ -8,7 +8,17 @@ from jaxtyping import Float, UInt8
 from mpc_gym.rendering.arrows import force_arrow
 from mpc_gym.rendering.canvas import Canvas
 from mpc_gym.rendering.ghosts import ghosts
-from mpc_gym.rendering.palette import ACTION, BODY, GUIDE, INK, PLAN, Colour, blend
+from mpc_gym.rendering.palette import (
+    ACTION,
+    BODY,
+    CAPTION_OPACITY,
+    GUIDE,
+    INK,
+    PLAN,
+    Colour,
+    blend,
+)
+from mpc_gym.rendering.trail import angles_between, between, draw_trail
 
 # In lengths of the pole.
 REACH = 1.7
@@ -18,6 +28,7 @@ WHEEL = 0.07
 POLE = 0.075
 TIP = 0.055
 RAIL = 0.012
+TRAIL = 0.035
 TICK = 0.05
 TEXT = 0.11
 FORCE_ARROW = 0.045
@@ -29,7 +40,9 @@ def draw_cartpole(
     state: Float[np.ndarray, "5"],
     control: Float[np.ndarray, "1"] | None = None,
     plan_states: Float[np.ndarray, "time 5"] | None = None,
+    trail: Float[np.ndarray, "past 5"] | None = None,
     *,
+    caption: str = "",
     max_force: float = 100.0,
     pole_length: float = 0.5,
     width: int = 500,
@@ -42,6 +55,8 @@ def draw_cartpole(
         control: the force [N], drawn as an arrow whose length grows with its square root: the
             small forces that hold the pole stay visible beside those that swing it up.
         plan_states: predicted states, drawn as ghosts; the first is the present.
+        trail: the last states, through which a line follows the tip; the last is the present.
+        caption: a line of text.
         max_force: of the longest arrow [N].
         pole_length: half the length of the pole [m].
         width: [pixels].
@@ -54,6 +69,9 @@ def draw_cartpole(
     camera = position - min(max(position, -stay), stay)
     canvas = Canvas(width, height, (camera, 0.0), REACH)
     _draw_track(canvas, camera, unit)
+    if trail is not None:
+        theta, x = angles_between(trail[:, 2], trail[:, 3]), between(trail[:, 0]) / unit
+        draw_trail(canvas, np.stack((x + np.sin(theta), np.cos(theta)), -1), TRAIL)
     if plan_states is not None:
         for ghost, opacity in ghosts(plan_states):
             colour = blend(PLAN, opacity)
@@ -66,6 +84,7 @@ def draw_cartpole(
         fraction = math.copysign(math.sqrt(abs(force) / max_force), force)
         side = position + math.copysign(CART_WIDTH / 2, fraction)
         force_arrow(canvas, (side, 0.0), fraction, LONGEST_FORCE, FORCE_ARROW, ACTION)
+    canvas.caption(caption, blend(INK, CAPTION_OPACITY))
     return canvas.to_array()
 
 

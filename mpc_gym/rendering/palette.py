@@ -8,6 +8,7 @@ INK: Colour = (52, 56, 64)
 BODY: Colour = (0, 114, 178)
 PLAN: Colour = (0, 158, 115)
 ACTION: Colour = (213, 94, 0)
+CAPTION_OPACITY = 0.75  # of INK
 
 
 def blend(colour: Colour, strength: float) -> Colour:
