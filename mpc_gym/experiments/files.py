@@ -1,18 +1,7 @@
-"""Results on disk: a file is there whole, or not at all."""
+"""The folder that an experiment writes to."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, on the same disk; it takes the place of `path` when all went well."""
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        unfinished.replace(path)
 
 
 def make_writable_folder(path: Path) -> None:

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from rich import box
 from rich.table import Table
 
-from mpc_gym.experiments.files import replacing
 from mpc_gym.experiments.problems import Quantity
 from mpc_gym.experiments.result import Demo, Score
+from mpc_gym.imitation.files import replacing
 
 COLUMNS = {
     "expert": "Expert",

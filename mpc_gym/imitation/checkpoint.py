@@ -1,13 +1,13 @@
 """A training run's state on disk: written whole or not at all, read without running code."""
 
 import json
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mpc_gym.imitation.files import replacing
 
 FORMAT = "mpc_gym.training"
 FORMAT_VERSION = 1
@@ -21,15 +21,8 @@ def write_checkpoint(path: Path, identity: dict[str, Any], content: dict[str, An
         content: tensors, numbers, text, and dicts and lists of them.
     """
     header = {"format": FORMAT, "version": FORMAT_VERSION, "identity": json.dumps(identity)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({**header, "content": content}, file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as unfinished:
+        torch.save({**header, "content": content}, unfinished)
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

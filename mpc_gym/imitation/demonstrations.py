@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+
+from mpc_gym.imitation.files import replacing
 
 FORMAT = "mpc_gym.demonstrations"
 FORMAT_VERSION = 1
@@ -159,16 +160,9 @@ class Demonstrations:
         """
         path = Path(path)
         metadata = _metadata(self)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                arrays = {name: getattr(self, name) for name in _ARRAYS}
-                np.savez_compressed(file, metadata=np.array(metadata), **arrays)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            arrays = {name: getattr(self, name) for name in _ARRAYS}
+            np.savez_compressed(file, metadata=np.array(metadata), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Demonstrations":
