@@ -1,5 +1,7 @@
 """What the environments show, and how they are recorded."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def test_the_list_mode_collects_a_frame_a_step(env_id: str) -> None:
         env.step(env.action_space.high)
     frames = env.render()
     assert [frame.shape for frame in frames] == [(200, 200, 3)] * 5
-    assert all((a != b).any() for a, b in zip(frames, frames[1:], strict=False))
+    assert all((a != b).any() for a, b in pairwise(frames))
     assert env.render() == []
 
 
