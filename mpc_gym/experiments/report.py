@@ -85,8 +85,13 @@ def metrics(demo: Demo) -> dict[str, Any]:
             quantity.name: _quantity_metrics(quantity_values(demo, quantity))
             for quantity in options.problem.quantities
         },
-        "learning": demo.histories,
+        "learning": {agent: _history(rows) for agent, rows in demo.histories.items()},
     }
+
+
+def _history(rows: list[dict[str, float]]) -> list[dict[str, float | None]]:
+    """The rows with None for a mean of nothing, for which JSON has no number."""
+    return [{key: x if math.isfinite(x) else None for key, x in row.items()} for row in rows]
 
 
 def _score_metrics(score: Score) -> dict[str, Any]:

@@ -5,6 +5,7 @@ the distance from the middle to a bound; errors of predicted states by the root 
 observed change, so that 1 is the error of predicting no motion.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,18 +26,65 @@ Rows = Int[Tensor, " rows"]
 
 
 @dataclass(frozen=True)
-class Value:
-    """A loss with its gradient, and what to log about it."""
+class Sum:
+    """A sum of errors, and how many there are of them."""
 
-    loss: Float[Tensor, ""]
-    metrics: dict[str, float]
+    total: Float[Tensor, ""]
+    count: int
+
+    def __add__(self, other: "Sum") -> "Sum":
+        return Sum(self.total + other.total, self.count + other.count)
+
+    def mean(self) -> float:
+        """The mean; infinity where there is nothing to take it of, as nothing is known then."""
+        return self.total.item() / self.count if self.count else math.inf
+
+
+@dataclass(frozen=True)
+class Value:
+    """A loss on some rows: a weighted sum of means. Values of several batches can be added.
+
+    Attributes:
+        terms: pairs of weight and errors, whose totals have a gradient.
+        metrics: what to log about the rows.
+    """
+
+    terms: tuple[tuple[float, Sum], ...]
+    metrics: dict[str, Sum]
+
+    def __add__(self, other: "Value") -> "Value":
+        return Value(
+            tuple(
+                (weight, here + there)
+                for (weight, here), (_, there) in zip(self.terms, other.terms, strict=True)
+            ),
+            {name: here + other.metrics[name] for name, here in self.metrics.items()},
+        )
+
+    def mean(self) -> float:
+        """The loss; infinity where a term has no errors to take a mean of."""
+        return sum(weight * term.mean() for weight, term in self.terms)
+
+    def objective(self) -> Float[Tensor, ""] | None:
+        """The loss with its gradient, without the terms of no errors; None where all are."""
+        terms = [
+            weight * term.total.double() / term.count for weight, term in self.terms if term.count
+        ]
+        return torch.stack(terms).sum() if terms else None
+
+    def detach(self) -> "Value":
+        """The same without a gradient."""
+        return Value(
+            tuple((weight, Sum(term.total.detach(), term.count)) for weight, term in self.terms),
+            self.metrics,
+        )
 
 
 class Loss(Protocol):
     """A loss over rows (time steps) of demonstrations, and what it remembers between calls."""
 
     def __call__(self, rows: Rows) -> Value:
-        """The mean over these rows."""
+        """The errors of these rows."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Told before every epoch."""
@@ -71,7 +119,7 @@ class ActionLoss(_Stateless):
         self.observation_shape = policy.observation_space.shape or ()
 
     def __call__(self, rows: Rows) -> Value:
-        """The mean over these rows."""
+        """The errors of these rows."""
         observations = self.observations[rows].reshape(-1, *self.observation_shape)
         actions = self.policy._predict(observations, deterministic=True).flatten(1)
         if self.policy.squash_output:  # the actor works in [-1, 1]
@@ -80,18 +128,20 @@ class ActionLoss(_Stateless):
                 for bound in (self.policy.action_space.low, self.policy.action_space.high)  # type: ignore[attr-defined]
             )
             actions = low + 0.5 * (actions + 1) * (high - low)
-        loss = ((actions - self.actions[rows]) / self.scale).square().mean()
-        return Value(loss, {"action_loss": loss.item()})
+        return _value("action_loss", ((actions - self.actions[rows]) / self.scale).square())
 
 
 class PlanLoss:
     """Mean squared error of the first `steps` controls of a plan against the actions that followed.
 
-    Actions past the end of an episode do not count; nor do plans that did not converge, which have
-    no gradient: their share is logged as `not_converged`. In training, each row's plan is solved
-    from its last one, which keeps it in its local optimum while the model changes; every
-    `warm_start_epochs` epochs all are solved from nothing again. Without gradients (in validation)
-    they always are, as the policy itself acts.
+    Actions past the end of an episode do not count; nor, in training, do plans that did not
+    converge, which have no gradient: their share is logged as `not_converged`. In training, each
+    row's plan is solved from its last one, which keeps it in its local optimum while the model
+    changes; every `warm_start_epochs` epochs all are solved from nothing again.
+
+    Without gradients (in validation) the policy is judged as it acts: all plans are solved from
+    nothing and count, converged or not. Else weights under which the hard plans fail would be
+    judged by the easy ones alone, and win.
     """
 
     def __init__(
@@ -115,7 +165,7 @@ class PlanLoss:
         )
 
     def __call__(self, rows: Rows) -> Value:
-        """The mean over these rows."""
+        """The errors of these rows."""
         training = torch.is_grad_enabled()
         warm_start = self.warm_starts[rows] if training else None
         plan = self.policy.plan(self.observations[rows], warm_start)
@@ -126,14 +176,14 @@ class PlanLoss:
             )
         error = ((plan.controls[:, : self.steps] - self.windows[rows]) / self.scale).square()
         error = error.mean(-1)  # (rows, steps)
-        counts = self.mask[rows] & converged[:, None]
-        loss = _masked_mean(error, counts)
+        mask = self.mask[rows]
+        counts = mask & converged[:, None] if training else mask
         return Value(
-            loss,
+            ((1.0, _masked_sum(error, counts)),),
             {
-                "plan_loss": loss.item(),
-                "action_loss": _masked_mean(error[:, 0], counts[:, 0]).item(),
-                "not_converged": 1.0 - converged.double().mean().item(),
+                "plan_loss": _masked_sum(error.detach(), counts),
+                "action_loss": _masked_sum(error[:, 0].detach(), counts[:, 0]),
+                "not_converged": Sum((~converged).sum(), len(rows)),
             },
         )
 
@@ -170,12 +220,11 @@ class PredictionLoss(_Stateless):
         self.scale = torch.where(change > 0, change, 1.0)  # an entry that never changes
 
     def __call__(self, rows: Rows) -> Value:
-        """The mean over these rows."""
+        """The errors of these rows."""
         parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
         inputs = (self.before[rows], self.actions[rows])
         predicted: Tensor = functional_call(self.dynamics, parameters, inputs)
-        loss = ((predicted - self.after[rows]).square() / self.scale).mean()
-        return Value(loss, {"prediction_loss": loss.item()})
+        return _value("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
 
 
 class WeightedLoss:
@@ -185,13 +234,14 @@ class WeightedLoss:
         self.parts = parts
 
     def __call__(self, rows: Rows) -> Value:
-        """The mean over these rows."""
-        values = [(weight, part(rows)) for weight, part in self.parts]
-        loss = torch.stack([weight * value.loss.double() for weight, value in values]).sum()
-        metrics: dict[str, float] = {}
-        for _, value in values:
+        """The errors of these rows."""
+        terms: list[tuple[float, Sum]] = []
+        metrics: dict[str, Sum] = {}
+        for weight, part in self.parts:
+            value = part(rows)
+            terms += [(weight * inner, term) for inner, term in value.terms]
             metrics |= value.metrics
-        return Value(loss, metrics)
+        return Value(tuple(terms), metrics)
 
     def begin_epoch(self, epoch: int) -> None:
         """Told before every epoch."""
@@ -215,5 +265,11 @@ def half_range(space: spaces.Space[Any]) -> NDArray[np.floating]:
     return np.where(np.isfinite(half), half, 1.0).astype(space.dtype)
 
 
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+def _value(name: str, errors: Float[Tensor, "rows columns"]) -> Value:
+    """Errors of which all count, also logged under this name."""
+    total = errors.sum()
+    return Value(((1.0, Sum(total, errors.numel())),), {name: Sum(total.detach(), errors.numel())})
+
+
+def _masked_sum(values: Tensor, mask: Tensor) -> Sum:
+    return Sum(torch.where(mask, values, 0.0).sum(), int(mask.sum()))

@@ -1,9 +1,11 @@
 """The training loop that behavioural cloning and system identification share."""
 
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ class Training:
         self.identity = identity
         self.folder = folder
         self.history: list[Row] = []
-        self.best = Best(-1, math.inf, {})
+        self.best = Best(-1, math.inf, _copy(module))
         self._optimizer = _make_optimizer(module, options)
         self._random_state = torch.Generator().manual_seed(options.seed).get_state()
         self._last_weights = _copy(module)
@@ -141,22 +143,27 @@ class Training:
         return self._epoch(self.training_rows[order], "train")
 
     def _epoch(self, rows: Tensor, name: str) -> Row:
-        """Means over the rows, and, where gradients are enabled, one step for each batch."""
-        sums: dict[str, float] = {}
+        """Means over all that counts, and, where gradients are enabled, one step a batch."""
+        values = []
         for batch in torch.split(rows, self.options.batch_size):
             value = self.loss(batch)
-            if not math.isfinite(value.loss.item()):
+            objective = value.objective()
+            if objective is None:
+                values.append(value)
+                continue
+            if not math.isfinite(objective.item()):
                 raise FloatingPointError(
-                    f"the {name} loss is {value.loss.item()} in epoch {len(self.history)}: lower "
+                    f"the {name} loss is {objective.item()} in epoch {len(self.history)}: lower "
                     "the learning_rate, or check the demonstrations"
                 )
             if torch.is_grad_enabled():
                 self._optimizer.zero_grad()
-                value.loss.backward()  # type: ignore[no-untyped-call]
+                objective.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
-            for key, number in {"loss": value.loss.item(), **value.metrics}.items():
-                sums[key] = sums.get(key, 0.0) + number * len(batch)
-        return {f"{name}/{key}": total / len(rows) for key, total in sums.items()}
+            values.append(value.detach())
+        whole = reduce(operator.add, values)
+        means = {key: errors.mean() for key, errors in whole.metrics.items()}
+        return {f"{name}/{key}": mean for key, mean in {"loss": whole.mean(), **means}.items()}
 
     def _finish_epoch(self, row: Row, logger: Logger) -> None:
         epoch = len(self.history)

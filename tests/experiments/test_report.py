@@ -47,6 +47,14 @@ def test_metrics_that_are_no_numbers_are_refused_and_leave_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_mean_of_nothing_in_the_history_is_null(demo: Demo, tmp_path: Path) -> None:
+    row = {**demo.histories["mpc"][1], "train/loss": np.inf}
+    write_metrics(replace(demo, histories={"mpc": [row]}), tmp_path / "metrics.json")
+    text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=refuse)["learning"]["mpc"]
+    assert found == [{**row, "train/loss": None}]
+
+
 def test_the_table_fits_a_terminal_of_eighty_columns(demo: Demo) -> None:
     returns = np.array([-1234.0, -1000.0, -1500.0])
     large = Evaluation(returns, np.array([200, 200, 200]), 1e-4)

@@ -96,6 +96,18 @@ def test_the_prediction_of_observed_states_is_learned_with_the_actions(demonstra
     assert policy.mpc.dynamics.mass.item() == pytest.approx(1.0, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_plans_that_fail_do_not_make_a_loss_of_nothing(demonstrations):
+    policy = make_policy(max_iterations=1)
+    cloning = BehavioralCloning(policy, demonstrations, validation_fraction=0.25)
+    cloning.train(0)
+    row = cloning.history[0]
+    assert row["validation/not_converged"] > 0.5
+    _, held_out = demonstrations.split(0.25, seed=0)
+    assert row["validation/loss"] == pytest.approx(imitation_loss(policy, held_out), rel=1e-5)
+    assert row["validation/loss"] > 0
+
+
 def test_any_sb3_policy_learns(demonstrations):
     policy = make_mlp()
     before = imitation_loss(policy, demonstrations)

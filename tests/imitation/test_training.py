@@ -1,12 +1,13 @@
 """Training by mini-batches: logged, the best kept, stopped and resumed without loss."""
 
 import csv
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from mpc_gym.imitation.losses import Value
+from mpc_gym.imitation.losses import Sum, Value
 from mpc_gym.imitation.training import Training, TrainingOptions
 
 ROWS = 40
@@ -19,13 +20,15 @@ class Regression:
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(ROWS, 3, generator=generator)
         self.y = self.x @ torch.tensor([[1.0], [-2.0], [0.5]])
+        self.counts = torch.ones(ROWS, dtype=torch.bool)
         self.module = module
         self.calls = 0
 
     def __call__(self, rows):
         self.calls += 1
-        loss = (self.module(self.x[rows]) - self.y[rows]).square().mean()
-        return Value(loss, {"error": loss.item()})
+        errors = (self.module(self.x[rows]) - self.y[rows]).square()[self.counts[rows]]
+        total = Sum(errors.sum(), len(errors))
+        return Value(((1.0, total),), {"error": Sum(errors.detach().sum(), len(errors))})
 
     def begin_epoch(self, epoch):
         pass
@@ -96,7 +99,36 @@ def test_the_weights_left_are_those_of_the_lowest_validation_loss():
     assert training.best.epoch == losses.index(min(losses))
     assert losses[-1] > min(losses)
     with torch.no_grad():
-        assert training.loss(torch.arange(30, ROWS)).loss.item() == pytest.approx(min(losses))
+        assert training.loss(torch.arange(30, ROWS)).mean() == pytest.approx(min(losses))
+
+
+def test_a_batch_weighs_as_much_as_there_is_in_it_that_counts():
+    training = make(batch_size=8, learning_rate=0.0)
+    training.loss.counts[31:38] = False  # of ten rows, batches of 8 and 2, one and two remain
+    row = training.run(0)[0]
+    training.module.eval()
+    kept = torch.tensor([30, 38, 39])
+    error = (training.module(training.loss.x[kept]) - training.loss.y[kept]).square().mean()
+    assert row["validation/loss"] == pytest.approx(error.item())
+    assert row["validation/error"] == pytest.approx(error.item())
+
+
+def test_an_epoch_in_which_nothing_counts_is_never_the_best():
+    training = make()
+    training.loss.counts[30:] = False
+    before = make_module()
+    history = training.run(2)
+    assert [row["validation/loss"] for row in history] == [math.inf] * 3
+    assert training.best.epoch == -1
+    assert_same_weights(training.module, before)
+
+
+def test_a_batch_in_which_nothing_counts_takes_no_step():
+    training = make()
+    training.loss.counts[:30] = False
+    training.run(2)
+    assert_same_weights(training.module, make_module())
+    assert training.history[2]["train/loss"] == math.inf
 
 
 def test_the_log_has_one_row_an_epoch(tmp_path):
