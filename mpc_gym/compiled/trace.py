@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,8 @@ from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
 
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
+_MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _STACK_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 
@@ -129,6 +131,48 @@ def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
     """A module's parameters, then its floating-point buffers, by dotted name."""
     buffers = {k: v for k, v in module.named_buffers() if v.is_floating_point()}
     return {**dict(module.named_parameters()), **buffers}
+
+
+def trace_key(module: nn.Module) -> Hashable:
+    """All that a trace of the module depends on: a trace is valid as long as this is the same.
+
+    These are the submodules, the shapes of parameters and floating-point buffers, and every other
+    attribute. Numbers, strings and containers of them count by value, tensors and other objects
+    by identity, tensors by their version too: keep what `trace_inputs` returns, so that no
+    identity is used again.
+    """
+    return tuple(_part_key(part) for part in module.modules())
+
+
+def trace_inputs(module: nn.Module) -> object:
+    """The objects that `trace_key` knows by identity."""
+    return [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+
+
+def _part_key(part: nn.Module) -> Hashable:
+    attributes = vars(part)
+    return (
+        id(part),
+        *((k, _value_key(v)) for k, v in attributes.items() if k not in _MODULE_INTERNALS),
+        *((k, None if v is None else v.shape) for k, v in attributes["_parameters"].items()),
+        *((k, _buffer_key(v)) for k, v in attributes["_buffers"].items()),
+    )
+
+
+def _buffer_key(value: Tensor | None) -> Hashable:
+    if value is not None and value.is_floating_point():
+        return value.shape
+    return _value_key(value)  # a constant of the trace
+
+
+def _value_key(value: object) -> Hashable:
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, list | tuple):
+        return type(value), *map(_value_key, value)
+    if isinstance(value, dict):
+        return type(value), *((k, _value_key(v)) for k, v in value.items())
+    return id(value), value._version if isinstance(value, Tensor) else None
 
 
 def _per_stage_names(module: nn.Module) -> frozenset[str]:

@@ -55,8 +55,9 @@ class MPC(nn.Module):
         backend: "native" compiles dynamics and cost together with the solver, when they are first
             used (seconds, once a machine; see `compiled`); "torch" is the reference, some thousand
             times slower; "auto" is native where the model can be compiled and lies on the CPU, and
-            says once why it is not. Native code takes its parameters and buffers as they are at
-            each call; a plain attribute of a module is compiled in.
+            says once why it is not. Parameters and floating-point buffers are read at each
+            call, so learning them compiles nothing; when anything else in a module changes, it is
+            compiled again.
         tolerance: largest change of a control in the last iteration.
         max_iterations: after which an instance is returned as not converged.
         starts: number of initial guesses; the best solution is kept. The first is the warm start
@@ -113,7 +114,7 @@ class MPC(nn.Module):
         self._set_bound("control_high", control_high, math.inf)
         check_bounds(self.control_low, self.control_high)
         check_stages(cost, horizon)
-        self._compiled = CompiledModels(required=backend == "native")
+        self._compiled = CompiledModels()
         self._warned = False
 
     def forward(
@@ -154,7 +155,9 @@ class MPC(nn.Module):
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised
             if self.differentiate == "unrolled" and bool(solution.converged.any()):
-                guess = initial_guesses(first, *bounds, self.starts)[start]
+                guess = initial_guesses(first, *bounds, self.starts)
+                guess = guess.reshape(self.starts, *first.shape)
+                guess = guess[start, torch.arange(batch, device=x_init.device)]
                 solution = self._unrolled(solution, x_init, guess, bounds, contexts)
             else:
                 solution = self._implicit(problem, solution, x_init, context)
@@ -190,9 +193,11 @@ class MPC(nn.Module):
             )
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
-        check_bounds(self.control_low, self.control_high)
+        low, high = self.control_low, self.control_high
+        if not bool((low <= high).all()):  # they may have been learned, or overwritten
+            check_bounds(low, high)
         shape = (self.horizon, self.n_ctrl)
-        return self.control_low.double().expand(shape), self.control_high.double().expand(shape)
+        return low.double().expand(shape), high.double().expand(shape)
 
     def _takes_context(self) -> bool:
         return takes_context(self.dynamics) or takes_context(self.cost)
@@ -223,6 +228,7 @@ class MPC(nn.Module):
                 (self.dynamics, self.cost),
                 (x_init.shape[1], self.n_ctrl, n_context),
                 x_init.device,
+                required=self.backend == "native",
                 check=lambda: self._reference_problem(x_init, first, bounds, context),
             )
             if native is not None:
@@ -240,6 +246,7 @@ class MPC(nn.Module):
         bounds: tuple[Tensor, Tensor],
         context: Tensor | None,
     ) -> ReferenceProblem:
+        check_stages(self.cost, self.horizon)
         problem = self._live_problem(bounds, context).detached()
         check_model_output(problem.problem, x_init.double(), first)
         return problem
@@ -255,7 +262,7 @@ class MPC(nn.Module):
     def _solve(
         self, problem: BackendProblem, x_init: Tensor, first: Tensor, rows: Tensor | None
     ) -> tuple[Solution, Tensor]:
-        """The best solution of each instance, and the row of its guess in `initial_guesses`.
+        """The best solution of each instance, and the number of its guess, 0 .. starts - 1.
 
         `rows` are those that can be solved; None: all.
         """
@@ -264,24 +271,21 @@ class MPC(nn.Module):
         batch = x_init.shape[0]
         found, start = self._best_of_starts(problem.rows(rows), x_init[rows], first[rows])
         unsolved = Solution.unsolved(x_init, first.nan_to_num())
-        every = torch.arange(batch, device=x_init.device)
-        chosen = every.index_copy(0, rows, batch * (start // max(1, len(rows))) + rows)
-        return unsolved.with_rows(rows, found), chosen
+        return unsolved.with_rows(rows, found), rows.new_zeros(batch).index_copy(0, rows, start)
 
     def _best_of_starts(
         self, problem: BackendProblem, x_init: Tensor, first: Tensor
     ) -> tuple[Solution, Tensor]:
         solution = problem.solve(x_init, first, self.starts)
         batch = x_init.shape[0]
-        every = torch.arange(batch, device=x_init.device)
         if self.starts == 1:
-            return solution, every
+            return solution, solution.iterations.new_zeros(batch)
         # a converged solution beats any that is not; the guess of lowest cost wins, then order
         converged = solution.converged.reshape(self.starts, batch)
         cost = solution.cost.nan_to_num(nan=math.inf).reshape(self.starts, batch)
         rank = torch.where(converged.any(0) & ~converged, math.inf, cost)
-        best = rank.argmin(0) * batch + every
-        return solution.rows(best), best
+        start = rank.argmin(0)
+        return solution.rows(start * batch + torch.arange(batch, device=start.device)), start
 
     def _unrolled(
         self,

@@ -44,7 +44,7 @@ def differentiate(
     the rows of each block, those by what belongs to a stage [blocks, T, 2 m + n_staged] (lower
     bounds, upper bounds, its parameters) and by the shared parameters [blocks, n_shared].
     """
-    L = SensitivityOffsets(*to_fixed_tuple(layout, 27))
+    L = SensitivityOffsets(*to_fixed_tuple(layout, 29))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
     G = np.zeros((L.n_shared + 1) * LANES)
@@ -86,31 +86,46 @@ def recursions(D, L, stages, P, S, G, T, exact):
         E[L.vv + i] = 0.0
     for b in range(LANES):
         E[L.exact + b] = exact
+        E[L.regular + b] = 1.0
     for i in range(L.n_shared * LANES):
         G[i] = 0.0
     for t in range(T - 1, -1, -1):
         call(stages[0], D, t * L.record, P, S, t, G)
+    for b in range(LANES):
+        D[L.finite + b] = D[L.regular + b]
     for t in range(T):
         call(stages[1], D, t * L.record, P, S, t, G)
 
 
 @native
 def write(D, L, G, T, start, count, by_x, by_context, by_stage, by_P):
-    """Write the results of a block."""
+    """Write the results of a block. A lane without a derivative counts as zero."""
     block = start // LANES
+    regular = D[T * L.record + L.finite : T * L.record + L.finite + LANES]
     for b in range(count):
         weight = D[T * L.record + L.w + b]
         for i in range(L.n):
-            by_x[start + b, i] = D[L.v + i * LANES + b] + weight * D[L.lam + i * LANES + b]
+            gradient = D[L.v + i * LANES + b] + weight * D[L.lam + i * LANES + b]
+            by_x[start + b, i] = gradient if regular[b] == 1.0 else 0.0
         for t in range(T):
             for i in range(L.n_context):
-                by_context[start + b, t, i] = D[t * L.record + L.gc + i * LANES + b]
+                gradient = D[t * L.record + L.gc + i * LANES + b]
+                by_context[start + b, t, i] = gradient if regular[b] == 1.0 else 0.0
     for t in range(T):
-        R = D[t * L.record : (t + 1) * L.record]
+        at = t * L.record
         for i in range(L.m):
-            by_stage[block, t, i] = R[L.glow + i * LANES : L.glow + (i + 1) * LANES].sum()
-            by_stage[block, t, L.m + i] = R[L.ghigh + i * LANES : L.ghigh + (i + 1) * LANES].sum()
+            by_stage[block, t, i] = lane_sum(D, at + L.glow + i * LANES, regular)
+            by_stage[block, t, L.m + i] = lane_sum(D, at + L.ghigh + i * LANES, regular)
         for i in range(L.n_staged):
-            by_stage[block, t, 2 * L.m + i] = R[L.gs + i * LANES : L.gs + (i + 1) * LANES].sum()
+            by_stage[block, t, 2 * L.m + i] = lane_sum(D, at + L.gs + i * LANES, regular)
     for i in range(L.n_shared):
-        by_P[block, i] = G[i * LANES : (i + 1) * LANES].sum()
+        by_P[block, i] = lane_sum(G, i * LANES, regular)
+
+
+@native
+def lane_sum(values, start, regular):
+    """The sum over the lanes that have a derivative."""
+    total = 0.0
+    for b in range(LANES):
+        total += values[start + b] if regular[b] == 1.0 else 0.0
+    return total

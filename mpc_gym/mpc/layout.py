@@ -91,7 +91,14 @@ def sensitivity_layout(model: Model) -> Layout:
     bounds = {"force": m, "forcex": m * n, "atlow": m, "athigh": m, "glow": m, "ghigh": m}
     found = {"dx": n, "gc": model.n_context}
     per_stage = {"gs": model.parameter_count(per_stage=True)}
-    return Layout(given | value | bounds | found | per_stage | {"w": 1, "exact": 1})
+    return Layout(
+        given
+        | value
+        | bounds
+        | found
+        | per_stage
+        | dict.fromkeys(("w", "exact", "regular", "finite"), 1)
+    )
 
 
 def lane_source(name: str, stage: Stage, layout: Layout, n_ctrl: int) -> str:

@@ -1,11 +1,12 @@
 """The native backend: packs a problem into arrays and calls the kernels generated for its model."""
 
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Hashable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.trace import trace_inputs, trace_key
 from mpc_gym.mpc.backend import Settings
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
@@ -31,8 +33,6 @@ Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., None] = solve
 _differentiate: Callable[..., None] = differentiate
-
-_PLAIN = (bool, int, float, str, type(None))
 
 
 class NativeModel:
@@ -95,6 +95,8 @@ def _value(source: Source) -> Vector:
     table, key = source
     value = table[key]
     assert value is not None
+    if value.dtype not in (torch.float64, torch.float32) or value.device.type != "cpu":
+        value = value.to("cpu", torch.float64)
     array: Vector = value.detach().numpy()
     return array
 
@@ -102,22 +104,26 @@ def _value(source: Source) -> Vector:
 class CompiledModels:
     """The native models of one controller, made when they are first needed.
 
-    They are compiled anew when a module was exchanged or one of its plain attributes changed, and
-    after copying or unpickling.
+    They are traced anew when anything but the value of a parameter or floating-point buffer has
+    changed in a module, and after copying or unpickling. The last few are kept.
     """
 
-    def __init__(self, *, required: bool) -> None:
-        self._required = required
+    _KEPT = 8
+
+    def __init__(self) -> None:
         self._models: dict[Hashable, tuple[NativeModel | None, object]] = {}
+        self._compilations = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(CompiledModels, required=self._required), ()
+        return CompiledModels, ()
 
     def model(
         self,
         modules: tuple[nn.Module, nn.Module],
         sizes: tuple[int, int, int],
         device: torch.device,
+        *,
+        required: bool,
         check: Callable[[], object],
     ) -> NativeModel | None:
         """The native model for (n_state, n_ctrl, n_context); None where there can be none.
@@ -129,38 +135,46 @@ class CompiledModels:
                 required.
         """
         if device.type != "cpu":
-            if self._required:
+            if required:
                 raise ValueError(f"backend='native' computes on the CPU, but x_init is on {device}")
             return None
-        key = (sizes, *map(_identity, modules))
+        key = (sizes, required, *map(trace_key, modules))
         if key not in self._models:
             check()
-            parts = [part for module in modules for part in module.modules()]  # keeps their ids
-            self._models[key] = self._compiled(modules, sizes), parts
+            self._make_room()
+            self._models[key] = (
+                _compiled(modules, sizes, required),
+                list(map(trace_inputs, modules)),
+            )
         return self._models[key][0]
 
-    def _compiled(
-        self, modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int]
-    ) -> NativeModel | None:
-        try:
-            return NativeModel(modules, *sizes)
-        except (UnsupportedOperation, ProgramTooLarge) as error:
-            if self._required:
-                raise
+    def _make_room(self) -> None:
+        self._compilations += 1
+        if len(self._models) == self._KEPT:
+            del self._models[next(iter(self._models))]
+        if self._compilations == 2 * self._KEPT:
             warnings.warn(
-                f"solving with the slow PyTorch reference, because {error}. "
-                "(backend='torch' does so without this warning.)",
+                f"the model was compiled {self._compilations} times, because attributes of the "
+                "dynamics or the cost changed between calls; make what changes a buffer "
+                "(register_buffer) or an nn.Parameter, which are read at each call",
                 stacklevel=8,
             )
-            return None
 
 
-def _identity(module: nn.Module) -> Hashable:
-    """What is compiled in: the modules themselves and their plain attributes."""
-    return tuple(
-        (id(part), *((k, v) for k, v in vars(part).items() if isinstance(v, _PLAIN)))
-        for part in module.modules()
-    )
+def _compiled(
+    modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int], required: bool
+) -> NativeModel | None:
+    try:
+        return NativeModel(modules, *sizes)
+    except (UnsupportedOperation, ProgramTooLarge) as error:
+        if required:
+            raise
+        warnings.warn(
+            f"solving with the slow PyTorch reference, because {error}. "
+            "(backend='torch' does so without this warning.)",
+            stacklevel=8,
+        )
+        return None
 
 
 @dataclass(frozen=True)
@@ -274,3 +288,8 @@ def _in_threads(kernel: Callable[[tuple[int, int]], None], tasks: int) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="mpc_gym")
+
+
+if hasattr(os, "register_at_fork"):
+    # a child process inherits the pool, but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,5 +14,5 @@ SolverOffsets = namedtuple(
 SensitivityOffsets = namedtuple(
     "SensitivityOffsets",
     "n m n_context n_shared n_staged record x u c gx gu lam v vv k kx force forcex atlow athigh "
-    "glow ghigh dx gc gs w exact",
+    "glow ghigh dx gc gs w exact regular finite",
 )

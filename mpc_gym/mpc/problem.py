@@ -178,11 +178,14 @@ def second_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
 
 
 def takes_context(module: nn.Module) -> bool:
-    """Whether the module's forward has a third positional argument."""
-    return _arguments(type(module).forward) >= 4  # with self
+    """Whether the module's forward has a third argument, called context or without a default."""
+    return _third_is_context(type(module).forward)
 
 
 @cache
-def _arguments(function: Callable[..., object]) -> int:
-    parameters = inspect.signature(function).parameters.values()
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+def _third_is_context(forward: Callable[..., object]) -> bool:
+    parameters = inspect.signature(forward).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 4:  # self, state, control
+        return False
+    return positional[3].name == "context" or positional[3].default is inspect.Parameter.empty

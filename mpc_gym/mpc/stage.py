@@ -185,7 +185,8 @@ def adjoint(model: Model) -> Stage:
     outputs |= _named("force", q[n:] + Q[n:, n:] @ k + stationarity * w)
     outputs |= _named("forcex", Q[n:, :n] + Q[n:, n:] @ K)
     outputs |= _named("atlow", at_low) | _named("athigh", at_high)
-    return program, outputs | {"w": w, "exact": exact}
+    regular = _all_finite([*k, *np.ravel(K)], program.input("regular'"))
+    return program, outputs | {"w": w, "exact": exact, "regular": regular}
 
 
 def response(model: Model) -> Stage:
@@ -215,6 +216,7 @@ def response(model: Model) -> Stage:
     )
     force = program.inputs("force", m) + program.inputs("forcex", m, n) @ dx
     outputs = _named("dx", f_d, following=True)
+    outputs["finite'"] = _all_finite([*f_d, *mu], program.input("finite"))
     for name, at in (("glow", "atlow"), ("ghigh", "athigh")):
         outputs |= _named(name, program.inputs(at, m) * force)
     count = len(point.parameters)
@@ -268,6 +270,14 @@ def _step(program: Program, q: Array, k: list[Value], *, solvable: Value) -> Out
         solvable = s.logical_and(solvable, s.less(s.absolute(entry), float("inf")))  # not NaN
     convex = s.select(solvable, program.input("convex'"), 0.0)
     return {"norm": norm, "slope": slope, "convex": convex}
+
+
+def _all_finite(values: list[Value], before: Value) -> Value:
+    """`before`, or 0 if any value is infinite or NaN."""
+    finite: Value = 1.0
+    for value in values:
+        finite = s.logical_and(finite, s.less(s.absolute(value), float("inf")))
+    return s.select(finite, before, 0.0)
 
 
 def _larger(a: Value, b: Value) -> Value:

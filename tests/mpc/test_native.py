@@ -1,5 +1,7 @@
 """The native backend: the same plans and gradients as the reference, whatever is solved beside."""
 
+import os
+import signal
 import warnings
 
 import pytest
@@ -180,3 +182,115 @@ def test_a_cost_whose_hessian_is_indefinite_is_regularised_alike_on_both_backend
     ]
     assert all(plan.converged.all() for plan in plans)
     torch.testing.assert_close(plans[0].controls, plans[1].controls, rtol=1e-8, atol=1e-8)
+
+
+class Goal(nn.Module):
+    """A cost with constants of every kind that a trace takes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goal = torch.zeros(3, dtype=torch.float64)
+        self.weights = [1.0, 1.0, 0.1]
+        self.register_buffer("mask", torch.tensor([True, True, True]))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        weights = torch.tensor(self.weights, dtype=state.dtype) * self.mask
+        return (weights * (state - self.goal) ** 2).sum(-1) + 0.001 * control.square().sum(-1)
+
+
+def change_a_tensor(cost: Goal) -> None:
+    cost.goal = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+
+
+def change_a_tensor_in_place(cost: Goal) -> None:
+    cost.goal[0] = 1.0
+
+
+def change_a_list(cost: Goal) -> None:
+    cost.weights[0] = 10.0
+
+
+def change_a_mask(cost: Goal) -> None:
+    cost.mask.copy_(torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize(
+    "change", [change_a_tensor, change_a_tensor_in_place, change_a_list, change_a_mask]
+)
+def test_a_constant_that_was_changed_is_compiled_in_anew(pendulum, change):
+    cost = Goal()
+    native, reference = (
+        MPC(pendulum.dynamics(), cost, 6, backend=backend) for backend in ("native", "torch")
+    )
+    x_init = pendulum.x_init[:4]
+    before = native(x_init).cost
+    change(cost)
+    after = native(x_init).cost
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, reference(x_init).cost, rtol=1e-8, atol=1e-8)
+
+
+def test_a_parameter_of_another_shape_is_compiled_in_anew(pendulum):
+    cost = pendulum.cost()
+    mpc = MPC(pendulum.dynamics(), cost, 6, backend="native")
+    x_init = pendulum.x_init[:4]
+    mpc(x_init)
+    mpc.cost.c = nn.Parameter(torch.randn(6, 4, dtype=torch.float64))
+    reference = MPC(mpc.dynamics, mpc.cost, 6, backend="torch")
+    torch.testing.assert_close(mpc(x_init).cost, reference(x_init).cost, rtol=1e-8, atol=1e-8)
+
+
+def test_annealing_an_attribute_is_warned_about_and_forgets_old_models(pendulum):
+    mpc = MPC(pendulum.dynamics(), pendulum.cost(), 2, backend="native")
+    with pytest.warns(UserWarning, match="register_buffer"):
+        for step in range(16):
+            mpc.dynamics.dt = 0.05 + 0.001 * step
+            mpc(pendulum.x_init[:1])
+    assert len(mpc._compiled._models) <= 8
+
+
+class Bent(Dynamics):
+    """x + u + c/2 u^2: with c = -2 the optimum of some start states is degenerate."""
+
+    n_state, n_ctrl = 1, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Parameter(torch.tensor(-2.0, dtype=torch.float64))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state + control + 0.5 * self.c * control**2
+
+
+def test_an_instance_without_a_derivative_spoils_no_other(backend):
+    cost = QuadraticCost(
+        torch.tensor([1.0, 1.0], dtype=torch.float64), torch.tensor([0.0, -1.0]).double()
+    )
+    mpc = MPC(Bent(), cost, 2, None, None, backend=backend)
+    gradients = []
+    for start in ([1.0, 3.0], [3.0]):
+        x_init = torch.tensor(start, dtype=torch.float64)[:, None].requires_grad_()
+        mpc.zero_grad()
+        mpc(x_init).controls.sum().backward()
+        gradients.append((x_init.grad[-1].clone(), mpc.dynamics.c.grad.clone()))
+    assert all(value.isfinite().all() for pair in gradients for value in pair)
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    assert torch.equal(gradients[0][1], gradients[1][1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_solves_with_threads_of_its_own(pendulum):
+    mpc = MPC(pendulum.dynamics(), pendulum.cost(), 4, backend="native")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        mpc(pendulum.x_init)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a deadlock ends by a signal
+            converged = bool(mpc(pendulum.x_init).converged.all())
+            os._exit(0 if converged else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(threads)
