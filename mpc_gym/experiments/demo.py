@@ -82,7 +82,8 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
         return evaluate(agent, options.env, score_seeds, max_steps=effort.max_steps)
 
     def score_policy(policy: ActorCriticPolicy) -> Score:
-        return Score(score(_forgetful(policy)), imitation_loss(policy, unseen))
+        # as it was trained, and as the expert acts: by the observation alone
+        return Score(score(Stateless(policy)), imitation_loss(policy, unseen))
 
     def clone(
         name: str, policy: ActorCriticPolicy, epochs: int, cloning_options: dict[str, Any]
@@ -107,19 +108,14 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
         scores |= {"mpc": score_policy(mpc), "mlp": score_policy(mlp)}
     actors = (
         Actor("Expert", expert, planner),
-        Actor("Cloned MPC", _forgetful(mpc), mpc.mpc),
-        Actor("Cloned MLP", _forgetful(mlp)),
+        Actor("Cloned MPC", Stateless(mpc), mpc.mpc),
+        Actor("Cloned MLP", Stateless(mlp)),
     )
     paths = [options.output / name for name in VIDEOS]
     with stages.stage("The video is drawn", len(actors) + len(paths)) as advance:
         seed = lowest_start(options.env, score_seeds)
         film(actors, options.env, seed, effort.max_steps, paths, advance)
     return Demo(options, scores, physics, {"mpc": mpc_history, "mlp": mlp_history})
-
-
-def _forgetful(policy: ActorCriticPolicy) -> Stateless:
-    """The policy as it was trained, and as the expert acts: by the observation alone."""
-    return Stateless(policy)
 
 
 def make_policies(problem: Problem) -> tuple[MPCPolicy, ActorCriticPolicy]:

@@ -46,7 +46,7 @@ class Stateless:
 
 def as_predictor(agent: Agent) -> PolicyPredictor:
     """The agent with SB3's `predict`."""
-    return RecedingHorizon(agent) if isinstance(agent, MPC) else agent  # type: ignore[return-value]
+    return RecedingHorizon(agent) if isinstance(agent, MPC) else agent
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.arguments import check_call, check_importable, check_plain_data
-from mpc_gym.policies.receding_horizon import PlanState, carry, check_finite, warm_start
+from mpc_gym.policies.receding_horizon import (
+    PlanState,
+    carry,
+    check_array,
+    check_finite,
+    warm_start,
+)
 
 MPCSource = str | Callable[..., MPC] | None
 
@@ -162,11 +168,11 @@ class MPCPolicy(ActorCriticPolicy):
         check_finite(observation)
         return self.mpc(observation.flatten(1), warm_start)  # type: ignore[no-any-return]
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
-        observation: NDArray[np.floating],
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
         state: PlanState | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
+        episode_start: NDArray[Any] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.floating], PlanState]:
         """The action at an observation or a batch of them, and the recurrent state.
@@ -176,7 +182,8 @@ class MPCPolicy(ActorCriticPolicy):
         stays in the local optimum once chosen. `evaluate_policy` passes the state back.
 
         Args:
-            observation: as the observation space, with or without a leading batch dimension.
+            observation: an array as the observation space, with or without a leading batch
+                dimension. (That it may be a dict is SB3's signature; it is refused.)
             state: a tuple of one array [n_env, horizon, n_ctrl].
             episode_start: [n_env], true where an episode begins: its plan is forgotten.
             deterministic: the mean instead of a sample.
@@ -185,8 +192,10 @@ class MPCPolicy(ActorCriticPolicy):
             Actions within the action space's bounds, and the state for the next call.
 
         Raises:
+            TypeError: the observation is a dict.
             ValueError: the observation is not finite, or a shape does not fit.
         """
+        check_array(observation)
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
         assert isinstance(obs, Tensor), "the constructor admits Box observations only"

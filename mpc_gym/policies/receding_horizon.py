@@ -4,6 +4,8 @@ The recurrent state is SB3's: a tuple with one array [n_env, horizon, n_ctrl], t
 on by one step. It is returned and passed back, never kept.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -28,15 +30,16 @@ class RecedingHorizon(nn.Module):
 
     def predict(
         self,
-        observation: NDArray[np.floating],
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
         state: PlanState | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
+        episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,  # noqa: ARG002  (SB3's signature; a plan has no noise)
     ) -> tuple[NDArray[np.floating], PlanState]:
         """The first control of the plan, and the plan to start from at the next step.
 
         Args:
-            observation: [n_state] or [n_env, n_state].
+            observation: [n_state] or [n_env, n_state]. (That it may be a dict is SB3's
+                signature; it is refused.)
             state: what the last call returned; None plans from nothing.
             episode_start: [n_env], true where an episode begins: its plan is forgotten.
 
@@ -44,8 +47,10 @@ class RecedingHorizon(nn.Module):
             Controls [n_ctrl] or [n_env, n_ctrl], and the recurrent state.
 
         Raises:
+            TypeError: the observation is a dict.
             ValueError: the observation is not finite, or a shape does not fit.
         """
+        check_array(observation)
         x_init = torch.as_tensor(np.asarray(observation))
         check_finite(x_init)
         rows = x_init.reshape(-1, x_init.shape[-1]) if x_init.ndim else x_init.reshape(1, 1)
@@ -82,6 +87,20 @@ def warm_start(
         begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))
         controls[begins] = 0.0
     return controls
+
+
+def check_array(observation: object) -> None:
+    """Refuse the observation of a `Dict` space, which no model takes as its state.
+
+    Raises:
+        TypeError: it is a dict.
+    """
+    if isinstance(observation, dict):
+        raise TypeError(
+            f"observation must be an array, got a dict with entries {sorted(observation)}. Wrap "
+            "the environment in gymnasium.wrappers.FlattenObservation, or choose the entry that "
+            "is the model's state"
+        )
 
 
 def check_finite(observation: Tensor) -> None:

@@ -230,6 +230,10 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"observation .*row\(s\) \[1\] of 3"):
             make_policy().predict(obs)
 
+    def test_an_observation_that_is_a_dict_is_refused(self):
+        with pytest.raises(TypeError, match=r"observation must be an array, .*\['speed'\]"):
+            make_policy().predict({"speed": np.zeros(1)})
+
     def test_state_dependent_exploration_is_refused(self):
         with pytest.raises(ValueError, match="use_sde"):
             PPO(MPCPolicy, "DiffPendulum-v0", use_sde=True)

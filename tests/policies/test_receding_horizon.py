@@ -32,3 +32,8 @@ def test_takes_one_observation_or_a_batch(controller):
 def test_refuses_an_observation_with_nan(controller):
     with pytest.raises(ValueError, match="observation must be finite"):
         controller.predict(np.array([1.0, np.nan, 0.0], dtype=np.float32))
+
+
+def test_refuses_an_observation_that_is_a_dict(controller):
+    with pytest.raises(TypeError, match=r"observation must be an array, .*\['speed'\]"):
+        controller.predict({"speed": np.zeros(1)})
