@@ -30,17 +30,20 @@ def draw(section: str, tables: list[Table], folder: Path) -> None:
         "scaling": scaling,
     }.get(section)
     if figure:
-        figure(tables[0], folder / f"{section}.png")
+        with plt.style.context("default"):  # mpc 0.0.6 sets a style of its own when imported
+            figure(tables[0], folder / f"{section}.png")
 
 
 def comparison(table: Table, path: Path) -> None:
-    """Time over batch size, forward and with the backward pass, a panel a system."""
+    """Time over batch size, a panel a system."""
     systems = _distinct(table, "system")
     figure, axes = plt.subplots(1, len(systems), figsize=(5.6 * len(systems), 4.4), sharey=True)
+    panels = []
     for axis, system in zip(axes, systems, strict=True):
         series = _series(table, "solver", "batch", "forward [ms]", system=system)
         _lines(axis, series, "batch size", f"{system}: time of a forward pass [ms]")
-    _save(figure, path)
+        panels.append((axis, series))
+    _save(figure, panels, path)
 
 
 def differentiation(table: Table, path: Path) -> None:
@@ -48,10 +51,12 @@ def differentiation(table: Table, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11.2, 4.4))
     # the native solver's memory is too little to be seen: zero, which has no logarithm
     columns = {"backward [ms]": "log", "peak memory [MB]": "linear"}
+    panels = []
     for axis, (column, y_scale) in zip(axes, columns.items(), strict=True):
         series = _series(table, "differentiation", "iterations", column)
         _lines(axis, series, "iterations of the solver", column, y_scale)
-    _save(figure, path)
+        panels.append((axis, series))
+    _save(figure, panels, path)
 
 
 def scaling(table: Table, path: Path) -> None:
@@ -62,10 +67,12 @@ def scaling(table: Table, path: Path) -> None:
         "horizon": "horizon (batch 128)",
         "states": "number of states (batch 128)",
     }
+    panels = []
     for axis, (over, label) in zip(axes, labels.items(), strict=True):
         series = _series(table, "system", "value", "us a solve", over=over)
         _lines(axis, series, label, "time of a solve [us]")
-    _save(figure, path)
+        panels.append((axis, series))
+    _save(figure, panels, path)
 
 
 def _distinct(table: Table, column: str) -> list[str]:
@@ -103,12 +110,14 @@ def _lines(axis: Axes, series: Series, x_label: str, title: str, y_scale: str = 
     ticks = sorted({x for xs, _ in series.values() for x in xs})
     axis.set_xticks(ticks)
     axis.tick_params(axis="x", labelrotation=0 if len(ticks) <= 5 else 45)
+
+
+def _name_lines(axis: Axes, series: Series) -> None:
+    """Write each name at the right margin, at the height of its line but clear of the others.
+
+    Comes last, when no axis that shares its scale changes any more.
+    """
     ends = {name: (xs[-1], ys[-1]) for name, (xs, ys) in series.items()}
-    _name_lines(axis, ends)
-
-
-def _name_lines(axis: Axes, ends: dict[str, tuple[float, float]]) -> None:
-    """Write each name at the right margin, at the height of its line but clear of the others."""
     axis.figure.canvas.draw()
 
     def to_axes(end: tuple[float, float]) -> tuple[float, float]:
@@ -129,7 +138,12 @@ def _name_lines(axis: Axes, ends: dict[str, tuple[float, float]]) -> None:
             color=INK,
             va="center",
             fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[name],
+                "linewidth": 1,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -146,7 +160,9 @@ def _plain(value: float, _: int) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, panels: list[tuple[Axes, Series]], path: Path) -> None:
+    for axis, series in panels:
+        _name_lines(axis, series)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160, bbox_inches="tight")

@@ -210,7 +210,7 @@ def _optima(_: Options, table: Table) -> None:
         label = f"{problem.name}, starts=8, best known optimum"
         _at_least(table, label, float(share), "share", 0.98)
         better = float((cost < best - rounding).mean())
-        table.add(f"{problem.name}, starts=8, better than that", better, "share", "", True)
+        table.add(f"{problem.name}, starts=8, better than that", better, "share", "", "")
 
 
 def _compilation(options: Options, table: Table) -> None:
@@ -222,7 +222,7 @@ def _compilation(options: Options, table: Table) -> None:
     if not options.quick:
         with tempfile.TemporaryDirectory() as folder:
             cold, _ = run_script("benchmarks.scripts.first_plan", Path(folder))
-        table.add("new process, empty cache, first plan", cold["seconds"], "s", "", True)
+        table.add("new process, empty cache, first plan", cold["seconds"], "s", "", "")
     # this process has compiled what is needed
     warm, duration = run_script("benchmarks.scripts.first_plan")
     _at_most(table, "new process, import to first plan", warm["seconds"], "s", 5)
@@ -252,7 +252,7 @@ def _memory(options: Options, table: Table) -> None:
             needed[size] = in_child(partial(_peak, problem.name, size, options.seed))
         half, whole = (needed[size] for size in sizes)
         label = f"{problem.name}, {sizes[1]:,} states, horizon 50, peak memory"
-        table.add(label, whole, "MB", "", True)
+        table.add(label, whole, "MB", "", "")
         _at_most(table, f"{label} : that of half the batch", whole / half, "", 2.2)
 
 
