@@ -16,28 +16,31 @@ class LinearDynamics(Dynamics):
         B: [n_state, n_ctrl].
         offset: [n_state], or None for none.
 
+    An `nn.Parameter` is kept as it is; any other tensor is copied into a new one.
+
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not fit each other, or a tensor that is no `nn.Parameter`
+            requires a gradient, which the copy would lose.
     """
 
     offset: nn.Parameter | None
 
     def __init__(self, A: Tensor, B: Tensor, offset: Tensor | None = None) -> None:
-        A, B = as_floating(A), as_floating(B)
+        A, B = own_parameter("A", A), own_parameter("B", B)
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             raise ValueError(f"A must be [n_state, n_state], got {list(A.shape)}")
         if B.ndim != 2 or B.shape[0] != A.shape[0]:
             raise ValueError(f"B must be [n_state={A.shape[0]}, n_ctrl], got {list(B.shape)}")
         super().__init__(n_state=B.shape[0], n_ctrl=B.shape[1])
-        self.A = nn.Parameter(A)
-        self.B = nn.Parameter(B)
+        self.A = A
+        self.B = B
         if offset is None:
             self.register_parameter("offset", None)
         else:
-            offset = as_floating(offset)
+            offset = own_parameter("offset", offset)
             if offset.shape != A.shape[:1]:
                 raise ValueError(f"offset must be [n_state={A.shape[0]}], got {list(offset.shape)}")
-            self.offset = nn.Parameter(offset)
+            self.offset = offset
 
     def forward(
         self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]
@@ -48,7 +51,34 @@ class LinearDynamics(Dynamics):
         return functional.linear(state, A, offset) + functional.linear(control, B)
 
 
-def as_floating(value: Tensor) -> Tensor:
-    """A detached floating-point copy of `value` (integers become the default dtype)."""
+def own_parameter(name: str, value: Tensor) -> nn.Parameter:
+    """The parameter that a module keeps for a tensor.
+
+    A floating-point `nn.Parameter` is kept itself, so that it can be shared; of any other value it
+    is a copy (integers become the default dtype).
+
+    Raises:
+        ValueError: `value` requires a gradient and is no `nn.Parameter`.
+    """
+    if isinstance(value, nn.Parameter) and value.is_floating_point():
+        return value
+    refuse_gradient(name, value)
     tensor = torch.as_tensor(value).detach().clone()
-    return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+    return nn.Parameter(
+        tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+    )
+
+
+def refuse_gradient(name: str, value: object) -> None:
+    """Refuse a tensor whose gradient a copy would lose.
+
+    Raises:
+        ValueError: `value` requires a gradient.
+    """
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"{name} must not require a gradient, as it is copied and the gradient would not come "
+            f"back to it: pass {name}.detach(), and differentiate with respect to the module's "
+            "own parameter, or call the module with torch.func.functional_call. For a value of "
+            "each instance of a batch, write a module that takes a context"
+        )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mpc_gym.models.linear import as_floating
+from mpc_gym.models.linear import own_parameter, refuse_gradient
 
 
 class QuadraticCost(nn.Module):
@@ -17,21 +17,23 @@ class QuadraticCost(nn.Module):
             diagonal (see `diagonal` for diagonals that change with time).
         c: [n] or [T, n]; None for zero.
 
-    A cost that changes with time is called on whole trajectories, `[..., T, n_state]`.
+    An `nn.Parameter` is kept as it is; any other tensor is copied into a new one. A cost that
+    changes with time is called on whole trajectories, `[..., T, n_state]`.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not fit each other, or a tensor that is no `nn.Parameter`
+            requires a gradient, which the copy would lose.
     """
 
     def __init__(self, C: Tensor, c: Tensor | None = None) -> None:
-        C = as_floating(C)
+        C = own_parameter("C", C)
         self._build(C, c, diagonal=C.ndim == 1)
 
     @classmethod
     def diagonal(cls, weights: Tensor, c: Tensor | None = None) -> "QuadraticCost":
         """`1/2 sum_i weights_i tau_i^2 + c' tau` with weights of shape [n] or [T, n]."""
         cost = cls.__new__(cls)
-        cost._build(as_floating(weights), c, diagonal=True)
+        cost._build(own_parameter("weights", weights), c, diagonal=True)
         return cost
 
     @classmethod
@@ -47,7 +49,17 @@ class QuadraticCost(nn.Module):
             goal_state: [n_state].
             goal_weights: [n_state].
             control_penalty: one weight for a single control, or [n_ctrl].
+
+        Raises:
+            ValueError: the shapes do not fit each other, or a tensor requires a gradient: these
+                are no parameters of the cost, which are `C` and `c`.
         """
+        for name, value in (
+            ("goal_state", goal_state),
+            ("goal_weights", goal_weights),
+            ("control_penalty", control_penalty),
+        ):
+            refuse_gradient(name, value)
         goal, weights = torch.as_tensor(goal_state), torch.as_tensor(goal_weights)
         if goal.ndim != 1 or goal.shape != weights.shape:
             raise ValueError(
@@ -60,20 +72,20 @@ class QuadraticCost(nn.Module):
             torch.cat((-weights * goal, torch.zeros_like(penalty))),
         )
 
-    def _build(self, C: Tensor, c: Tensor | None, *, diagonal: bool) -> None:
+    def _build(self, C: nn.Parameter, c: Tensor | None, *, diagonal: bool) -> None:
         super().__init__()
         matrix_dims = 1 if diagonal else 2
         shape = "[n] or [T, n]" if diagonal else "[n, n] or [T, n, n]"
         if C.ndim not in (matrix_dims, matrix_dims + 1) or C.shape[-1] != C.shape[-matrix_dims]:
             raise ValueError(f"C must be {shape}, got {list(C.shape)}")
-        c = C.new_zeros(C.shape[-1]) if c is None else as_floating(c).to(C.dtype)
+        c = own_parameter("c", C.new_zeros(C.shape[-1]) if c is None else c)
         if c.ndim not in (1, 2) or c.shape[-1] != C.shape[-1]:
             raise ValueError(
                 f"c must be [{C.shape[-1]}] or [T, {C.shape[-1]}], got {list(c.shape)}"
             )
         self.is_diagonal = diagonal
-        self.C = nn.Parameter(C)
-        self.c = nn.Parameter(c)
+        self.C = C
+        self.c = c
 
     @property
     def size(self) -> int:

@@ -30,6 +30,23 @@ def test_it_keeps_copies_of_the_matrices() -> None:
     np.testing.assert_array_equal(dynamics.A.detach(), A)
 
 
+def test_a_parameter_is_kept_itself_so_that_it_can_be_shared() -> None:
+    matrix = torch.nn.Parameter(torch.tensor(A))
+    dynamics = LinearDynamics(matrix, torch.tensor(B))
+    assert dynamics.A is matrix
+    dynamics(torch.ones(3).double(), torch.ones(2).double()).sum().backward()
+    np.testing.assert_allclose(matrix.grad, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("name", ["A", "B", "offset"])
+def test_a_tensor_whose_gradient_would_be_lost_is_refused(name: str) -> None:
+    values = {"A": torch.tensor(A), "B": torch.tensor(B), "offset": torch.tensor(OFFSET)}
+    values[name].requires_grad_()
+    with pytest.raises(ValueError, match=rf"{name} must not require a gradient.*{name}\.detach"):
+        LinearDynamics(**values)
+    LinearDynamics(**{**values, name: values[name].detach()})
+
+
 def test_its_parameters_can_be_learned() -> None:
     dynamics = LinearDynamics(torch.tensor(A), torch.tensor(B), torch.tensor(OFFSET))
     assert {name for name, _ in dynamics.named_parameters()} == {"A", "B", "offset"}

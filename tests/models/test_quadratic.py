@@ -97,6 +97,34 @@ def test_integers_and_arguments_are_copied_to_floating_point() -> None:
     assert cost(torch.ones(N_STATE), torch.ones(N_CTRL)).item() == pytest.approx(N / 2)
 
 
+def test_a_parameter_is_kept_itself_so_that_it_can_be_shared() -> None:
+    C, c = torch.nn.Parameter(torch.eye(N)), torch.nn.Parameter(torch.zeros(N).double())
+    cost = QuadraticCost(C, c)
+    assert cost.C is C
+    assert cost.c is c
+    cost(torch.ones(N_STATE), torch.ones(N_CTRL)).backward()
+    np.testing.assert_allclose(C.grad, np.full((N, N), 0.5))
+    np.testing.assert_allclose(c.grad, np.ones(N))
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda leaf: QuadraticCost(torch.diag(leaf)), "C"),
+        (QuadraticCost, "C"),
+        (lambda leaf: QuadraticCost(torch.eye(3), leaf), "c"),
+        (QuadraticCost.diagonal, "weights"),
+        (lambda leaf: QuadraticCost.from_goal(leaf, torch.ones(3), 0.1), "goal_state"),
+        (lambda leaf: QuadraticCost.from_goal(torch.ones(3), leaf, 0.1), "goal_weights"),
+        (lambda leaf: QuadraticCost.from_goal(torch.ones(3), torch.ones(3), leaf), "control_pen"),
+    ],
+)
+def test_a_tensor_whose_gradient_would_be_lost_is_refused(build, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}\w* must not require a gradient"):
+        build(torch.ones(3, requires_grad=True))
+    build(torch.ones(3))
+
+
 def test_it_says_its_size() -> None:
     assert QuadraticCost(torch.eye(N)).size == N
 
