@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -14,16 +15,13 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.arguments import check_call, check_importable, check_plain_data
-from mpc_gym.policies.receding_horizon import (
-    PlanState,
-    carry,
-    check_array,
-    check_finite,
-    warm_start,
-)
+from mpc_gym.policies.observations import check_angle, check_array, check_finite
+from mpc_gym.policies.receding_horizon import PlanState, carry, warm_start
 
 MPCSource = str | Callable[..., MPC] | None
 
@@ -35,6 +33,9 @@ class MPCPolicy(ActorCriticPolicy):
 
         model = PPO(MPCPolicy, "DiffPendulum-v0")
         model = PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=dict(mpc="DiffPendulum-v0", starts=8))
+
+    The observation must be the model's state: normalised ones (SB3's `VecNormalize`) are refused
+    where the model is an environment's. To normalise rewards alone is well.
 
     The mean is a function of the observation alone: each plan is solved from nothing. Only
     `predict` plans from the last plan, where the caller passes it back (see there).
@@ -131,6 +132,7 @@ class MPCPolicy(ActorCriticPolicy):
         self.mpc = self._make_mpc()
         self.log_std = nn.Parameter(torch.full((self.mpc.n_ctrl,), float(self.log_std_init)))
         _check_spaces(self.mpc, self.observation_space, self.action_space)
+        self._cosine_index = _cosine_index(self.mpc_source, self.observation_space)
         self.optimizer = self.optimizer_class(
             self.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -162,11 +164,13 @@ class MPCPolicy(ActorCriticPolicy):
             warm_start: the solver's first guess; None for zero.
 
         Raises:
-            ValueError: the observation is not finite, or a shape does not fit.
+            ValueError: the observation is not finite or was normalised, or a shape does not fit.
         """
-        observation = torch.as_tensor(observation, device=self.device)
+        observation = torch.as_tensor(observation, device=self.device).flatten(1)
         check_finite(observation)
-        return self.mpc(observation.flatten(1), warm_start)  # type: ignore[no-any-return]
+        if self._cosine_index is not None:
+            check_angle(observation, self._cosine_index)
+        return self.mpc(observation, warm_start)  # type: ignore[no-any-return]
 
     def predict(
         self,
@@ -193,7 +197,7 @@ class MPCPolicy(ActorCriticPolicy):
 
         Raises:
             TypeError: the observation is a dict.
-            ValueError: the observation is not finite, or a shape does not fit.
+            ValueError: the observation is not finite or was normalised, or a shape does not fit.
         """
         check_array(observation)
         self.set_training_mode(False)
@@ -224,6 +228,20 @@ class MPCPolicy(ActorCriticPolicy):
         with torch.no_grad():
             for parameter, chunk in zip(parameters, chunks, strict=True):
                 parameter.copy_(chunk.view_as(parameter))
+
+
+def _cosine_index(source: MPCSource, observation_space: spaces.Space[Any]) -> int | None:
+    """Where the observation has its angle's cosine, before the sine; None for a user's model."""
+    if callable(source):
+        return None
+    if source is not None:
+        env = gym.make(source)
+    else:
+        assert isinstance(observation_space, EnvBox), "make_mpc admits no other"
+        env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
+    model = env.unwrapped
+    assert isinstance(model, DiffEnv), "make_mpc admits no other"
+    return model.cosine_index
 
 
 def _check_arguments(mpc: MPCSource, options: Mapping[str, object]) -> None:

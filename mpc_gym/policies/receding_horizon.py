@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.observations import check_array, check_finite
 
 PlanState = tuple[NDArray[np.floating], ...]
 
@@ -87,31 +88,3 @@ def warm_start(
         begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))
         controls[begins] = 0.0
     return controls
-
-
-def check_array(observation: object) -> None:
-    """Refuse the observation of a `Dict` space, which no model takes as its state.
-
-    Raises:
-        TypeError: it is a dict.
-    """
-    if isinstance(observation, dict):
-        raise TypeError(
-            f"observation must be an array, got a dict with entries {sorted(observation)}. Wrap "
-            "the environment in gymnasium.wrappers.FlattenObservation, or choose the entry that "
-            "is the model's state"
-        )
-
-
-def check_finite(observation: Tensor) -> None:
-    """Refuse an observation from which no plan can be made.
-
-    Raises:
-        ValueError: it has an entry that is NaN or infinite.
-    """
-    if not bool(torch.isfinite(observation).all()):
-        rows = (~torch.isfinite(observation)).reshape(-1, observation.shape[-1]).any(-1)
-        raise ValueError(
-            "observation must be finite, got NaN or infinity in row(s) "
-            f"{rows.nonzero().flatten().tolist()} of {len(rows)}"
-        )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from mpc_gym.envs.make_mpc import make_mpc
@@ -229,6 +230,39 @@ class TestBadInput:
         obs[1, 2] = bad
         with pytest.raises(ValueError, match=r"observation .*row\(s\) \[1\] of 3"):
             make_policy().predict(obs)
+
+    @pytest.mark.parametrize(
+        ("env_id", "options"),
+        [
+            ("DiffPendulum-v0", {}),
+            ("DiffCartPole-v0", {}),
+            ("Pendulum-v1", {"mpc": "DiffPendulum-v0"}),
+        ],
+    )
+    def test_normalised_observations_are_refused_with_the_remedy(self, env_id, options):
+        def model(**normalise) -> PPO:
+            env = VecNormalize(DummyVecEnv([lambda: gym.make(env_id)]), **normalise)
+            return PPO(
+                MPCPolicy,
+                env,
+                n_steps=4,
+                batch_size=4,
+                n_epochs=1,
+                policy_kwargs={**SHORT, **options},
+                seed=0,
+            )
+
+        with pytest.raises(ValueError, match=r"cosine.*VecNormalize.*norm_obs=False"):
+            model().learn(4)
+        model(norm_obs=False).learn(4)
+
+    def test_a_model_of_the_users_may_have_any_state(self):
+        scaled = 3.0 * observations(2)
+        env = gym.make("Pendulum-v1")
+        own = MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, mpc=tiny_mpc)
+        own.predict(scaled)
+        with pytest.raises(ValueError, match=r"cos\^2 \+ sin\^2 = 9 in row 0 of 2"):
+            make_policy().predict(scaled)
 
     def test_an_observation_that_is_a_dict_is_refused(self):
         with pytest.raises(TypeError, match=r"observation must be an array, .*\['speed'\]"):

@@ -1,0 +1,55 @@
+"""Checks that an observation is a state to plan from."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ANGLE_TOLERANCE = 1e-3  # of cos^2 + sin^2 = 1: rounding stays far below, normalising far above
+
+
+def check_array(observation: object) -> None:
+    """Refuse the observation of a `Dict` space, which no model takes as its state.
+
+    Raises:
+        TypeError: it is a dict.
+    """
+    if isinstance(observation, dict):
+        raise TypeError(
+            f"observation must be an array, got a dict with entries {sorted(observation)}. Wrap "
+            "the environment in gymnasium.wrappers.FlattenObservation, or choose the entry that "
+            "is the model's state"
+        )
+
+
+def check_finite(observation: Tensor) -> None:
+    """Refuse an observation from which no plan can be made.
+
+    Raises:
+        ValueError: it has an entry that is NaN or infinite.
+    """
+    if not bool(torch.isfinite(observation).all()):
+        rows = (~torch.isfinite(observation)).reshape(-1, observation.shape[-1]).any(-1)
+        raise ValueError(
+            "observation must be finite, got NaN or infinity in row(s) "
+            f"{rows.nonzero().flatten().tolist()} of {len(rows)}"
+        )
+
+
+def check_angle(observation: Float[Tensor, "batch n_state"], cosine_index: int) -> None:
+    """Refuse an observation that was scaled on its way from the environment.
+
+    Nothing else tells: `VecNormalize` leaves the observation space as it was.
+
+    Raises:
+        ValueError: cosine and sine, at `cosine_index` and after it, are those of no angle.
+    """
+    length = observation[:, cosine_index : cosine_index + 2].detach().square().sum(-1)
+    wrong = (length - 1.0).abs() > ANGLE_TOLERANCE
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            "observation must be the model's state, as the environment gives it, with the cosine "
+            f"and sine of an angle at entries {cosine_index} and {cosine_index + 1}, got "
+            f"cos^2 + sin^2 = {length[row].item():.4g} in row {row} of {len(wrong)}. Where "
+            "VecNormalize wraps the environment, pass it norm_obs=False (norm_reward=True is fine)"
+        )
