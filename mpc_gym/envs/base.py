@@ -208,12 +208,18 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def transition(self) -> Transition:
         """The compiled step of the present modules."""
         made = self._transition
-        if made is None or made.dynamics is not self.dynamics or made.cost is not self.cost:
+        if made is None or not self._is_of_mine(made):
             made = self.retrace()
         return made
 
     def retrace(self) -> Transition:
-        """Compile the present modules; what others like them were compiled to is found again."""
+        """Look at the modules again, and compile what has changed beside the parameters.
+
+        What others like them were compiled to is found again.
+        """
+        made = self._transition
+        if made is not None and self._is_of_mine(made) and made.is_current():
+            return made
         self._transition = Transition(
             self.dynamics,
             self.cost,
@@ -305,6 +311,9 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def __getstate__(self) -> dict[str, Any]:
         # Native code is found again where the copy is used.
         return {**self.__dict__, "_transition": None}
+
+    def _is_of_mine(self, transition: Transition) -> bool:
+        return transition.dynamics is self.dynamics and transition.cost is self.cost
 
     def _set_physics(self, values: Mapping[str, float]) -> None:
         with torch.no_grad():

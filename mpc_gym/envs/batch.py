@@ -1,12 +1,11 @@
 """Many environments of one kind, stepped together; what all vectorised environments are made of."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.seeding import np_random
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,6 +13,7 @@ from mpc_gym.envs.base import RESET_NEEDED, DiffEnv
 from mpc_gym.envs.checks import as_array, checked_state, plan_states
 from mpc_gym.envs.randomisation import Ranges, parameter_ranges
 from mpc_gym.envs.scene import Memory
+from mpc_gym.envs.streams import Streams
 
 Mask = Bool[NDArray[np.bool_], " num_envs"]
 
@@ -45,8 +45,7 @@ class Batch:
         self.max_episode_steps = max_episode_steps
         self.states = np.full((num_envs, len(env.observation_space.low)), np.nan)
         self.elapsed = np.zeros(num_envs, dtype=np.int64)
-        self.generators: list[np.random.Generator] = []
-        self.seeds: list[int] = []
+        self.streams = Streams(num_envs)
         self._ranges: Ranges = {}
         # Physical parameters that environments have of their own; NaN: that of the modules.
         self._own: dict[str, NDArray[np.float64]] = {}
@@ -54,26 +53,6 @@ class Batch:
         self._started = False
         self._oldest = 0
         self._action_shape = (num_envs, *env.action_space.low.shape)
-        self.seed([None] * num_envs)
-
-    def seed(self, seeds: Sequence[int | None]) -> None:
-        """Seed the environments; those whose seed is None go on with the numbers they have.
-
-        Raises:
-            ValueError: there is not one seed for each environment.
-        """
-        if len(seeds) != self.num_envs:
-            raise ValueError(
-                f"seed must be one number, or one for each of the {self.num_envs} environments, "
-                f"got {len(seeds)}"
-            )
-        if not self.generators:
-            entropy = np.random.SeedSequence().spawn(self.num_envs)
-            self.generators = [np.random.Generator(np.random.PCG64(e)) for e in entropy]
-            self.seeds = [-1] * self.num_envs  # as Gymnasium has it for unknown ones
-        for i, seed in enumerate(seeds):
-            if seed is not None:
-                self.generators[i], self.seeds[i] = np_random(seed)
 
     def set_ranges(self, given: Any) -> None:
         """From now on, draw physical parameters from these ranges; see `DiffEnv.reset`."""
@@ -92,9 +71,7 @@ class Batch:
         self._started = True
         rows = np.flatnonzero(which)
         count = len(self.env.start_limit) if states is None else 0
-        drawn = np.empty((len(rows), count + len(self._ranges)))
-        for row, i in zip(drawn, rows, strict=True):
-            self.generators[i].random(out=row)
+        drawn = self.streams.draw(rows, count + len(self._ranges))
         if states is None:
             self.states[rows] = self.env.start_states(drawn[:, :count])
         else:

@@ -55,7 +55,7 @@ class DiffVecEnv(VecEnv):
                 )
         if ranges[0] is not None:
             self.batch.set_ranges(ranges[0])
-        self.batch.seed(self._seeds)
+        self.batch.streams.seed(self._seeds)
         self.batch.env.retrace()
         given = np.array(["state" in options for options in self._options])
         for i in np.flatnonzero(given):
@@ -173,13 +173,13 @@ class Member:
 
     @property
     def np_random(self) -> np.random.Generator:
-        """Its random numbers."""
-        return self.batch.generators[self.index]
+        """Its random numbers, which are drawn ahead."""
+        return self.batch.streams.generators[self.index]
 
     @property
     def np_random_seed(self) -> int:
         """Its seed; -1 where it came from the operating system."""
-        return self.batch.seeds[self.index]
+        return self.batch.streams.seeds[self.index]
 
     def render(self) -> NDArray[np.uint8] | None:
         """A frame [height, width, 3]."""

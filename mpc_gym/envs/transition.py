@@ -34,7 +34,8 @@ class Transition:
     """The step of environments whose model these modules are.
 
     Parameters count with the values that they have at the time of a step, however they were
-    changed. Other attributes of the modules (`max_speed`) are those of the time when this was made.
+    changed. Other attributes of the modules (`max_speed`) are those of the time when this was made;
+    `is_current` tells whether they are so still.
     Modules that cannot be compiled run in PyTorch, with one warning.
 
     Args:
@@ -65,13 +66,14 @@ class Transition:
         self.cost = cost
         self._limits = (control_low, control_high, float32_gain)
         self._actuate: Callable[..., bool] = actuate
-        stage = Stage(dynamics, cost)
+        self._stage = stage = Stage(dynamics, cost)
         self._parameters = LiveParameters(stage)
-        structure = _structure(stage)
-        if structure is None:
+        self._structure = _structure(stage)
+        if self._structure is None:
             self._step = _make_step(stage, n_state, len(control_low))
         else:
-            self._step = _shared_step(_Keyed(stage, (structure, n_state, len(control_low))))
+            key = (self._structure, n_state, len(control_low))
+            self._step = _shared_step(_Keyed(stage, key))
 
     def __call__(
         self,
@@ -99,6 +101,10 @@ class Transition:
             raise ValueError(f"action must be a number, got NaN in {_excerpt(actions)}")
         following, costs = self._step(states, controls, applied, parameters)
         return following, costs, controls
+
+    def is_current(self) -> bool:
+        """Whether nothing about the modules has changed but parameters, as far as can be told."""
+        return _structure(self._stage) == self._structure
 
     def parameters(self) -> Float[Floats, " n_parameters"]:
         """The present parameters of the modules."""

@@ -91,13 +91,13 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
 
     @property  # type: ignore[misc]  # as in SyncVectorEnv
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The random numbers of each environment."""
-        return tuple(self._batch.generators)
+        """The random numbers of each environment, which are drawn ahead."""
+        return tuple(self._batch.streams.generators)
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as in SyncVectorEnv
         """The seed of each environment; -1 where it came from the operating system."""
-        return tuple(self._batch.seeds)
+        return tuple(self._batch.streams.seeds)
 
     def reset(
         self,
@@ -126,7 +126,7 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         if "parameters" in options:
             self._batch.set_ranges(options["parameters"])
         if seed is not None:
-            self._batch.seed(
+            self._batch.streams.seed(
                 [s if reset else None for s, reset in zip(seed, which, strict=False)]
                 if len(seed) == self.num_envs
                 else seed
