@@ -50,3 +50,47 @@ def demo(
     console.print(table(result))
     for name in FILES:
         console.print(f"wrote {output / name}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def envs() -> None:
+    """List the environments with their spaces, parameters and limits."""
+    from mpc_gym.experiments.environments import environments_table
+
+    Console().print(environments_table())
+
+
+@app.command()
+def record(
+    env: Annotated[str, typer.Option(help="Environment; `mpc-gym envs` lists them.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="expert (plans with the true physics), random, or the path of a .zip that "
+            "Stable-Baselines3 saved. Such a file runs code when it is loaded: only give one that "
+            "you trust."
+        ),
+    ] = "expert",
+    episodes: Annotated[int, typer.Option(help="How many; one video each.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first episode; the others count on.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the videos.")] = Path("videos"),
+    max_steps: Annotated[
+        int | None, typer.Option(help="Longest episode; by default the environment's limit.")
+    ] = None,
+) -> None:
+    """Write videos of a policy at work, with its plan where it makes one."""
+    from mpc_gym.experiments.progress import Stages
+    from mpc_gym.experiments.record import RecordOptions
+    from mpc_gym.experiments.record import record as write
+
+    console = Console()
+    stages = Stages(console)
+    try:
+        options = RecordOptions(env, policy, episodes, seed, output, max_steps)
+        with stages.shown(), stages.stage(f"{policy} in {env}", episodes) as advance:
+            returns = write(options, advance)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    for path, value in returns.items():
+        message = f"wrote {path}: return {value:.1f}"
+        console.print(message, highlight=False, soft_wrap=True, markup=False)

@@ -60,3 +60,25 @@ def test_help_lists_the_commands_without_importing_stable_baselines3() -> None:
     )
     assert process.returncode == 0, process.stderr
     assert "demo" in process.stdout
+
+
+def test_envs_lists_the_environments() -> None:
+    result = runner.invoke(app, ["envs"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "DiffPendulumWindy-v0" in result.output
+    assert "pole_length 0.5" in result.output
+
+
+def test_record_writes_videos_and_says_where(tmp_path: Path) -> None:
+    arguments = ["record", "--env", "DiffPendulum-v0", "--policy", "random", "--episodes", "2"]
+    result = runner.invoke(app, [*arguments, "--max-steps", "3", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    for path in sorted(tmp_path.iterdir()):
+        assert f"wrote {path}: return " in result.output
+    assert len(list(tmp_path.glob("*.mp4"))) == 2
+
+
+def test_record_says_in_words_what_is_wrong() -> None:
+    result = runner.invoke(app, ["record", "--env", "Pendulum-v1"])
+    assert result.exit_code == 2
+    assert "env must be one of" in " ".join(result.output.replace("│", " ").split())

@@ -1,0 +1,180 @@
+"""Videos of an expert, a trained policy or chance at work in an environment."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import A2C, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from mpc_gym.envs import make_mpc
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.mpc import MPC
+from mpc_gym.policies.receding_horizon import PlanState, carry, warm_start
+from mpc_gym.rendering import write_video
+
+EXPERT_HORIZON = 30
+EXPERT_STARTS = 8
+# What an algorithm keeps in its file and those further down do not. DDPG is a TD3.
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "clip_range": PPO,
+    "gae_lambda": A2C,
+    "target_entropy": SAC,
+    "policy_delay": TD3,
+}
+
+Advance = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What `mpc-gym record` is asked for.
+
+    Args:
+        env: the environment's id.
+        policy: "expert", which plans with the true physics; "random"; or the path of a `.zip` that
+            Stable-Baselines3 saved (which runs code when it is loaded: only load what you trust).
+        episodes: one video for each.
+        seed: of the first episode; the others count on.
+        output: the folder that is written to.
+        max_steps: an episode ends after so many steps at the latest; None: the environment's limit.
+
+    Raises:
+        ValueError: a value is impossible.
+    """
+
+    env: str
+    policy: str = "expert"
+    episodes: int = 1
+    seed: int = 0
+    output: Path = Path("videos")
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.env not in ENTRY_POINTS:
+            raise ValueError(f"env must be one of {', '.join(ENTRY_POINTS)}, got {self.env!r}")
+        if self.policy not in {"expert", "random"} and not Path(self.policy).is_file():
+            raise ValueError(
+                "policy must be 'expert', 'random' or the path of a file that Stable-Baselines3 "
+                f"saved, got {self.policy!r}"
+            )
+        for name, value, least in (("episodes", self.episodes, 1), ("seed", self.seed, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+
+
+def record(options: RecordOptions, advance: Advance = lambda: None) -> dict[Path, float]:
+    """Write a video of each episode.
+
+    Args:
+        options: what is asked for.
+        advance: called after each episode.
+
+    Returns:
+        The return of the episode in each file.
+
+    Raises:
+        ValueError: the folder cannot be written, or the policy's file cannot be read.
+    """
+    make_writable_folder(options.output)
+    returns = {}
+    with gym.make(options.env, max_episode_steps=options.max_steps, render_mode="rgb_array") as env:
+        agent = _agent(options, env)
+        for seed in range(options.seed, options.seed + options.episodes):
+            rewards: list[float] = []
+            name = f"{options.env}-{Path(options.policy).stem}-{seed}.mp4"
+            frames = _play(agent, env, seed, rewards)
+            path = write_video(options.output / name, frames, env.metadata["render_fps"])
+            returns[path] = sum(rewards)
+            advance()
+    return returns
+
+
+class _Random:
+    """Actions drawn from the whole space."""
+
+    def __init__(self, space: gym.Space[Any], seed: int) -> None:
+        self._space = space
+        self._space.seed(seed)
+
+    def predict(self, *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
+        return self._space.sample(), None
+
+
+def _agent(options: RecordOptions, env: gym.Env[Any, Any]) -> MPC | PolicyPredictor:
+    if options.policy == "expert":
+        return make_mpc(env, horizon=EXPERT_HORIZON, model="true", starts=EXPERT_STARTS)
+    if options.policy == "random":
+        return _Random(env.action_space, options.seed)
+    algorithm = _algorithm(Path(options.policy))
+    model = algorithm.load(options.policy, device="cpu")
+    if model.observation_space != env.observation_space or model.action_space != env.action_space:
+        raise ValueError(
+            f"policy {options.policy!r} was trained on other spaces than those of {options.env}: "
+            f"{model.observation_space} and {model.action_space}"
+        )
+    return model
+
+
+def _algorithm(path: Path) -> type[BaseAlgorithm]:
+    """Which algorithm saved a file: the file itself does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+        return next(algorithm for key, algorithm in ALGORITHMS.items() if key in data)
+    except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
+        raise ValueError(
+            f"policy must be a file saved by PPO, A2C, SAC, TD3 or DDPG, got {str(path)!r}"
+        ) from error
+
+
+def _play(
+    agent: MPC | PolicyPredictor, env: gym.Env[Any, Any], seed: int, rewards: list[float]
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of an episode, with the plan where there is one; fills `rewards`."""
+    scene = env.unwrapped
+    assert isinstance(scene, DiffEnv)
+    observation, _ = env.reset(seed=seed)
+    state: PlanState | None = None
+    ended = False
+    while not ended:
+        action, state = _decide(agent, scene, observation, state)
+        yield np.asarray(env.render(), dtype=np.uint8)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rewards.append(float(reward))
+        ended = terminated or truncated
+    scene.show_plan(None)
+    yield np.asarray(env.render(), dtype=np.uint8)
+
+
+def _decide(
+    agent: MPC | PolicyPredictor,
+    scene: DiffEnv,
+    observation: NDArray[np.float32],
+    state: PlanState | None,
+) -> tuple[NDArray[Any], PlanState | None]:
+    """The action and the recurrent state; shows the plan of an agent that makes one."""
+    row = torch.from_numpy(observation)[None]
+    if isinstance(agent, MPC):
+        with torch.no_grad():
+            plan = agent(row, warm_start(agent, 1, state, None))
+        scene.show_plan(plan)
+        return plan.controls[0, 0].numpy(), carry(plan)
+    action, state = agent.predict(observation, state, deterministic=True)
+    planner = getattr(getattr(agent, "policy", None), "mpc", None)
+    if isinstance(planner, MPC):
+        with torch.no_grad():
+            scene.show_plan(planner(row))
+    return action, state

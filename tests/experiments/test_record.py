@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import gymnasium as gym
+import imageio_ffmpeg
+import pytest
+from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
+
+from mpc_gym.experiments.record import RecordOptions, record
+
+SYSTEMS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
+
+
+def frames_in(path: Path) -> int:
+    return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
+
+
+@pytest.mark.parametrize("env_id", SYSTEMS)
+def test_each_episode_of_the_expert_is_a_video_with_its_return(env_id: str, tmp_path) -> None:
+    options = RecordOptions(env_id, episodes=2, seed=4, output=tmp_path, max_steps=3)
+    returns = record(options)
+    assert [path.name for path in returns] == [f"{env_id}-expert-{seed}.mp4" for seed in (4, 5)]
+    assert [frames_in(path) for path in returns] == [4, 4]
+    assert len(set(returns.values())) == 2
+
+
+def test_the_expert_knows_the_truth_and_beats_chance(tmp_path) -> None:
+    def score(policy: str) -> float:
+        options = RecordOptions("DiffCartPole-v0", policy, output=tmp_path, max_steps=60)
+        return sum(record(options).values())
+
+    assert score("expert") > score("random") + 100
+
+
+def test_chance_is_repeatable(tmp_path) -> None:
+    options = RecordOptions("DiffPendulum-v0", "random", output=tmp_path, max_steps=5)
+    assert list(record(options).values()) == list(record(options).values())
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, SAC, TD3, DDPG])
+def test_what_stable_baselines3_saved_plays_as_it_would_there(algorithm, tmp_path) -> None:
+    model = algorithm("MlpPolicy", "DiffPendulum-v0", seed=3, device="cpu")
+    model.save(tmp_path / "trained.zip")
+    options = RecordOptions(
+        "DiffPendulum-v0", str(tmp_path / "trained.zip"), output=tmp_path, max_steps=5
+    )
+    ((path, found),) = record(options).items()
+    assert path.name == "DiffPendulum-v0-trained-0.mp4"
+    env = gym.make("DiffPendulum-v0")
+    observation, _ = env.reset(seed=0)
+    expected = 0.0
+    for _ in range(5):
+        action, _ = model.predict(observation, deterministic=True)
+        observation, reward, *_ = env.step(action)
+        expected += float(reward)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_policy_that_plans_is_shown_with_its_plan(tmp_path, monkeypatch) -> None:
+    from mpc_gym.envs import DiffEnv
+
+    shown = []
+    monkeypatch.setattr(DiffEnv, "show_plan", lambda self, plan: shown.append(plan))
+    from mpc_gym.policies import MPCPolicy
+
+    PPO(MPCPolicy, "DiffPendulum-v0", device="cpu").save(tmp_path / "planner.zip")
+    path = str(tmp_path / "planner.zip")
+    record(RecordOptions("DiffPendulum-v0", path, output=tmp_path, max_steps=2))
+    assert [plan is None for plan in shown] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env": "Pendulum-v1"}, "env must be one of DiffPendulum-v0"),
+        ({"policy": "nowhere.zip"}, "policy must be 'expert', 'random' or the path"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+    ],
+)
+def test_impossible_options_are_refused(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RecordOptions(**{"env": "DiffPendulum-v0", **arguments})
+
+
+def test_a_file_that_is_no_policy_is_refused(tmp_path) -> None:
+    text = tmp_path / "text.zip"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match="policy must be a file saved by PPO"):
+        record(RecordOptions("DiffPendulum-v0", str(text), output=tmp_path))
+
+
+def test_a_policy_of_another_environment_is_refused(tmp_path) -> None:
+    PPO("MlpPolicy", "DiffCartPole-v0", device="cpu").save(tmp_path / "cartpole.zip")
+    options = RecordOptions("DiffPendulum-v0", str(tmp_path / "cartpole.zip"), output=tmp_path)
+    with pytest.raises(ValueError, match="trained on other spaces"):
+        record(options)
