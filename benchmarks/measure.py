@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 MAX_RUNS = 40
+LONG = 10.0  # a task that takes more is run once: what it loads or compiles is little beside it [s]
 SHORT = 0.1  # a task that takes less is run once untimed before every timed run [s]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -35,18 +36,22 @@ def interleaved(
 ) -> dict[Key, Timing]:
     """Time every task, in turns, so that what else the machine does hits all of them alike.
 
-    Each is run once to warm up and then about as often as fits in `seconds`, but at least `least`
-    and at most 40 times, its runs spread over the whole time. As a task finds the caches full of
-    another's data, a short one is run once more before each of its runs. A task whose first run
-    took longer than `seconds` is not run again: what it has to compile must be compiled before.
+    Each is run once to warm up (models are loaded then) and then about as often as fits in
+    `seconds`, but at least `least` and at most 40 times, its runs spread over the whole time. As a
+    task finds the caches full of another's data, a short one is run once more before each of its
+    runs. A task whose first run took very long, or whose second took longer than `seconds`, is not
+    run again.
     """
     timings = {name: Timing() for name in tasks}
     turns, short = [], set()
     for name, task in tasks.items():
         first = timed(task, timings[name])
-        if first > seconds:
+        if first > LONG:
             continue
+        timings[name].samples.clear()
         warm = timed(task, timings[name])
+        if warm > seconds:
+            continue
         timings[name].samples.clear()
         if warm < SHORT:
             short.add(name)
