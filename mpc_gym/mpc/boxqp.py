@@ -7,7 +7,8 @@ section III; Bertsekas 1982), which ends at the exact solution of a strictly con
 
 k = 0 is feasible. Where H is not positive definite, the controls that the gradient holds at a
 bound there stay put, and the others need a positive definite block only: an optimum may have
-negative curvature along a control at its bound.
+negative curvature along a control at its bound. So do controls that the program does not depend
+on, such as the last ones of a problem whose cost does not weigh them.
 """
 
 import torch
@@ -28,11 +29,12 @@ def solve_box_qp(
 
     Where it is not convex the other two results have no meaning.
     """
-    H, low, high, convex = _without_held(H, q, low, high)
+    H, held, convex = _without_held(H, q, low, high)
+    low, high = low.masked_fill(held, 0.0), high.masked_fill(held, 0.0)
     if H.shape[-1] == 1:
         newton = -q / H[:, 0]
         k = torch.minimum(torch.maximum(newton, low), high)
-        return k, k == newton, convex
+        return k, (k == newton) & ~held, convex
     identity = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     H = torch.where(convex[:, None, None], H, identity)
     k = torch.minimum(torch.maximum(-_solve(H, q), low), high)
@@ -45,7 +47,7 @@ def solve_box_qp(
         k = moved
         if bool(settled.all()):
             break
-    return k, free, convex
+    return k, free & ~held, convex
 
 
 def masked(H: Float[Tensor, "batch m m"], free: Bool[Tensor, "batch m"]) -> Tensor:
@@ -56,14 +58,15 @@ def masked(H: Float[Tensor, "batch m m"], free: Bool[Tensor, "batch m"]) -> Tens
 
 def _without_held(
     H: Tensor, q: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, " batch"]]:
-    """The program with held controls fixed where H is not positive definite; is it convex now?"""
+) -> tuple[Tensor, Bool[Tensor, "batch m"], Bool[Tensor, " batch"]]:
+    """H without the controls held where it is not positive definite; which they are; is it now?"""
     convex = _positive_definite(H)
     if bool(convex.all()):
-        return H, low, high, convex
-    held = (((low == 0) & (q > 0)) | ((high == 0) & (q < 0))) & ~convex.unsqueeze(-1)
+        return H, torch.zeros_like(q, dtype=torch.bool), convex
+    held = ((low == 0) & (q > 0)) | ((high == 0) & (q < 0)) | ((q == 0) & (H == 0).all(-1))
+    held = held & ~convex.unsqueeze(-1)
     H = masked(H, ~held)
-    return H, low.masked_fill(held, 0.0), high.masked_fill(held, 0.0), _positive_definite(H)
+    return H, held, _positive_definite(H)
 
 
 def _positive_definite(H: Tensor) -> Bool[Tensor, " batch"]:

@@ -55,10 +55,11 @@ def triangle_index(L, i, j):
 
 @native
 def hold(H, A, q, low, high, free):
-    """Fix the controls that the gradient holds at a bound, where k = 0."""
+    """Fix the controls that the gradient holds at a bound, or that have no effect, at k = 0."""
     m = len(H)
     for i in range(m):
-        held = (low[i] == 0.0 and q[i] > 0.0) or (high[i] == 0.0 and q[i] < 0.0)
+        idle = q[i] == 0.0 and np.all(H[i] == 0.0)
+        held = idle or (low[i] == 0.0 and q[i] > 0.0) or (high[i] == 0.0 and q[i] < 0.0)
         free[i] = 0.0 if held else 1.0
         if held:
             low[i] = high[i] = 0.0

@@ -147,10 +147,11 @@ def _solve_lq(lin: Linearisation, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             F = lin.F[:, t]
             Q = Q + F.mT @ V @ F
             q = q + (F.mT @ v.unsqueeze(-1)).squeeze(-1)
-        Q_ux = torch.where(free[:, t, :, None], Q[:, n:, :n], 0.0)
-        q_u = torch.where(free[:, t], q[:, n:], 0.0)
+        free_t = free[:, t] & (Q[:, n:] != 0).any(-1)  # where the solution depends on the control
+        Q_ux = torch.where(free_t.unsqueeze(-1), Q[:, n:, :n], 0.0)
+        q_u = torch.where(free_t, q[:, n:], 0.0)
         right = torch.cat((q_u.unsqueeze(-1), Q_ux), -1)
-        gains, info = torch.linalg.solve_ex(masked(Q[:, n:, n:], free[:, t]), right)
+        gains, info = torch.linalg.solve_ex(masked(Q[:, n:, n:], free_t), right)
         regular = regular & (info == 0)
         k_t, K_t = -gains[..., 0], -gains[..., 1:]
         V = Q[:, :n, :n] + Q_ux.mT @ K_t

@@ -12,6 +12,7 @@ to stage `s0, s1, ...`, and the bounds `low0, high0, ...`.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -130,6 +131,7 @@ def backward(model: Model) -> Stage:
         s.logical_and(s.equal(low, 0.0), s.less(0.0, q[n])),
         s.logical_and(s.equal(high, 0.0), s.less(q[n], 0.0)),
     )
+    held = s.logical_or(held, s.logical_and(s.equal(damped, 0.0), s.equal(q[n], 0.0)))
     outputs = _value(q, Q, s.as_array([k]), K)
     outputs |= _named("k", s.as_array([k])) | _named("kx", K) | progress
     return program, outputs | _step(program, q, [k], solvable=s.logical_or(convex, held))
@@ -175,6 +177,9 @@ def adjoint(model: Model) -> Stage:
     q = s.as_array([*program.inputs("gx", n), *program.inputs("gu", m)]) + F.T @ v
     stationarity = gradient[n:]
     free, at_low, at_high = _activity(program, u, stationarity)
+    free = s.as_array(
+        [s.logical_and(f, _any_nonzero(row)) for f, row in zip(free, Q[n:], strict=True)]
+    )
     right = s.as_array(np.column_stack([q[n:], Q[n:, :n]]))
     gains = _solve_free(Q[n:, n:], right, free)
     k, K = gains[:, 0], gains[:, 1:]
@@ -278,6 +283,10 @@ def _all_finite(values: list[Value], before: Value) -> Value:
     for value in values:
         finite = s.logical_and(finite, s.less(s.absolute(value), float("inf")))
     return s.select(finite, before, 0.0)
+
+
+def _any_nonzero(values: Array) -> Value:
+    return reduce(s.logical_or, (s.logical_not(s.equal(value, 0.0)) for value in values))
 
 
 def _larger(a: Value, b: Value) -> Value:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation
-from mpc_gym.models import Dynamics, NeuralDynamics, PendulumCost, PendulumDynamics, QuadraticCost
+from mpc_gym.models import (
+    Dynamics,
+    LinearDynamics,
+    NeuralDynamics,
+    PendulumCost,
+    PendulumDynamics,
+    QuadraticCost,
+)
 from mpc_gym.mpc import MPC
 from mpc_gym.mpc.native import CompiledModels
 
@@ -300,3 +307,20 @@ def test_a_forked_process_solves_with_threads_of_its_own(pendulum):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("weights", [[0.0], [1.0, 0.0], [0.0, 0.0]])
+def test_the_last_controls_need_no_weight_in_the_cost(backend, weights):
+    m = len(weights)
+    dynamics = LinearDynamics(
+        torch.tensor([[1.0, 0.1], [0.0, 1.0]]).double(), torch.ones(2, m).double().tril()
+    )
+    cost = QuadraticCost(torch.tensor([1.0, 1.0, *weights], dtype=torch.float64))
+    mpc = MPC(dynamics, cost, 5, -5.0, 5.0, backend=backend)
+    x_init = torch.tensor([[1.0, 0.5], [-2.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    plan = mpc(x_init)
+    assert plan.converged.all()
+    assert (plan.controls[:, -1] == 0).all()
+    plan.states.square().sum().backward()
+    assert x_init.grad.isfinite().all()
+    assert x_init.grad.abs().max() > 0
