@@ -304,15 +304,17 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
 @pytest.mark.parametrize("cost", [PendulumCost(), Concave()], ids=["pendulum", "concave"])
-def test_the_unit_of_the_cost_changes_nothing(cost, factor):
+def test_the_unit_of_the_cost_changes_nothing(cost, factor, backend):
     x_init = torch.tensor([[-1.0, 0.1, 0.5], [0.2, -0.9, 4.0]], dtype=torch.float64)
     with torch.no_grad():
-        plain = MPC(PendulumDynamics(), cost, 6)(x_init)
-        scaled = MPC(PendulumDynamics(), Scaled(cost, factor), 6)(x_init)
+        plain = MPC(PendulumDynamics(), cost, 6, backend=backend)(x_init)
+        scaled = MPC(PendulumDynamics(), Scaled(cost, factor), 6, backend=backend)(x_init)
     assert plain.converged.all()
-    assert torch.equal(scaled.controls, plain.controls)
-    assert torch.equal(scaled.cost, factor * plain.cost)
     assert torch.equal(scaled.iterations, plain.iterations)
+    # a power of two changes no digit, but LLVM may sum the terms of another program otherwise
+    rounding = {"rtol": 0.0, "atol": 0.0} if backend == "torch" else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(scaled.controls, plain.controls, **rounding)
+    torch.testing.assert_close(scaled.cost / factor, plain.cost, **rounding)
 
 
 def test_a_large_constant_in_the_cost_does_not_stop_convergence(paper, paper_mpc):
