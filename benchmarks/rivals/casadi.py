@@ -5,10 +5,14 @@ nearly zero, without a word: a bound's multiplier is never exactly zero there, s
 count as clamped that are not. Through sqpmethod it is right.
 """
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import casadi as ca
@@ -88,7 +92,8 @@ def compiled(problem: PaperProblem, solver: str) -> tuple[ca.Function, ca.Functi
         options["equality"] = [True] * program["g"].numel()
     flags = {"flags": ["-O3", "-march=native"], "directory": tempfile.gettempdir() + "/"}
     jit: dict[str, Any] = {"jit": True, "compiler": "shell", "jit_options": flags}
-    solve = ca.nlpsol("solve", solver, program, {**options, **jit})
+    with _working_in(tempfile.gettempdir()):  # where CasADi leaves an empty file
+        solve = ca.nlpsol("solve", solver, program, {**options, **jit})
     # what was compiled cannot be differentiated, but the derivative takes a solution as it is given
     adjoint = ca.nlpsol("plain", solver, program, options).reverse(1)
 
@@ -107,6 +112,16 @@ def compiled(problem: PaperProblem, solver: str) -> tuple[ca.Function, ca.Functi
         ca.Function("forward", [instance], [controls]),
         ca.Function("backward", [instance], [controls, gradient]),
     )
+
+
+@contextmanager
+def _working_in(folder: str) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _program(problem: PaperProblem) -> tuple[dict[str, ca.SX], ca.Function, Array]:
