@@ -52,8 +52,6 @@ _FOLD: dict[str, Callable[..., Any]] = {
     "detach": lambda a: a,
 }
 
-PRIMITIVES = frozenset(_FOLD)
-
 
 def fold(kind: str, *values: float) -> float:
     """The value of a primitive on constants, with NaN and infinity as IEEE 754 has them."""

@@ -43,7 +43,7 @@ class Linearisation:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Derivatives of the loss; None where they were not asked for."""
+    """Derivatives of a loss; `context` is None where the problem has none."""
 
     x_init: Float[Tensor, "batch n_state"]
     low: Float[Tensor, "time n_ctrl"]

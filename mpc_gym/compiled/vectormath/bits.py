@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
