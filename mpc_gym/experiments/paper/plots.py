@@ -1,0 +1,149 @@
+"""What the plots share: bands over seeds, names at the ends of lines, colours for everyone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Real
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from mpc_gym.imitation.files import replacing
+
+# Okabe & Ito (2008): told apart with every kind of colour vision. Yellow is left out, as it is too
+# pale for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, GRID = "#222222", "#E0E0E0"
+MAX_POINTS = 200
+LABEL_GAP = 0.075  # between the names of two lines, as a part of the panel's height
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity over another, for several seeds.
+
+    Args:
+        name: written at the line's end; empty for no name.
+        x: where it was measured.
+        y: one row a seed.
+        colour: an index of `COLOURS`.
+        markers: whether each point of `x` has a marker, as few points should.
+    """
+
+    name: str
+    x: Real[NDArray[Any], " points"] | Sequence[float]
+    y: Float[NDArray[Any], "seeds points"]
+    colour: int
+    markers: bool = False
+
+
+def make_figure(panels: int, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side, to be read at half its size."""
+    # enough room beside each panel for the names of its lines
+    figure = Figure(figsize=(5.6 * panels, height), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)
+    return figure, list(axes[0])
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw the median over the seeds of each line, and the band from the lowest to the highest.
+
+    Call it once the scales of the axes are set: the names stand at their lines' ends.
+    """
+    for line in lines:
+        y = np.asarray(line.y, dtype=float)
+        colour = COLOURS[line.colour]
+        axes.fill_between(line.x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+        marker = MARKERS[line.colour] if line.markers else None
+        axes.plot(line.x, np.median(y, 0), color=colour, linewidth=2, marker=marker, markersize=6)
+    style_axes(axes)
+    label_ends(
+        axes,
+        {
+            line.name: (float(np.asarray(line.x)[-1]), float(np.median(line.y[:, -1])), line.colour)
+            for line in lines
+            if line.name
+        },
+    )
+
+
+def label_ends(axes: Axes, ends: dict[str, tuple[float, float, int]]) -> None:
+    """Write names right of the panel, at the heights of the lines' ends but clear of each other.
+
+    Args:
+        axes: whose scales and limits do not change any more.
+        ends: x, y and colour of each name.
+    """
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    to_axes = axes.transData + axes.transAxes.inverted()
+    points = {}
+    for name, (x, y, _) in ends.items():
+        if np.isfinite(y) and (y > 0 or axes.get_yscale() != "log"):
+            points[name] = to_axes.transform((x, y))
+    order = sorted(points, key=lambda name: float(points[name][1]))
+    heights = _spread([float(np.clip(points[name][1], 0, 1)) for name in order])
+    for name, height in zip(order, heights, strict=True):
+        colour = COLOURS[ends[name][2]]
+        axes.annotate(
+            name,
+            xy=tuple(points[name]),
+            xytext=(1.04, height),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=colour,
+            fontweight="bold",
+            fontsize=11,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1, "relpos": (0, 0.5)},
+        )
+
+
+def style_axes(axes: Axes) -> None:
+    """A quiet frame, and text that can be read at half its size."""
+    axes.grid(visible=True, which="major", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=11)
+    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
+        axis.label.set_fontsize(12)
+        if scale == "log":
+            axis.set_minor_locator(NullLocator())
+    axes.set_title(axes.get_title(), fontsize=13, color=INK)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure as a picture, whole or not at all."""
+    with replacing(path) as unfinished:
+        # without the version of the library, which would change the file and not the picture
+        figure.savefig(unfinished, dpi=120, metadata={"Software": None})
+
+
+def thinned(count: int) -> NDArray[np.int64]:
+    """Indices of at most `MAX_POINTS` of so many points, evenly spaced, with both ends."""
+    indices = np.linspace(0, count - 1, min(count, MAX_POINTS))
+    return np.unique(np.round(indices)).astype(np.int64)
+
+
+def stacked(curves: Sequence[ArrayLike]) -> Float[NDArray[Any], "seeds points"]:
+    """The curves of several seeds as rows; one that ended early goes on with its last value."""
+    arrays = [np.asarray(curve, dtype=float) for curve in curves]
+    length = max(len(array) for array in arrays)
+    return np.stack([np.pad(a, (0, length - len(a)), mode="edge") for a in arrays])
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Heights in rising order, moved apart to at least `LABEL_GAP`, below the panel's top."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + LABEL_GAP) if placed else height)
+    highest = 1.0
+    for i in reversed(range(len(placed))):
+        placed[i] = min(placed[i], highest)
+        highest = placed[i] - LABEL_GAP
+    return placed
