@@ -2,4 +2,10 @@
 
 B. Amos, I. Rodriguez, J. Sacks, B. Boots, J. Z. Kolter: "Differentiable MPC for End-to-end Planning
 and Control", NeurIPS 2018, https://arxiv.org/abs/1810.13400
+
+Each experiment is a module with three functions:
+
+- `runs(quick, seed) -> list[Run]`: what to run; `seed` is the first of its seeds,
+- `run(folder, **settings) -> dict`: one run, which returns numbers and curves as JSON data,
+- `section(results, images) -> Section`: what the results say, with plots in the folder `images`.
 """
