@@ -1,0 +1,202 @@
+"""A policy's constructor arguments as strict JSON, and back.
+
+A file that a stranger made is read here, so nothing in it names what is imported or called. Classes
+are looked up in a table, an environment among those that are registered, and a function is never
+looked up at all: its name is kept for the reader.
+
+What JSON lacks is an object with one key: {"$float": "inf"}, {"$tuple": [...]},
+{"$function": "package.module.name"}.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn, optim
+
+from mpc_gym.envs.base import DiffEnv
+
+POLICIES = {
+    "MPCPolicy": "mpc_gym.policies",
+    "SACMPCPolicy": "mpc_gym.policies",
+    "TD3MPCPolicy": "mpc_gym.policies",
+    "ActorCriticPolicy": "stable_baselines3.common.policies",
+    "SACPolicy": "stable_baselines3.sac.policies",
+    "TD3Policy": "stable_baselines3.td3.policies",
+}
+"""Where the classes are that a folder may name; the file has no say in it."""
+
+CLASSES: dict[str, tuple[type, ...]] = {
+    "activation_fn": (
+        nn.ELU,
+        nn.GELU,
+        nn.Identity,
+        nn.LeakyReLU,
+        nn.Mish,
+        nn.ReLU,
+        nn.Sigmoid,
+        nn.SiLU,
+        nn.Softplus,
+        nn.Softsign,
+        nn.Tanh,
+    ),
+    "optimizer_class": (
+        optim.Adagrad,
+        optim.Adam,
+        optim.Adamax,
+        optim.AdamW,
+        optim.NAdam,
+        optim.RAdam,
+        optim.RMSprop,
+        optim.SGD,
+        RMSpropTFLike,
+    ),
+    "features_extractor_class": (FlattenExtractor,),
+}
+"""What an argument that is a class may be, by the argument's name."""
+
+
+def encode_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments, without the spaces and the schedule, as JSON.
+
+    Raises:
+        TypeError: an argument is neither plain data nor a class that can be named.
+        ValueError: `mpc` is the id of no registered environment with a model.
+    """
+    return {name: _encode_argument(name, value) for name, value in arguments.items()}
+
+
+def decode_arguments(data: object, mpc: str | Callable[..., Any] | None = None) -> dict[str, Any]:
+    """What `encode_arguments` wrote.
+
+    Args:
+        data: from a file that anybody may have made.
+        mpc: takes the place of the argument of that name.
+
+    Raises:
+        ValueError: the data are damaged, a class is not in the table, an environment is not
+            registered, or `mpc` is needed or of no use.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"arguments must be an object, got {excerpt(data)}")
+    if mpc is not None:
+        if "mpc" not in data:
+            raise ValueError("mpc is an option of planning policies only; this one has no plan")
+        return {**decode_arguments({**data, "mpc": None}), "mpc": mpc}
+    return {name: _decode_argument(name, value) for name, value in data.items()}
+
+
+def check_env_id(name: str, env_id: object) -> None:
+    """Refuse what is not registered here as an environment with a differentiable model.
+
+    `gymnasium.make` imports the module before a colon, and hands its keyword arguments to whatever
+    is registered, so a name from a file must not reach it unchecked.
+
+    Raises:
+        ValueError: it is not registered, or has no model.
+    """
+    spec = gym.registry.get(env_id) if isinstance(env_id, str) else None
+    if spec is None:
+        raise ValueError(
+            f"{name} must be the id of a registered environment, with its version and without a "
+            f"module before it, got {excerpt(env_id)}. If it is a package's, and you trust that "
+            "package, import it first"
+        )
+    maker: object = spec.entry_point
+    if isinstance(maker, str):
+        maker = load_env_creator(maker)
+    if not (isinstance(maker, type) and issubclass(maker, DiffEnv)):
+        raise ValueError(
+            f"{name} must be an environment with a differentiable model (a DiffEnv), got {env_id!r}"
+        )
+
+
+def encode(name: str, value: object) -> Any:
+    """Plain data as strict JSON.
+
+    Raises:
+        TypeError: it, or something inside it, is another kind of object.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+    if isinstance(value, (list, tuple)):
+        items = [encode(f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or key.startswith("$"):
+                raise TypeError(
+                    f"{name} has the key {key!r}: only text that does not begin with '$' is saved"
+                )
+        return {key: encode(f"{name}[{key!r}]", item) for key, item in value.items()}
+    raise TypeError(
+        f"{name} must be plain data (a number, a text, or a list, tuple or dict of them) to be "
+        f"saved, got {type(value).__name__}"
+    )
+
+
+def decode(data: Any) -> Any:
+    """What `encode` wrote.
+
+    Raises:
+        ValueError: an object with a key that begins with "$" is none of those that it writes.
+    """
+    if isinstance(data, list):
+        return [decode(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    match data:
+        case {"$float": "inf" | "-inf" | "nan" as number, **others} if not others:
+            return float(number)
+        case {"$tuple": list() as items, **others} if not others:
+            return tuple(decode(item) for item in items)
+    if any(key.startswith("$") for key in data):
+        raise ValueError(f"no value is written as {excerpt(data)}")
+    return {key: decode(item) for key, item in data.items()}
+
+
+def excerpt(data: object) -> str:
+    """What was found, for an error's message."""
+    text = repr(data)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _encode_argument(name: str, value: Any) -> Any:
+    if name in CLASSES:
+        for known in CLASSES[name]:
+            if known is value:
+                return known.__name__
+        raise TypeError(f"{name} must be one of {_names(name)} to be saved, got {value!r}")
+    if name == "mpc" and callable(value):
+        return {"$function": f"{value.__module__}.{value.__qualname__}"}
+    if name == "mpc" and isinstance(value, str):
+        env_id = value.rpartition(":")[2]  # "module:id" imports the module
+        check_env_id(name, env_id)
+        return env_id
+    return encode(name, value)
+
+
+def _decode_argument(name: str, data: Any) -> Any:
+    if name in CLASSES:
+        for known in CLASSES[name]:
+            if known.__name__ == data:
+                return known
+        raise ValueError(f"{name} must be one of {_names(name)}, got {excerpt(data)}")
+    if name == "mpc" and isinstance(data, dict):
+        raise ValueError(
+            f"the policy's MPC is made by the function {excerpt(data.get('$function'))}. No code "
+            "is looked up by a name in a file: if you trust it, import it and pass it as mpc="
+        )
+    if name == "mpc" and data is not None:
+        check_env_id(name, data)
+    return decode(data)
+
+
+def _names(argument: str) -> str:
+    return ", ".join(known.__name__ for known in CLASSES[argument])
