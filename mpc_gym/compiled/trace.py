@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,8 +93,9 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
     """Capture `module(state, control)`, or `module(state, control, context)` if n_context > 0.
 
     A module may name parameters that have a leading time axis in an attribute
-    `per_stage_parameters`, a collection of names (of its own parameters); it is traced with one
-    stage's slice of them.
+    `per_stage_parameters`, a collection of names (dotted ones for those of its parts); it is
+    traced with one stage's slice of them. Of a parametrised one (`torch.nn.utils.parametrize`) all
+    parameters and floating buffers of the parametrisation have that axis.
 
     Raises:
         UnsupportedOperation: Its forward depends on values (`if state[0] > 0`), or fails on a state
@@ -103,10 +104,11 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
     generator = torch.Generator().manual_seed(0)
     sizes = [n_state, n_ctrl] + [n_context] * (n_context > 0)
     inputs = [0.1 * torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]
-    per_stage = _per_stage_names(module)
+    values = numeric_parameters(module)
+    per_stage = _per_stage_names(module, values)
     parameters = {
         name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64)
-        for name, value in numeric_parameters(module).items()
+        for name, value in values.items()
     }
     graph = _capture(module, inputs, parameters)
     outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
@@ -175,12 +177,19 @@ def _value_key(value: object) -> Hashable:
     return id(value), value._version if isinstance(value, Tensor) else None
 
 
-def _per_stage_names(module: nn.Module) -> frozenset[str]:
-    return frozenset(
+def _per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
+    declared = {
         f"{prefix}.{name}" if prefix else name
         for prefix, part in module.named_modules()
         for name in getattr(part, "per_stage_parameters", ())
-    )
+    }
+    return frozenset(name for name in values if _parametrised_name(name) in declared)
+
+
+def _parametrised_name(name: str) -> str:
+    """The parameter that a tensor belongs to: itself, or what it is a parametrisation of."""
+    path, parametrisation, rest = f".{name}".rpartition(".parametrizations.")
+    return f"{path}.{rest.partition('.')[0]}".lstrip(".") if parametrisation else name
 
 
 def _capture(

@@ -14,7 +14,7 @@ from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.mpc import MPC
 
-Learn = str | Sequence[str] | Mapping[str, ArrayLike]
+Learn = str | Sequence[str] | Mapping[str, ArrayLike | None]
 GROUPS = ("dynamics", "cost")
 MODELS = ("nominal", "true")
 
@@ -35,7 +35,7 @@ def make_mpc(
         learn: which parameters of dynamics and cost require a gradient. None: all. A name, or a
             sequence of names ("gravity"; "cost.angle_weight" where the dynamics and the cost both
             have one of that name; "dynamics" or "cost" for all of one): only these. A mapping from
-            name to initial value: only these, and they start there.
+            name to initial value: only these, and they start there (None: at the model's own).
         model: "nominal": the dynamics that a controller for this environment is meant to know,
             which are the environment's own except in `DiffPendulumWindy-v0`; "true": the
             environment's own, always.
@@ -66,7 +66,8 @@ def make_mpc(
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in learned)
     if isinstance(learn, Mapping):
-        starts = dict(zip(learned, learn.values(), strict=True))
+        given = zip(learned, learn.values(), strict=True)
+        starts = {name: value for name, value in given if value is not None}
         for name, value in starts.items():
             _set_start(name, parameters[name], value)
         _check_physics(source, starts)

@@ -2,17 +2,24 @@
 
 from mpc_gym.models.base import Dynamics
 from mpc_gym.models.cartpole import CartPoleDynamics
+from mpc_gym.models.contextual import ContextualCost
 from mpc_gym.models.linear import LinearDynamics
 from mpc_gym.models.neural import NeuralDynamics
 from mpc_gym.models.pendulum import PendulumCost, PendulumDynamics
+from mpc_gym.models.positive import keep_positive
 from mpc_gym.models.quadratic import QuadraticCost
+from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
     "CartPoleDynamics",
+    "ContextualCost",
     "Dynamics",
+    "LinearCost",
     "LinearDynamics",
     "NeuralDynamics",
     "PendulumCost",
     "PendulumDynamics",
     "QuadraticCost",
+    "TerminalCost",
+    "keep_positive",
 ]

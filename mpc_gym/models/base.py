@@ -1,6 +1,9 @@
 """What every dynamics module has in common."""
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -60,3 +63,22 @@ def time_step(dt: float) -> float:
 def angle(cosine: Tensor, sine: Tensor) -> Tensor:
     """The angle in [-pi, pi] whose cosine and sine are given up to a common positive factor."""
     return torch.atan2(sine, cosine)
+
+
+def takes_context(module: nn.Module) -> bool:
+    """Whether a module is called with a third argument, the context.
+
+    It says so in an attribute `takes_context`; without one it does if its forward has a third
+    argument that is called context or has no default.
+    """
+    says = getattr(module, "takes_context", None)
+    return says if isinstance(says, bool) else _third_is_context(type(module).forward)
+
+
+@cache
+def _third_is_context(forward: Callable[..., object]) -> bool:
+    parameters = inspect.signature(forward).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 4:  # self, state, control
+        return False
+    return positional[3].name == "context" or positional[3].default is inspect.Parameter.empty

@@ -97,6 +97,8 @@ class PendulumCost(torch.nn.Module):
         ValueError: a weight is not finite.
     """
 
+    positive_parameters = ("angle_weight", "speed_weight", "torque_weight")
+
     def __init__(
         self, angle_weight: float = 1.0, speed_weight: float = 0.1, torque_weight: float = 0.001
     ) -> None:

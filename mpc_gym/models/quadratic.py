@@ -25,6 +25,8 @@ class QuadraticCost(nn.Module):
             requires a gradient, which the copy would lose.
     """
 
+    positive_parameters = ("C",)
+
     def __init__(self, C: Tensor, c: Tensor | None = None) -> None:
         C = own_parameter("C", C)
         self._build(C, c, diagonal=C.ndim == 1)

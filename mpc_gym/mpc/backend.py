@@ -29,6 +29,9 @@ class BackendProblem(Protocol):
     def rows(self, index: Int[Tensor, " rows"]) -> "BackendProblem":
         """The same problem for some instances of the batch."""
 
+    def lifted(self) -> "BackendProblem":
+        """The same problem without the bounds of the first stage."""
+
     def solve(
         self,
         x_init: Float[Tensor, "batch n_state"],
@@ -46,6 +49,11 @@ class BackendProblem(Protocol):
         g_cost: Float[Tensor, " batch"],
     ) -> Gradients:
         """Derivatives of a loss whose gradient by the solution (X, U) and its cost is given."""
+
+    def first_step(
+        self, X: Float[Tensor, "batch time n_state"], U: Float[Tensor, "batch time n_ctrl"]
+    ) -> Float[Tensor, "batch n_ctrl"]:
+        """The Newton step of the first controls, from a solution but for their bounds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ class ReferenceProblem:
         """The same problem, cut off from autograd."""
         return replace(self, problem=self.problem.detached())
 
+    def lifted(self) -> "ReferenceProblem":
+        """See `BackendProblem`."""
+        return replace(self, problem=self.problem.lifted())
+
     def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
         """See `BackendProblem`."""
         guesses = initial_guesses(first, self.problem.low, self.problem.high, starts)
@@ -102,3 +114,7 @@ class ReferenceProblem:
         return sensitivity.gradients(
             self.problem, X, U, g_X, g_U, g_cost, exact=self.settings.exact
         )
+
+    def first_step(self, X: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        return sensitivity.first_step(self.problem, X, U, exact=self.settings.exact)

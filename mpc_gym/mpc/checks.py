@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def check_tolerance(tolerance: float) -> None:
 def check_stages(cost: nn.Module, horizon: int) -> None:
     """Raise a ValueError unless a cost that changes with time has `horizon` stages."""
     for name in getattr(cost, "per_stage_parameters", ()):
-        stages = len(getattr(cost, name))
+        stages = len(attrgetter(name)(cost))
         if stages != horizon:
             raise ValueError(
                 f"cost.{name} has {stages} time steps, but horizon = {horizon}; "

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
 from mpc_gym.mpc.checks import (
     bound_values,
@@ -26,8 +27,8 @@ from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
-from mpc_gym.mpc.problem import takes_context
 from mpc_gym.mpc.starts import initial_guesses
+from mpc_gym.mpc.unclamped import Unclamped, unclamp
 
 Bound = float | Tensor | None
 
@@ -118,7 +119,14 @@ class MPC(nn.Module):
         self._warned = False
 
     def forward(
-        self, x_init: Tensor, warm_start: Tensor | None = None, context: Tensor | None = None
+        self,
+        x_init: Tensor,
+        warm_start: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        starts: int | None = None,
+        max_iterations: int | None = None,
+        unclamped: bool = False,
     ) -> Plan:
         """Plan from each start state.
 
@@ -132,6 +140,8 @@ class MPC(nn.Module):
                 `plan.shift()`; not differentiated. Default: zero.
             context: third argument of dynamics and cost, [batch, n_context] or
                 [batch, horizon, n_context].
+            starts, max_iterations: for this call, in the place of the controller's own.
+            unclamped: whether to find `Plan.unclamped` too, at the price of a backward pass.
 
         Returns:
             The plan, in the dtype of `x_init`.
@@ -142,25 +152,37 @@ class MPC(nn.Module):
             TypeError: an argument is not a floating-point tensor.
         """
         check_x_init(x_init, self.n_state)
+        starts = self.starts if starts is None else starts
+        max_iterations = self.max_iterations if max_iterations is None else max_iterations
+        check_count("starts", starts)
+        check_count("max_iterations", max_iterations)
+        if unclamped and self.differentiate == "unrolled":
+            raise ValueError("unclamped=True needs differentiate='implicit'")
         batch = x_init.shape[0]
         contexts = check_context(context, batch, self.horizon, self._takes_context())
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, *bounds)
-        problem = self._problem(x_init, first, bounds, contexts)
+        settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
+        problem = self._problem(x_init, first, bounds, contexts, settings)
         self.n_state = x_init.shape[1]
 
         given = [each for each in (x_init, warm_start, contexts) if each is not None]
         with torch.no_grad():
-            solution, start = self._solve(problem, x_init.double(), first, _finite_rows(given))
+            solution, start = self._solve(
+                problem, x_init.double(), first, starts, _finite_rows(given)
+            )
+            first_stage = [bound.detach()[0] for bound in bounds]
+            lifted = unclamp(problem, solution, *first_stage) if unclamped else None
+        free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised
             if self.differentiate == "unrolled" and bool(solution.converged.any()):
-                guess = initial_guesses(first, *bounds, self.starts)
-                guess = guess.reshape(self.starts, *first.shape)
+                guess = initial_guesses(first, *bounds, starts)
+                guess = guess.reshape(starts, *first.shape)
                 guess = guess[start, torch.arange(batch, device=x_init.device)]
-                solution = self._unrolled(solution, x_init, guess, bounds, contexts)
+                solution = self._unrolled(solution, x_init, guess, bounds, contexts, settings)
             else:
-                solution = self._implicit(problem, solution, x_init, context)
+                solution, free = self._implicit(problem, solution, lifted, x_init, context)
             self._warn_if_no_gradient(solution)
         return Plan(
             states=solution.X.to(x_init.dtype),
@@ -168,6 +190,7 @@ class MPC(nn.Module):
             cost=solution.cost.to(x_init.dtype),
             converged=solution.converged,
             iterations=solution.iterations,
+            unclamped=None if free is None else free.to(x_init.dtype),
         )
 
     def extra_repr(self) -> str:
@@ -220,6 +243,7 @@ class MPC(nn.Module):
         first: Tensor,
         bounds: tuple[Tensor, Tensor],
         context: Tensor | None,
+        settings: Settings,
     ) -> BackendProblem:
         """What is to be solved, on the backend that solves it."""
         if self.backend != "torch" and self.differentiate == "implicit":
@@ -229,15 +253,15 @@ class MPC(nn.Module):
                 (x_init.shape[1], self.n_ctrl, n_context),
                 x_init.device,
                 required=self.backend == "native",
-                check=lambda: self._reference_problem(x_init, first, bounds, context),
+                check=lambda: self._reference_problem(x_init, first, bounds, context, settings),
             )
             if native is not None:
-                found = native.problem(bounds, context, self._settings())
+                found = native.problem(bounds, context, settings)
                 if not found.finite:
                     check_finite_parameters(self)
                 return found
         check_finite_parameters(self)
-        return self._reference_problem(x_init, first, bounds, context)
+        return self._reference_problem(x_init, first, bounds, context, settings)
 
     def _reference_problem(
         self,
@@ -245,47 +269,36 @@ class MPC(nn.Module):
         first: Tensor,
         bounds: tuple[Tensor, Tensor],
         context: Tensor | None,
+        settings: Settings,
     ) -> ReferenceProblem:
         check_stages(self.cost, self.horizon)
-        problem = self._live_problem(bounds, context).detached()
+        problem = self._live_problem(bounds, context, settings).detached()
         check_model_output(problem.problem, x_init.double(), first)
         return problem
 
     def _live_problem(
-        self, bounds: tuple[Tensor, Tensor], context: Tensor | None
+        self, bounds: tuple[Tensor, Tensor], context: Tensor | None, settings: Settings
     ) -> ReferenceProblem:
-        return ReferenceProblem.of((self.dynamics, self.cost), bounds, context, self._settings())
-
-    def _settings(self) -> Settings:
-        return Settings(self.hessian == "exact", self.tolerance, self.max_iterations)
+        return ReferenceProblem.of((self.dynamics, self.cost), bounds, context, settings)
 
     def _solve(
-        self, problem: BackendProblem, x_init: Tensor, first: Tensor, rows: Tensor | None
+        self,
+        problem: BackendProblem,
+        x_init: Tensor,
+        first: Tensor,
+        starts: int,
+        rows: Tensor | None,
     ) -> tuple[Solution, Tensor]:
         """The best solution of each instance, and the number of its guess, 0 .. starts - 1.
 
         `rows` are those that can be solved; None: all.
         """
         if rows is None:
-            return self._best_of_starts(problem, x_init, first)
+            return _best_of_starts(problem, x_init, first, starts)
         batch = x_init.shape[0]
-        found, start = self._best_of_starts(problem.rows(rows), x_init[rows], first[rows])
+        found, start = _best_of_starts(problem.rows(rows), x_init[rows], first[rows], starts)
         unsolved = Solution.unsolved(x_init, first.nan_to_num())
         return unsolved.with_rows(rows, found), rows.new_zeros(batch).index_copy(0, rows, start)
-
-    def _best_of_starts(
-        self, problem: BackendProblem, x_init: Tensor, first: Tensor
-    ) -> tuple[Solution, Tensor]:
-        solution = problem.solve(x_init, first, self.starts)
-        batch = x_init.shape[0]
-        if self.starts == 1:
-            return solution, solution.iterations.new_zeros(batch)
-        # a converged solution beats any that is not; the guess of lowest cost wins, then order
-        converged = solution.converged.reshape(self.starts, batch)
-        cost = solution.cost.nan_to_num(nan=math.inf).reshape(self.starts, batch)
-        rank = torch.where(converged.any(0) & ~converged, math.inf, cost)
-        start = rank.argmin(0)
-        return solution.rows(start * batch + torch.arange(batch, device=start.device)), start
 
     def _unrolled(
         self,
@@ -294,26 +307,28 @@ class MPC(nn.Module):
         guess: Tensor,
         bounds: tuple[Tensor, Tensor],
         context: Tensor | None,
+        settings: Settings,
     ) -> Solution:
         """The solution, with the iterations of the converged instances done again for autograd."""
         rows = solution.converged.nonzero()[:, 0]
-        live = self._live_problem(bounds, context).rows(rows)
+        live = self._live_problem(bounds, context, settings).rows(rows)
         return solution.with_rows(rows, live.iterate(x_init[rows].double(), guess[rows]))
 
     def _implicit(
         self,
         problem: BackendProblem,
         solution: Solution,
+        lifted: Unclamped | None,
         x_init: Tensor,
         context: Tensor | None,
-    ) -> Solution:
-        """The solution with its derivative by the implicit function theorem."""
+    ) -> tuple[Solution, Tensor | None]:
+        """The solution and `lifted.control`, differentiable by the implicit function theorem."""
         bounds = (self.control_low, self.control_high)
         parameters = (*self.dynamics.parameters(), *self.cost.parameters())
         inputs = (x_init, *bounds, context, *parameters)
         if not any(each is not None and each.requires_grad for each in inputs):
-            return solution
-        return ImplicitSolution.attach(problem, solution, inputs)
+            return solution, None if lifted is None else lifted.control
+        return ImplicitSolution.attach(problem, solution, lifted, inputs)
 
     def _warn_if_no_gradient(self, solution: Solution) -> None:
         if self._warned or not solution.U.requires_grad or bool(solution.converged.all()):
@@ -334,3 +349,18 @@ def _finite_rows(values: list[Tensor]) -> Tensor | None:
         return None
     finite = [value.isfinite().flatten(1).all(1) for value in values]
     return torch.stack(finite).all(0).nonzero()[:, 0]
+
+
+def _best_of_starts(
+    problem: BackendProblem, x_init: Tensor, first: Tensor, starts: int
+) -> tuple[Solution, Tensor]:
+    solution = problem.solve(x_init, first, starts)
+    batch = x_init.shape[0]
+    if starts == 1:
+        return solution, solution.iterations.new_zeros(batch)
+    # a converged solution beats any that is not; the guess of lowest cost wins, then order
+    converged = solution.converged.reshape(starts, batch)
+    cost = solution.cost.nan_to_num(nan=math.inf).reshape(starts, batch)
+    rank = torch.where(converged.any(0) & ~converged, math.inf, cost)
+    start = rank.argmin(0)
+    return solution.rows(start * batch + torch.arange(batch, device=start.device)), start

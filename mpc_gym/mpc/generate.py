@@ -4,10 +4,10 @@ from torch import nn
 
 from mpc_gym.compiled.emit import build, sources
 from mpc_gym.compiled.trace import trace
+from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
 from mpc_gym.mpc.kernels import Stages
 from mpc_gym.mpc.layout import Layout, lane_source, sensitivity_layout, solver_layout
-from mpc_gym.mpc.problem import takes_context
 
 
 def trace_model(

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from mpc_gym.mpc.backend import BackendProblem
 from mpc_gym.mpc.ddp import Solution
+from mpc_gym.mpc.unclamped import Unclamped
 
 
 class ImplicitSolution(torch.autograd.Function):
@@ -16,52 +17,95 @@ class ImplicitSolution(torch.autograd.Function):
 
     @staticmethod
     def attach(
-        problem: BackendProblem, solution: Solution, inputs: tuple[Tensor | None, ...]
-    ) -> Solution:
-        """The same solution, differentiable.
+        problem: BackendProblem,
+        solution: Solution,
+        unclamped: Unclamped | None,
+        inputs: tuple[Tensor | None, ...],
+    ) -> tuple[Solution, Tensor | None]:
+        """The same solution, and `unclamped.control` where there is one, differentiable.
 
         Args:
             problem: what was solved.
             solution: of it, in float64.
+            unclamped: the first control without its bounds, or None.
             inputs: x_init, low, high, context (or None), the parameters of the dynamics and those
                 of the cost, as the caller has them; low and high may be of any shape that expands
                 to [time, n_ctrl], and context lack the time axis.
         """
-        X, U, cost = ImplicitSolution.apply(  # type: ignore[no-untyped-call]
-            problem, solution, *inputs
+        X, U, cost, free = ImplicitSolution.apply(  # type: ignore[no-untyped-call]
+            problem, solution, unclamped, *inputs
         )
-        return replace(solution, X=X, U=U, cost=cost)
+        return replace(solution, X=X, U=U, cost=cost), free
 
     @staticmethod
     def forward(
-        ctx: Any, problem: BackendProblem, solution: Solution, *inputs: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any,
+        problem: BackendProblem,
+        solution: Solution,
+        unclamped: Unclamped | None,
+        *inputs: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The states, controls and cost, as they are."""
-        ctx.problem, ctx.solution = problem, solution
+        ctx.problem, ctx.solution, ctx.unclamped = problem, solution, unclamped
         ctx.save_for_backward(*inputs)
-        return solution.X.clone(), solution.U.clone(), solution.cost.clone()
+        free = None if unclamped is None else unclamped.control.clone()
+        return solution.X.clone(), solution.U.clone(), solution.cost.clone(), free
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_X: Tensor, g_U: Tensor, g_cost: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, g_X: Tensor, g_U: Tensor, g_cost: Tensor, g_free: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         """Gradients of the converged instances; zero for the others."""
         inputs = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
-        solution = ctx.solution
-        rows = solution.converged.nonzero()[:, 0]
-        found = ctx.problem.rows(rows).gradients(
-            solution.X[rows], solution.U[rows], g_X[rows], g_U[rows], g_cost[rows]
-        )
-        batch = solution.X.shape[0]
-        gradients = (
-            _scattered(found.x_init, rows, batch),
-            found.low,
-            found.high,
-            None if found.context is None else _scattered(found.context, rows, batch),
-            *found.dynamics,
-            *found.cost,
-        )
-        fitted = (_fitted(g, of) for g, of in zip(gradients, inputs, strict=True))
-        return (None, None, *fitted)
+        problem, solution, unclamped = ctx.problem, ctx.solution, ctx.unclamped
+        parts = []
+        if unclamped is not None:
+            assert g_free is not None
+            g_U = g_U.clone()
+            g_U[:, 0] += torch.where(unclamped.sign == 0, g_free, 0.0)
+            g_lifted = torch.zeros_like(g_U)
+            g_lifted[:, 0] = unclamped.sign * g_free
+            rows = g_lifted[:, 0].any(-1).nonzero()[:, 0]
+            if len(rows):
+                no_loss = torch.zeros_like(g_X), torch.zeros_like(g_cost)
+                parts.append(
+                    _gradients(
+                        problem.lifted(), solution, rows, (no_loss[0], g_lifted, no_loss[1]), inputs
+                    )
+                )
+        felt = g_X.flatten(1).any(1) | g_U.flatten(1).any(1) | (g_cost != 0)
+        rows = (solution.converged & felt).nonzero()[:, 0]
+        if len(rows) or not parts:
+            parts.append(_gradients(problem, solution, rows, (g_X, g_U, g_cost), inputs))
+        return (None, None, None, *(_sum(column) for column in zip(*parts, strict=True)))
+
+
+def _gradients(
+    problem: BackendProblem,
+    solution: Solution,
+    rows: Tensor,
+    loss: tuple[Tensor, Tensor, Tensor],
+    inputs: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    """Gradients by the inputs, from these rows of the gradients by states, controls and cost."""
+    g_X, g_U, g_cost = (gradient[rows] for gradient in loss)
+    found = problem.rows(rows).gradients(solution.X[rows], solution.U[rows], g_X, g_U, g_cost)
+    batch = solution.X.shape[0]
+    gradients = (
+        _scattered(found.x_init, rows, batch),
+        found.low,
+        found.high,
+        None if found.context is None else _scattered(found.context, rows, batch),
+        *found.dynamics,
+        *found.cost,
+    )
+    return [_fitted(g, of) for g, of in zip(gradients, inputs, strict=True)]
+
+
+def _sum(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.stack(known).sum(0) if len(known) > 1 else next(iter(known), None)
 
 
 def _scattered(gradient: Tensor, rows: Tensor, batch: int) -> Tensor:

@@ -56,6 +56,31 @@ def differentiate(
 
 
 @native
+def first_step(stages, layout, X, U, context, P, S, exact, rows, step):
+    """Newton steps of the first controls [batch, m], from solutions but for their bounds.
+
+    Arguments as in `differentiate`. A lane without a step counts as zero.
+    """
+    L = SensitivityOffsets(*to_fixed_tuple(layout, 29))
+    T = X.shape[1]
+    D = np.zeros((T + 1) * L.record)
+    G = np.zeros((L.n_shared + 1) * LANES)
+    no_loss = np.zeros_like(X), np.zeros_like(U)
+    for start in range(rows[0], rows[1], LANES):
+        count = min(LANES, rows[1] - start)
+        read(D, L, T, start, count, X, U, context, *no_loss, np.ones(X.shape[0]))
+        backward(D, L, stages, P, S, G, T, exact)
+        # the force on a control that rests without being held is the slope of the optimal cost
+        for i in range(L.m * LANES):
+            D[L.gu + i] = D[L.force + i]
+        call(stages[0], D, 0, P, S, 0, G)
+        for b in range(count):
+            for i in range(L.m):
+                k = D[L.k + i * LANES + b]
+                step[start + b, i] = k if D[L.regular + b] == 1.0 else 0.0
+
+
+@native
 def read(D, L, T, start, count, X, U, context, g_X, g_U, g_cost):
     """Put a block of rows into the workspace; lanes beyond the last row repeat it, unweighted."""
     for b in range(LANES):
@@ -77,24 +102,31 @@ def read(D, L, T, start, count, X, U, context, g_X, g_U, g_cost):
 @native
 def recursions(D, L, stages, P, S, G, T, exact):
     """Costates and gains backwards, then directions and gradients forwards."""
+    for i in range(L.n * LANES):
+        D[L.dx + i] = 0.0
+    for i in range(L.n_shared * LANES):
+        G[i] = 0.0
+    backward(D, L, stages, P, S, G, T, exact)
+    for b in range(LANES):
+        D[L.finite + b] = D[L.regular + b]
+    for t in range(T):
+        call(stages[1], D, t * L.record, P, S, t, G)
+
+
+@native
+def backward(D, L, stages, P, S, G, T, exact):
+    """Costates and gains."""
     E = D[T * L.record : (T + 1) * L.record]
     for i in range(L.n * LANES):
         E[L.lam + i] = 0.0
         E[L.v + i] = 0.0
-        D[L.dx + i] = 0.0
     for i in range(L.n * (L.n + 1) // 2 * LANES):
         E[L.vv + i] = 0.0
     for b in range(LANES):
         E[L.exact + b] = exact
         E[L.regular + b] = 1.0
-    for i in range(L.n_shared * LANES):
-        G[i] = 0.0
     for t in range(T - 1, -1, -1):
         call(stages[0], D, t * L.record, P, S, t, G)
-    for b in range(LANES):
-        D[L.finite + b] = D[L.regular + b]
-    for t in range(T):
-        call(stages[1], D, t * L.record, P, S, t, G)
 
 
 @native

@@ -21,7 +21,7 @@ from mpc_gym.mpc.backend import Settings
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import solve
-from mpc_gym.mpc.kernels_sensitivity import differentiate
+from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.sensitivity import Gradients
 from mpc_gym.mpc.starts import initial_guesses
@@ -33,6 +33,7 @@ Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., None] = solve
 _differentiate: Callable[..., None] = differentiate
+_first_step: Callable[..., None] = first_step
 
 
 class NativeModel:
@@ -199,6 +200,13 @@ class NativeProblem:
             return self
         return replace(self, context=self.context[index.numpy()])
 
+    def lifted(self) -> "NativeProblem":
+        """See `BackendProblem`."""
+        m = self.model.model.m
+        S = self.S.copy()
+        S[0, :m], S[0, m : 2 * m] = -np.inf, np.inf
+        return replace(self, S=S)
+
     def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
         """See `BackendProblem`."""
         m = first.shape[-1]
@@ -244,6 +252,15 @@ class NativeProblem:
             dynamics=dynamics,
             cost=cost,
         )
+
+    def first_step(self, X: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        batch, m = U.shape[0], U.shape[-1]
+        step = np.empty((batch, m))
+        given = (_array(X), _array(U), self._context(batch), self.P, self.S)
+        stages, exact = self.model.sensitivity, float(self.settings.exact)
+        _in_threads(lambda part: _first_step(*stages, *given, exact, part, step), batch)
+        return torch.from_numpy(step)
 
     def _context(self, batch: int) -> Vector:
         if self.context is None:

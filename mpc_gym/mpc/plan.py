@@ -17,6 +17,8 @@ class Plan:
         cost: optimal cost.
         converged: whether the controls meet the tolerance. Elsewhere the gradient is zero.
         iterations: of the solver.
+        unclamped: the first control as it would be without its own bounds, where it was asked for:
+            beyond a bound that holds, with a derivative there too (see `mpc/unclamped.py`).
     """
 
     states: Float[Tensor, "batch time n_state"]
@@ -24,6 +26,17 @@ class Plan:
     cost: Float[Tensor, " batch"]
     converged: Bool[Tensor, " batch"]
     iterations: Int[Tensor, " batch"]
+    unclamped: Float[Tensor, "batch n_ctrl"] | None = None
+
+    def with_rows(self, index: Int[Tensor, " rows"], other: "Plan") -> "Plan":
+        """The same with some instances replaced by those of another plan, without gradients."""
+        values = {
+            name: None
+            if value is None
+            else value.detach().index_copy(0, index, getattr(other, name).detach())
+            for name, value in vars(self).items()
+        }
+        return Plan(**values)
 
     def shift(self) -> Float[Tensor, "batch time n_ctrl"]:
         """A warm start for the next time step: without the first control, the last one twice."""

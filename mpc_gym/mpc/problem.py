@@ -7,16 +7,16 @@ Dynamics and cost map every row of a batch on its own (see `Dynamics`), so all s
 instances are evaluated in one call, and a derivative takes one tangent per input, not per row.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
+
+from mpc_gym.models.base import takes_context
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,15 @@ class Problem:
             low=self.low.detach(),
             high=self.high.detach(),
             context=None if self.context is None else self.context.detach(),
+        )
+
+    def lifted(self) -> "Problem":
+        """The same problem without the bounds of the first stage."""
+        first = torch.arange(self.horizon, device=self.low.device).unsqueeze(-1) == 0
+        return replace(
+            self,
+            low=torch.where(first, -torch.inf, self.low),
+            high=torch.where(first, torch.inf, self.high),
         )
 
     def context_at(self, t: int | slice) -> Tensor | None:
@@ -175,17 +184,3 @@ def second_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
     entry = torch.empty(N, N, dtype=torch.long, device=z.device)
     entry[i, j] = entry[j, i] = torch.arange(len(i), device=z.device)
     return slopes[entry.diagonal()].movedim(0, -1), curvatures[entry].movedim((0, 1), (-2, -1))
-
-
-def takes_context(module: nn.Module) -> bool:
-    """Whether the module's forward has a third argument, called context or without a default."""
-    return _third_is_context(type(module).forward)
-
-
-@cache
-def _third_is_context(forward: Callable[..., object]) -> bool:
-    parameters = inspect.signature(forward).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < 4:  # self, state, control
-        return False
-    return positional[3].name == "context" or positional[3].default is inspect.Parameter.empty

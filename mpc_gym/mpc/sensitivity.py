@@ -43,7 +43,10 @@ class Linearisation:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Derivatives of a loss; `context` is None where the problem has none."""
+    """Derivatives of a loss; `context` is None where the problem has none.
+
+    Those by `x_init` and `context` belong to an instance each, the others are summed over them.
+    """
 
     x_init: Float[Tensor, "batch n_state"]
     low: Float[Tensor, "time n_ctrl"]
@@ -113,6 +116,24 @@ def gradients(
         dynamics=dynamics,
         cost=cost,
     )
+
+
+def first_step(
+    problem: Problem,
+    X: Float[Tensor, "batch time n_state"],
+    U: Float[Tensor, "batch time n_ctrl"],
+    *,
+    exact: bool,
+) -> Float[Tensor, "batch n_ctrl"]:
+    """`-Q''^-1 Q'` of the optimal cost Q as a function of the first controls; 0 where singular.
+
+    (X, U) is a solution of the problem with tighter bounds on the first stage.
+    """
+    n = X.shape[-1]
+    lin = linearise(problem, X, U, exact=exact)
+    g = torch.zeros_like(torch.cat((X, U), -1))
+    g[:, 0, n:] = lin.stationarity[:, 0]
+    return _solve_lq(lin, g)[0][:, 0, n:]
 
 
 def _costates(expansion: Expansion, n: int) -> Float[Tensor, "batch time n_state"]:

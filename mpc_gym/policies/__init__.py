@@ -1,6 +1,35 @@
 """Stable-Baselines3 policies that plan."""
 
+from typing import TYPE_CHECKING, Any
+
 from mpc_gym.policies.mpc_policy import MPCPolicy
+from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
+from mpc_gym.policies.planning_policy import PlanningPolicy
+from mpc_gym.policies.pretrained import load_pretrained, pretrained_kwargs, save_pretrained
 from mpc_gym.policies.receding_horizon import RecedingHorizon
 
-__all__ = ["MPCPolicy", "RecedingHorizon"]
+if TYPE_CHECKING:
+    from mpc_gym.policies.tqc import TQCMPCPolicy
+
+__all__ = [
+    "MPCPolicy",
+    "PlanningPolicy",
+    "RecedingHorizon",
+    "SACMPCPolicy",
+    "TD3MPCPolicy",
+    "TQCMPCPolicy",
+    "load_pretrained",
+    "pretrained_kwargs",
+    "save_pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `TQCMPCPolicy` when it is asked for: it needs sb3-contrib."""
+    if name != "TQCMPCPolicy":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from mpc_gym.policies.tqc import TQCMPCPolicy
+    except ModuleNotFoundError as error:
+        raise ImportError("TQCMPCPolicy needs sb3-contrib: pip install sb3-contrib") from error
+    return TQCMPCPolicy

@@ -1,0 +1,159 @@
+"""Cost weights that learning cannot make negative."""
+
+from collections.abc import Collection
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Cost = TypeVar("Cost", bound=nn.Module)
+
+
+class LogScale(nn.Module):
+    """The parametrisation `weight = start * exp(log_scale)`, elementwise, from log_scale = 0.
+
+    The exponential of zero is one, so the weights are exactly the given ones until they are
+    learned; one that starts at zero stays zero. Assigning to the weight sets a new start.
+
+    Args:
+        name: of the weight, for messages.
+        start: the weights.
+
+    Raises:
+        ValueError: a weight is negative or not finite.
+    """
+
+    start: Tensor
+
+    def __init__(self, name: str, start: Tensor) -> None:
+        super().__init__()
+        self.name = name
+        self.register_buffer("start", self._checked(start).detach().clone())
+
+    def forward(self, log_scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The weights."""
+        return self.start * torch.exp(log_scale)
+
+    def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Start from other weights: what the logarithms are then."""
+        self.start.copy_(self._checked(weight))
+        return torch.zeros_like(weight)
+
+    def _checked(self, weight: Tensor) -> Tensor:
+        if bool(((weight >= 0) & weight.isfinite()).all()):
+            return weight
+        raise ValueError(
+            f"{self.name} must be finite and not negative to be kept positive, got "
+            f"{weight.tolist()}; start from other weights, or learn it without keep_positive"
+        )
+
+
+class MatrixRoot(nn.Module):
+    """The parametrisation `C = S S'`, positive semidefinite, from the symmetric square root S.
+
+    Of a matrix that is not symmetric it takes the symmetric part, which gives the same quadratic
+    form.
+
+    Args:
+        name: of the matrix, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, root: Float[Tensor, "*shape n n"]) -> Float[Tensor, "*shape n n"]:
+        """The matrices."""
+        return root @ root.mT
+
+    def right_inverse(self, matrix: Float[Tensor, "*shape n n"]) -> Float[Tensor, "*shape n n"]:
+        """The symmetric square roots.
+
+        Raises:
+            ValueError: a matrix is not positive semidefinite, beyond rounding, or not finite.
+        """
+        if not bool(matrix.isfinite().all()):
+            raise ValueError(f"{self.name} must be finite, got {matrix.tolist()}")
+        values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT).double())
+        rounding = matrix.shape[-1] * torch.finfo(matrix.dtype).eps * values.abs().amax()
+        if bool((values < -rounding).any()):
+            raise ValueError(
+                f"{self.name} must be positive semidefinite to be kept so, but has the eigenvalue "
+                f"{values.min().item():.3g}; start from another matrix, or learn it without "
+                "keep_positive"
+            )
+        root: Tensor = (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
+        return root.to(matrix.dtype)
+
+
+def keep_positive(cost: Cost) -> Cost:
+    """Parametrise a cost's weights so that learning cannot make them negative.
+
+    The weights are those that the cost names in an attribute `positive_parameters`. Each becomes
+    its present value times the exponential of a learned number that starts at zero (`LogScale`);
+    a full matrix, of a cost whose `is_diagonal` is false, a product S S' (`MatrixRoot`). They are
+    read as before, `cost.angle_weight`; what is learned is
+    `cost.parametrizations.angle_weight.original` (see `torch.nn.utils.parametrize`). These are
+    new parameters: make an optimiser afterwards. A module with parametrised weights can be copied
+    and its state saved, but PyTorch does not pickle it.
+
+    Args:
+        cost: changed in place. Weights that are parametrised already are left as they are.
+
+    Returns:
+        The same cost.
+
+    Raises:
+        ValueError: the cost names no such weights, or one is negative, not finite, or a matrix
+            that is not positive semidefinite.
+    """
+    names: Collection[str] = getattr(cost, "positive_parameters", ())
+    if not names:
+        raise ValueError(
+            f"{type(cost).__name__} has no positive_parameters: name there the parameters that "
+            "are to be kept positive"
+        )
+    found = [(name, *owner(cost, name)) for name in names]
+    # every start is checked before the first parameter is replaced
+    replacements = [
+        (part, key, *_replacement(name, part, key))
+        for name, part, key in found
+        if parametrisations(part, key) is None
+    ]
+    for part, key, parameter, parametrisation in replacements:
+        setattr(part, key, parameter)
+        parametrize.register_parametrization(part, key, parametrisation)
+    return cost
+
+
+def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that has the parameter of this dotted name, and its name there."""
+    path, _, key = name.rpartition(".")
+    return module.get_submodule(path), key
+
+
+def parametrisations(part: nn.Module, key: str) -> parametrize.ParametrizationList | None:
+    """What parametrises a module's own parameter, with what is learned as `original`."""
+    if not parametrize.is_parametrized(part, key):
+        return None
+    table = part.parametrizations
+    assert isinstance(table, nn.ModuleDict)
+    found = table[key]
+    assert isinstance(found, parametrize.ParametrizationList)
+    return found
+
+
+def _replacement(
+    name: str, part: nn.Module, key: str
+) -> tuple[nn.Parameter, LogScale | MatrixRoot]:
+    """A parameter of its own, which no other module shares, and how it is parametrised."""
+    parameter = part._parameters[key]
+    assert parameter is not None, f"{name} is no parameter"
+    copy = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+    if getattr(part, "is_diagonal", True):
+        return copy, LogScale(name, copy)
+    root = MatrixRoot(name)
+    root.right_inverse(copy.detach())
+    return copy, root

@@ -1,0 +1,204 @@
+"""Planning policies for SB3's off-policy algorithms: SAC, and TD3 and DDPG.
+
+Their actors act in [-1, 1], the units of the replay buffer; `limits` says how a plan at a bound
+keeps its gradient there. Critics, target networks and exploration are SB3's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac import policies as sac
+from stable_baselines3.td3 import policies as td3
+from torch import Tensor
+
+from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.options import MPCSource, PlanOptions, check_sb3_options
+from mpc_gym.policies.planning import Planning
+from mpc_gym.policies.planning_policy import PlanningPolicy
+
+PLAN_ARGUMENTS = tuple(PlanOptions.__dataclass_fields__)
+
+
+class SACMPCActor(Planning, sac.Actor):
+    """A squashed Gaussian about the first control of a plan, with a network for its spread.
+
+    Args:
+        arguments: those of `PlanOptions`, and those of SB3's SAC actor, whose `net_arch` are the
+            layers of the network that gives the standard deviation.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        plan, rest = _separate(arguments)
+        super().__init__(**rest)
+        del self.mu  # the plan takes its place
+        self.plan_options = PlanOptions(**plan)
+        self._make_planner(self.plan_options)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+
+    def get_action_dist_params(self, obs: PyTorchObs) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Mean before tanh, logarithm of the standard deviation, and nothing else."""
+        plan = self.plan(_states(obs), unclamped=True)
+        return self.action_limits.squashed_mean(plan), self.log_spread(obs), {}
+
+    def log_spread(self, obs: PyTorchObs) -> Tensor:
+        """Logarithm of the standard deviation before tanh, [batch, n_ctrl]."""
+        latent = self.latent_pi(self.extract_features(obs, self.features_extractor))
+        log_std: Tensor = self.log_std(latent)  # type: ignore[operator]
+        return log_std.clamp(sac.LOG_STD_MIN, sac.LOG_STD_MAX)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Actions in [-1, 1]; the deterministic one is the plan's control."""
+        if deterministic:
+            return self.action_limits.squashed_action(self.plan(_states(obs), unclamped=True))
+        return super().forward(obs)
+
+
+class TD3MPCActor(Planning, td3.Actor):
+    """The first control of a plan, scaled to [-1, 1].
+
+    Args:
+        arguments: those of `PlanOptions`, and those of SB3's TD3 actor, whose `net_arch` and
+            `activation_fn` have no effect.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        plan, rest = _separate(arguments)
+        super().__init__(**rest)
+        del self.mu  # the plan takes its place
+        self.plan_options = PlanOptions(**plan)
+        self._make_planner(self.plan_options)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+
+    def forward(self, obs: PyTorchObs) -> Tensor:
+        """Actions in [-1, 1]."""
+        return self.action_limits.squashed_action(self.plan(_states(obs), unclamped=True))
+
+
+class OffPolicyMPCPolicy(PlanningPolicy):
+    """What the planning policies for off-policy algorithms have in common.
+
+    Args:
+        observation_space: Box, whose flattened observation is the model's state.
+        action_space: Box with finite bounds, in the units of the model's control.
+        lr_schedule: SB3's learning rate schedule.
+        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend: whose model to
+            plan with, how, and what is trained: see `PlanOptions`.
+        use_sde: must be False.
+        sb3_options: further arguments of SB3's policy, such as net_arch and n_critics.
+
+    Raises:
+        TypeError: an argument is neither plain data nor importable.
+        ValueError: the model does not fit the spaces, or an option is not supported.
+    """
+
+    actor: Planning
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *,
+        mpc: MPCSource = None,
+        horizon: int | None = None,
+        learn: str | Sequence[str] | Mapping[str, float | None] | None = None,
+        starts: int | None = None,
+        hessian: str | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        backend: str | None = None,
+        use_sde: bool = False,
+        **sb3_options: Any,
+    ) -> None:
+        check_sb3_options(use_sde, sb3_options)
+        self.plan_options = PlanOptions(
+            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend
+        )
+        # the next class is SB3's policy, whose third argument is the schedule
+        super().__init__(observation_space, action_space, lr_schedule, **sb3_options)
+
+    @property
+    def planner(self) -> Planning:
+        """The actor."""
+        return self.actor
+
+    @property
+    def mpc(self) -> MPC:  # type: ignore[override]
+        """The actor's controller."""
+        return self.actor.mpc
+
+    def plan(self, observation: Any, warm_start: Tensor | None = None) -> Plan:
+        """The actor's plans, see `Planning.plan`."""
+        return self.actor.plan(observation, warm_start)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+
+    def _actor_arguments(self, features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
+        sb3: dict[str, Any] = self._update_features_extractor(self.actor_kwargs, features_extractor)  # type: ignore[arg-type]
+        return {**sb3, **self.plan_options.as_arguments()}
+
+
+class SACMPCPolicy(OffPolicyMPCPolicy, sac.SACPolicy):
+    """A planning policy for SAC: the arguments are those of `OffPolicyMPCPolicy`.
+
+        model = SAC(SACMPCPolicy, "DiffPendulum-v0")
+
+    The actor's layers in `net_arch` give the standard deviation of its squashed Gaussian.
+    """
+
+    actor: SACMPCActor
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SACMPCActor:
+        """A new actor."""
+        return SACMPCActor(**self._actor_arguments(features_extractor)).to(self.device)
+
+    def _act(self, obs: Tensor, plan: Plan) -> Tensor:
+        return squashed_sample(self.actor, obs, plan)
+
+
+class TD3MPCPolicy(OffPolicyMPCPolicy, td3.TD3Policy):
+    """A planning policy for TD3 and DDPG: the arguments are those of `OffPolicyMPCPolicy`.
+
+        model = TD3(TD3MPCPolicy, "DiffPendulum-v0")
+
+    The actor has no layers: `net_arch` is for the critics.
+    """
+
+    actor: TD3MPCActor
+    actor_target: TD3MPCActor
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> TD3MPCActor:
+        """A new actor."""
+        return TD3MPCActor(**self._actor_arguments(features_extractor)).to(self.device)
+
+    def _act(self, obs: Tensor, plan: Plan) -> Tensor:  # noqa: ARG002  (the algorithm adds its noise)
+        return plan.controls[:, 0]
+
+
+def squashed_sample(actor: SACMPCActor, obs: Tensor, plan: Plan) -> Tensor:
+    """A random action about a plan, in the units of the control."""
+    limits = actor.action_limits
+    mean, log_std = limits.squashed_mean(plan), actor.log_spread(obs)
+    distribution = actor.action_dist.proba_distribution(mean, log_std)  # type: ignore[call-arg]
+    return limits.unscaled(distribution.sample())
+
+
+def _separate(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of `PlanOptions`, and the others."""
+    plan = {name: value for name, value in arguments.items() if name in PLAN_ARGUMENTS}
+    rest = {name: value for name, value in arguments.items() if name not in PLAN_ARGUMENTS}
+    check_sb3_options(bool(rest.get("use_sde")), {})
+    return plan, rest
+
+
+def _states(obs: PyTorchObs) -> Tensor:
+    assert isinstance(obs, Tensor), "the constructor admits Box observations only"
+    return obs.float()

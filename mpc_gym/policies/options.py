@@ -1,0 +1,177 @@
+"""Whose model a policy plans with, how, and what of it is learned."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
+from mpc_gym.mpc import MPC
+from mpc_gym.policies.arguments import check_call, check_importable, check_plain_data
+
+MPCSource = str | Callable[..., MPC] | None
+Learn = str | Sequence[str] | Mapping[str, float | None] | None
+
+ADDITIONS = ("linear", "terminal", "cost_map")
+DEFAULT_MAX_ITERATIONS = 50  # a plan that is not found by then hardly ever is, and all wait for it
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a policy makes its MPC: the constructor arguments that all planning policies share.
+
+    Args:
+        mpc: whose model to plan with: an environment's id; an importable function (or class) that
+            returns an `MPC`; None for the environment that the observation space belongs to.
+        horizon: the plan's length in time steps; None for the default of `make_mpc`.
+        learn: what is trained besides networks: a name, or a sequence of names, of parameters and
+            groups of them as in `make_mpc` ("dynamics", "cost", "mass", "cost.angle_weight"), and
+            of additions to the cost, which all start at zero:
+
+            - "linear": `p' (x, u)` at every stage;
+            - "terminal": `1/2 x' P x + q' x` at the last stage, the value of what comes after,
+              which makes a short horizon far-sighted;
+            - "cost_map": a network from the observation to the weights of every stage of the plan,
+              as in Romero, Song & Scaramuzza (2023): it scales the cost's weights and adds linear
+              terms.
+
+            A mapping says for each parameter where it starts, or None for the model's own value
+            (and for additions). None trains the whole model and adds nothing. Weights of the cost
+            that are trained stay positive (`keep_positive`).
+        starts, hessian, tolerance, max_iterations, backend: options of `MPC`; None for its
+            defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those that
+            are given are its keyword arguments, as are horizon and (what is no addition of)
+            learn, and it chooses the defaults.
+
+    Raises:
+        TypeError: an argument is neither plain data nor importable.
+        ValueError: an addition is given a start.
+    """
+
+    mpc: MPCSource = None
+    horizon: int | None = None
+    learn: Learn = None
+    starts: int | None = None
+    hessian: str | None = None
+    tolerance: float | None = None
+    max_iterations: int | None = None
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        source = self.mpc
+        if isinstance(source, nn.Module) or not (
+            source is None or isinstance(source, str) or callable(source)
+        ):
+            raise TypeError(
+                "mpc must be an environment's id, an importable function that returns an MPC, or "
+                f"None, got {type(source).__name__}: a policy is saved as its arguments, and must "
+                "be able to make its MPC anew"
+            )
+        if callable(source):
+            check_importable("mpc", source)
+        for name, value in vars(self).items():
+            if name != "mpc":
+                check_plain_data(name, value)
+        if isinstance(self.learn, Mapping):
+            for name in ADDITIONS:
+                if self.learn.get(name) is not None:
+                    raise ValueError(
+                        f"learn[{name!r}] must be None: it starts at zero, got {self.learn[name]!r}"
+                    )
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The constructor arguments."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def make(self, observation_space: spaces.Space[Any]) -> MPC:
+        """A new MPC, whose parameters require a gradient where they are to be learned.
+
+        Raises:
+            TypeError: the function returned something else, or does not take the options.
+            ValueError: an option does not fit the model.
+        """
+        additions, rest = _split(self.learn)
+        options = {**asdict(self), "learn": rest}
+        source = options.pop("mpc")
+        given = {name: value for name, value in options.items() if value is not None}
+        if callable(source):
+            check_call(source, given)
+            mpc = source(**given)
+            if not isinstance(mpc, MPC):
+                raise TypeError(
+                    f"mpc={source.__qualname__} must return an MPC, got {type(mpc).__name__}"
+                )
+        else:
+            given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **given}
+            if additions and rest is None:
+                given["learn"] = ()
+            mpc = make_mpc(source or observation_space, **given)
+        _add(mpc, additions, spaces.flatdim(observation_space))
+        return mpc
+
+    def cosine_index(self, observation_space: spaces.Space[Any]) -> int | None:
+        """Where the observation has its angle's cosine, before the sine; None: a user's model."""
+        if callable(self.mpc):
+            return None
+        if self.mpc is not None:
+            env = gym.make(self.mpc)
+        else:
+            assert isinstance(observation_space, EnvBox), "make_mpc admits no other"
+            env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
+        model = env.unwrapped
+        assert isinstance(model, DiffEnv), "make_mpc admits no other"
+        return model.cosine_index
+
+
+def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
+    """Refuse the options of SB3's policies that a plan has no place for.
+
+    Raises:
+        ValueError: `use_sde` is true, or the features are not the observation itself.
+    """
+    if use_sde:
+        raise ValueError(
+            "use_sde=True is not supported: the plan is no linear layer whose weights could "
+            "be perturbed. Leave use_sde at False"
+        )
+    if options.get("features_extractor_class", FlattenExtractor) is not FlattenExtractor:
+        raise ValueError(
+            "features_extractor_class must be FlattenExtractor, got "
+            f"{options['features_extractor_class']}: the plan starts from the observation"
+        )
+
+
+def _split(learn: Learn) -> tuple[list[str], Learn]:
+    """The additions in `learn`, and the rest of it; None where nothing is left."""
+    if learn is None:
+        return [], None
+    if isinstance(learn, str):
+        learn = (learn,)
+    additions = [name for name in ADDITIONS if name in learn]
+    if not additions:
+        return [], learn
+    if isinstance(learn, Mapping):
+        named = {name: start for name, start in learn.items() if name not in ADDITIONS}
+        return additions, named or None
+    return additions, tuple(name for name in learn if name not in ADDITIONS) or None
+
+
+def _add(mpc: MPC, additions: Sequence[str], n_state: int) -> None:
+    """Keep learned weights positive, and wrap the cost, before the MPC is first used."""
+    positive = set(getattr(mpc.cost, "positive_parameters", ()))
+    learned = {name for name, value in mpc.cost.named_parameters() if value.requires_grad}
+    if positive & learned or ("cost_map" in additions and positive):
+        keep_positive(mpc.cost)
+    if "linear" in additions:
+        mpc.cost = LinearCost(mpc.cost, n_state, mpc.n_ctrl)
+    if "terminal" in additions:
+        mpc.cost = TerminalCost(mpc.cost, mpc.horizon, n_state)
+    if "cost_map" in additions:
+        mpc.cost = ContextualCost(mpc.cost, n_state, mpc.n_ctrl)

@@ -1,0 +1,216 @@
+"""What all planning policies and actors share: an MPC, its checks, and planning from a plan."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from mpc_gym.models import ContextualCost
+from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.limits import ActionLimits
+from mpc_gym.policies.observations import check_angle, check_finite
+from mpc_gym.policies.options import PlanOptions
+from mpc_gym.policies.receding_horizon import PlanState, warm_start
+
+COST_MAP_LAYERS = (64, 64)
+COST_MAP_RANGE = 3.0  # of each entry: a weight changes by a factor of 20 at most
+RETRY_ITERATIONS = 20  # other guesses that beat a warm start show it by then
+
+
+class CostMap(nn.Module):
+    """A network from the observation to the context of every stage of the plan, zero at first.
+
+    Args:
+        n_observation: entries of the observation.
+        horizon: stages of the plan.
+        n_context: entries of the context of one stage, each within +-`COST_MAP_RANGE`.
+    """
+
+    def __init__(self, n_observation: int, horizon: int, n_context: int) -> None:
+        super().__init__()
+        self.shape = (horizon, n_context)
+        sizes = (n_observation, *COST_MAP_LAYERS)
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        self.hidden = nn.Sequential(*layers)
+        self.last = nn.Linear(sizes[-1], horizon * n_context)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(
+        self, observation: Float[Tensor, "batch n_observation"]
+    ) -> Float[Tensor, "batch horizon n_context"]:
+        """The context."""
+        raw = self.last(self.hidden(observation)).reshape(-1, *self.shape)
+        return COST_MAP_RANGE * torch.tanh(raw / COST_MAP_RANGE)
+
+
+class Planning(BasePolicy):
+    """A policy or actor whose observation is the start state of an MPC.
+
+    Attributes:
+        mpc: the controller.
+        cost_map: from the observation to its cost's context; None where the cost is the same
+            everywhere.
+    """
+
+    mpc: MPC
+    cost_map: CostMap | None
+    _cosine_index: int | None
+
+    def _make_planner(self, options: PlanOptions) -> None:
+        """Set the attributes.
+
+        Raises:
+            ValueError: the model does not fit the spaces.
+        """
+        mpc = options.make(self.observation_space)
+        _check_spaces(mpc, self.observation_space, self.action_space)
+        self.mpc = mpc
+        self.cost_map = None
+        if isinstance(mpc.cost, ContextualCost):
+            size = spaces.flatdim(self.observation_space)
+            self.cost_map = CostMap(size, mpc.horizon, mpc.cost.n_context)
+        self._cosine_index = options.cosine_index(self.observation_space)
+        space = self.action_space
+        assert isinstance(space, spaces.Box), "_check_spaces admits no other"
+        self.register_buffer("_low", torch.tensor(space.low.ravel()), persistent=False)
+        self.register_buffer("_high", torch.tensor(space.high.ravel()), persistent=False)
+
+    @property
+    def action_limits(self) -> ActionLimits:
+        """The bounds of the action space."""
+        low, high = self._low, self._high
+        assert isinstance(low, Tensor)
+        assert isinstance(high, Tensor)
+        return ActionLimits(low, high)
+
+    def plan(
+        self,
+        observation: Float[Tensor, "batch *observation"] | NDArray[np.floating],
+        warm_start: Float[Tensor, "batch horizon n_ctrl"] | None = None,
+        *,
+        unclamped: bool = False,
+    ) -> Plan:
+        """The optimal plan from each observation, with gradients where they are enabled.
+
+        Args:
+            observation: a batch.
+            warm_start: the solver's first guess; None for zero.
+            unclamped: whether to find `Plan.unclamped` too.
+
+        Raises:
+            ValueError: the observation is not finite or was normalised, or a shape does not fit.
+        """
+        states = self._states(observation)
+        return self.mpc(  # type: ignore[no-any-return]
+            states, warm_start, self._context(states), unclamped=unclamped
+        )
+
+    def replan(
+        self,
+        observation: Float[Tensor, "batch *observation"],
+        state: PlanState | None,
+        episode_start: NDArray[Any] | None,
+        *,
+        unclamped: bool = False,
+    ) -> Plan:
+        """The plan from each observation, solved from the last plan where there is one.
+
+        Other initial guesses are tried again only where the plan holds a control at a bound (one
+        that does not is close to where the problem is convex), and for `RETRY_ITERATIONS` at most.
+
+        Args:
+            observation: a batch.
+            state: the recurrent state, which `carry` makes of the last plan; None: no last plan.
+            episode_start: [batch], true where an episode begins: its last plan is forgotten.
+            unclamped: whether to find `Plan.unclamped` too.
+
+        Raises:
+            ValueError: as in `plan`, or the recurrent state has other shapes.
+        """
+        guess = warm_start(self.mpc, len(observation), state, episode_start)
+        if guess is None or self.mpc.starts == 1:
+            return self.plan(observation, guess, unclamped=unclamped)
+        states = self._states(observation)
+        context = self._context(states)
+        plan: Plan = self.mpc(states, guess, context, starts=1, unclamped=unclamped)
+        begins = torch.zeros(len(states), dtype=torch.bool)
+        if episode_start is not None:
+            begins |= torch.as_tensor(np.asarray(episode_start, dtype=bool))
+        again = ~begins & (self._holds_a_bound(plan) | ~plan.converged)
+        for chosen, iterations in (
+            (begins, self.mpc.max_iterations),
+            (again, min(RETRY_ITERATIONS, self.mpc.max_iterations)),
+        ):
+            rows = chosen.nonzero()[:, 0]
+            if len(rows):
+                found = self.mpc(
+                    states[rows],
+                    torch.where(begins[rows, None, None], 0.0, plan.controls[rows].double()),
+                    None if context is None else context[rows],
+                    max_iterations=iterations,
+                    unclamped=unclamped,
+                )
+                plan = plan.with_rows(rows, found)
+        return plan
+
+    def _holds_a_bound(self, plan: Plan) -> Bool[Tensor, " batch"]:
+        controls = plan.controls
+        low, high = self.mpc.control_low, self.mpc.control_high
+        near = 1e-6 * (1 + controls.abs())
+        return ((controls <= low + near) | (controls >= high - near)).flatten(1).any(1)
+
+    def _states(self, observation: Tensor | NDArray[np.floating]) -> Float[Tensor, "batch n_state"]:
+        states = torch.as_tensor(observation, device=self.device).flatten(1)
+        check_finite(states)
+        if self._cosine_index is not None:
+            check_angle(states, self._cosine_index)
+        return states
+
+    def _context(
+        self, states: Float[Tensor, "batch n_state"]
+    ) -> Float[Tensor, "batch horizon n_context"] | None:
+        return None if self.cost_map is None else self.cost_map(states.float())
+
+
+def _check_spaces(
+    mpc: MPC, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    for name, space, size, meaning in (
+        ("observation_space", observation_space, mpc.n_state, "states"),
+        ("action_space", action_space, mpc.n_ctrl, "controls"),
+    ):
+        # n_state is None for a model that takes any state
+        if not isinstance(space, spaces.Box) or size not in (None, spaces.flatdim(space)):
+            raise ValueError(
+                f"{name} must be a Box of {size} numbers, the {meaning} of the MPC's model, got "
+                f"{space}. Choose another model with policy_kwargs=dict(mpc=...)"
+            )
+    assert isinstance(action_space, spaces.Box)
+    low, high = _limits(mpc)
+    slack = 1e-6 * np.maximum(1.0, np.abs(low) + np.abs(high))  # spaces are float32
+    slack = np.where(np.isfinite(slack), slack, 0.0)
+    if np.any(low < action_space.low.ravel() - slack) or np.any(
+        high > action_space.high.ravel() + slack
+    ):
+        raise ValueError(
+            "the MPC's control bounds must lie within the action space: it plans with controls in "
+            f"[{low}, {high}], the environment takes [{action_space.low}, {action_space.high}]. "
+            "Set control_low and control_high of the MPC"
+        )
+
+
+def _limits(mpc: MPC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The widest bounds over the horizon, each [n_ctrl]."""
+    shape = (mpc.horizon, mpc.n_ctrl)
+    low = mpc.control_low.detach().expand(shape).cpu().numpy().min(0)
+    high = mpc.control_high.detach().expand(shape).cpu().numpy().max(0)
+    return low, high

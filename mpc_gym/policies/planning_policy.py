@@ -1,0 +1,93 @@
+"""What an SB3 algorithm sees of a planning policy, whichever module in it plans."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor
+
+from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.observations import check_array
+from mpc_gym.policies.planning import Planning
+from mpc_gym.policies.pretrained import Pretrained
+from mpc_gym.policies.receding_horizon import PlanState, carry
+
+
+class PlanningPolicy(Pretrained, BasePolicy):
+    """A policy that acts by plans, and whose recurrent state are the plans.
+
+    Attributes:
+        mpc: its controller.
+    """
+
+    mpc: MPC
+
+    @property
+    @abstractmethod
+    def planner(self) -> Planning:
+        """The module that plans: the policy itself or its actor."""
+
+    @abstractmethod
+    def _act(
+        self, obs: Float[Tensor, "batch *observation"], plan: Plan
+    ) -> Float[Tensor, "batch n_ctrl"]:
+        """Random actions in the units of the control; the plan has its unclamped control."""
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: PlanState | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.floating], PlanState]:
+        """The action at an observation or a batch of them, and the recurrent state.
+
+        With `state=None` each plan is solved from nothing, as in training. With the state that
+        the last call returned, it is solved from the last plan, which takes fewer iterations and
+        stays in the local optimum once chosen, unless another initial guess leads to a better one
+        (see `Planning.replan`). `evaluate_policy` passes the state back.
+
+        Args:
+            observation: an array as the observation space, with or without a leading batch
+                dimension. (That it may be a dict is SB3's signature; it is refused.)
+            state: a tuple of one array [n_env, horizon, n_ctrl].
+            episode_start: [n_env], true where an episode begins: its plan is forgotten.
+            deterministic: the plan's control instead of a sample.
+
+        Returns:
+            Actions within the action space's bounds, and the state for the next call.
+
+        Raises:
+            TypeError: the observation is a dict.
+            ValueError: the observation is not finite or was normalised, or a shape does not fit.
+        """
+        check_array(observation)
+        self.set_training_mode(False)
+        obs, is_batch = self.obs_to_tensor(observation)
+        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
+        obs = obs.float()
+        with torch.no_grad():
+            plan = self.planner.replan(obs, state, episode_start, unclamped=not deterministic)
+            controls = plan.controls[:, 0] if deterministic else self._act(obs, plan)
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        actions = controls.cpu().numpy().reshape(-1, *space.shape)
+        actions = np.clip(actions, space.low, space.high)
+        return (actions if is_batch else actions[0]), carry(plan)
+
+    def load_from_vector(self, vector: NDArray[np.floating]) -> None:
+        """Set the parameters from `parameters_to_vector`, each in its own dtype.
+
+        SB3's own would turn the physical parameters into float32.
+        """
+        values = torch.as_tensor(vector, dtype=torch.float64, device=self.device)
+        parameters = list(self.parameters())
+        chunks = torch.split(values, [parameter.numel() for parameter in parameters])
+        with torch.no_grad():
+            for parameter, chunk in zip(parameters, chunks, strict=True):
+                parameter.copy_(chunk.view_as(parameter))
