@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, trace
-from mpc_gym.models import NeuralDynamics, QuadraticCost
+from mpc_gym.models import LinearCost, NeuralDynamics, QuadraticCost, keep_positive
 from tests.compiled.interpreter import run
 
 
@@ -176,6 +176,28 @@ def test_a_parameter_with_a_time_axis_is_traced_with_one_stage_of_it() -> None:
     tau = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     expected = 2.0 * (0.5 * tau @ C[3] @ tau + c @ tau)
     found = evaluate(graph, [0.1, 0.2], [0.3], stage=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 3)])
+def test_of_a_parametrised_one_with_a_time_axis_one_stage_of_all_that_it_is_made_of(shape) -> None:
+    weights = torch.randn(shape).double().exp()
+    if len(shape) == 3:
+        inner = QuadraticCost(weights @ weights.mT, torch.randn(5, 3).double())
+        made_of = {"parametrizations.C.original"}
+    else:
+        inner = QuadraticCost.diagonal(weights, torch.randn(5, 3).double())
+        made_of = {"parametrizations.C.original", "parametrizations.C.0.start"}
+    graph = trace(LinearCost(keep_positive(inner), 2, 1), 2, 1)
+    assert graph.per_stage == {f"cost.{name}" for name in {"c", *made_of}}
+    assert graph.parameter_shapes.keys() - graph.per_stage == {"p"}
+    with torch.no_grad():
+        for parameter in graph.module.parameters():
+            parameter.add_(0.1)
+    state = torch.tensor([0.1, 0.2], dtype=torch.float64).expand(5, 2)
+    control = torch.tensor([0.3], dtype=torch.float64).expand(5, 1)
+    expected = graph.module(state, control).detach()
+    found = [evaluate(graph, [0.1, 0.2], [0.3], stage=stage).item() for stage in range(5)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
