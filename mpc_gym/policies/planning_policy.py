@@ -67,7 +67,8 @@ class PlanningPolicy(Pretrained, BasePolicy):
             ValueError: the observation is not finite or was normalised, or a shape does not fit.
         """
         check_array(observation)
-        self.set_training_mode(False)
+        if self.training:  # going through all modules takes as long as a plan
+            self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
         assert isinstance(obs, Tensor), "the constructor admits Box observations only"
         obs = obs.float()
