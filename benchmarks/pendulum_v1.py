@@ -1,0 +1,117 @@
+"""An untrained planning policy on Gymnasium's own Pendulum-v1, beside published trained agents.
+
+    python -m benchmarks.pendulum_v1 [--episodes 100] [--seed 0]
+
+The policy plans 40 steps ahead with this project's model of the pendulum, from eight initial
+guesses where it begins an episode, and from its last plan after that. Its time for a decision is
+measured beside `MlpPolicy.predict` at the same observations, one environment, one thread, in turns.
+"""
+
+import argparse
+from statistics import mean
+
+import gymnasium as gym
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from benchmarks.measure import Timing, timed
+from mpc_gym.policies import MPCPolicy
+
+HORIZON, STARTS = 40, 8
+# Mean and standard deviation of the return, and steps of training: RL Baselines3 Zoo, benchmark.md,
+# one run each, 750 episodes; of TQC the rounded mean of its model card on the Hugging Face Hub.
+PUBLISHED = {
+    "TQC": (-151, None, 20_000),
+    "TD3": (-151.855, 90.227, 20_000),
+    "DDPG": (-152.099, 94.282, 20_000),
+    "SAC": (-156.995, 88.714, 20_000),
+    "A2C": (-162.965, 103.210, 1_000_000),
+    "PPO": (-172.225, 104.159, 100_000),
+}
+PUBLISHED_EPISODES = 750
+
+
+def planner() -> PPO:
+    options = {"mpc": "DiffPendulum-v0", "horizon": HORIZON, "starts": STARTS}
+    return PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=options)
+
+
+def returns(model: BaseAlgorithm, episodes: int, seed: int) -> list[float]:
+    """Returns of episodes whose recurrent state `evaluate_policy` passes on."""
+    env = make_vec_env("Pendulum-v1", n_envs=min(10, episodes), seed=seed)
+    found, _ = evaluate_policy(
+        model, env, n_eval_episodes=episodes, return_episode_rewards=True, warn=False
+    )
+    return [float(value) for value in found]
+
+
+def decision_times(planning: BaseAlgorithm, mlp: BaseAlgorithm, episodes: int) -> list[Timing]:
+    """Times of `predict` along the planner's episodes, of both models in turns."""
+    env = gym.make("Pendulum-v1")
+    timings = [Timing(), Timing()]
+    for episode in range(episodes):
+        observation, _ = env.reset(seed=episode)
+        state, begins, ended = None, True, False
+        while not ended:
+            starts = np.array([begins])
+            timed(
+                lambda o=observation, s=state, b=starts: planning.predict(o, s, b, True), timings[0]
+            )
+            timed(lambda o=observation: mlp.predict(o, deterministic=True), timings[1])
+            action, state = timings[0].result
+            observation, _, _, ended, _ = env.step(action)
+            begins = False
+    return timings
+
+
+def returns_table(found: list[float]) -> Table:
+    table = Table(title="Return on Gymnasium's Pendulum-v1, mean ± standard error")
+    for column in ("agent", "return", "episodes", "steps of training"):
+        table.add_column(column, justify="left" if column == "agent" else "right", no_wrap=True)
+    error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
+    ours = f"MPCPolicy, horizon {HORIZON}, starts {STARTS}"
+    table.add_row(ours, f"{mean(found):.1f} ± {error:.1f}", str(len(found)), "0")
+    for name, (value, deviation, steps) in PUBLISHED.items():
+        spread = "" if deviation is None else f" ± {deviation / PUBLISHED_EPISODES**0.5:.1f}"
+        episodes = "" if deviation is None else str(PUBLISHED_EPISODES)
+        table.add_row(f"{name} (published)", f"{value:.1f}{spread}", episodes, f"{steps:,}")
+    return table
+
+
+def times_table(planning: Timing, mlp: Timing) -> Table:
+    table = Table(title="Time of one decision, one environment, one thread")
+    for column in ("policy", "median", "mean", "ratio of medians", "ratio of means"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    for name, timing in (("MPCPolicy, from the last plan", planning), ("MlpPolicy", mlp)):
+        table.add_row(
+            name,
+            f"{1e6 * timing.median:.0f} us",
+            f"{1e6 * mean(timing.samples):.0f} us",
+            f"{timing.median / mlp.median:.2f}",
+            f"{mean(timing.samples) / mean(mlp.samples):.2f}",
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--timed-episodes", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    planning, mlp = planner(), PPO("MlpPolicy", "Pendulum-v1")
+    console = Console()
+    console.print(returns_table(returns(planning, options.episodes, options.seed)))
+    decision_times(planning, mlp, 1)  # compiles, and loads what is compiled
+    console.print(times_table(*decision_times(planning, mlp, options.timed_episodes)))
+
+
+if __name__ == "__main__":
+    main()
