@@ -1,0 +1,268 @@
+"""One run of an experiment, and its folder.
+
+The folder says at every moment how far the run is: `config.json` is written before it begins,
+`result.json` when it has ended, each whole or not at all; what lies between is the function's own
+checkpoint. A lock, which the operating system frees when its holder dies, keeps two processes from
+working in one folder.
+"""
+
+import importlib
+import inspect
+import json
+import pickle
+import platform
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import mpc_gym
+from mpc_gym.imitation.files import replacing
+
+CONFIG = "config.json"
+RESULT = "result.json"
+LOCK = ".lock"
+VERSIONS = ("gymnasium", "numpy", "stable-baselines3", "torch")
+
+# None of these leaves the folder, is hidden, or means something else on another system.
+NAME_PART = re.compile(r"\w[\w .=,+@-]*")
+
+# Runs draw from the generators that a process has one of, so two threads must not mix them.
+_process = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One independent run of an experiment.
+
+    Args:
+        name: unique in the experiment; the path of the run's folder below that of the experiment,
+            such as "pendulum/nn/seed-0".
+        function: "package.module:function", called as `function(folder, **settings)`; it returns a
+            dict of JSON data, and goes on from what it left in the folder when it was stopped.
+        settings: JSON data, the seed among it: all that the result depends on.
+
+    Raises:
+        ValueError: the name is no path inside the folder, the function is not found or does not
+            take the settings, or these are not JSON data.
+    """
+
+    name: str
+    function: str
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not all(NAME_PART.fullmatch(part) for part in self.name.split("/")):
+            raise ValueError(
+                "name must be folders parted by '/', each of letters, digits, spaces and _.=,+@- "
+                f"and begun by a letter, a digit or _, got {self.name!r}"
+            )
+        try:
+            settings = self.identity["settings"]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"settings of run {self.name!r} must be JSON data, without nan and infinity, got "
+                f"{self.settings!r}: {error}"
+            ) from error
+        try:
+            inspect.signature(self.load()).bind(Path(), **settings)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.function} must take the folder and the settings of run {self.name!r}, "
+                f"{settings!r}: {error}"
+            ) from error
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, as JSON gives it back: tuples are lists."""
+        data = {"function": self.function, "settings": self.settings}
+        identity: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+        return identity
+
+    def load(self) -> Callable[..., dict[str, Any]]:
+        """The function itself."""
+        module, _, name = self.function.partition(":")
+        try:
+            function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"function of run {self.name!r} must be 'package.module:function', got "
+                f"{self.function!r}: {error}"
+            ) from error
+        return function
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attempt at a run.
+
+    Attributes:
+        name: of the run.
+        result: what its function returned; None where there is no result.
+        failure: what its function raised.
+        trace: where it was raised, as text.
+    """
+
+    name: str
+    result: dict[str, Any] | None = None
+    failure: Exception | None = None
+    trace: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether another process is at this run."""
+        return self.result is None and self.failure is None
+
+
+def attempt(run: Run, folder: Path, patience: float) -> Outcome:
+    """Do a run, or what is left of it, unless it is finished.
+
+    Args:
+        run: what to do.
+        folder: of the experiment.
+        patience: seconds to wait for another process that is at this run; negative: for ever.
+    """
+    place = folder / run.name
+    try:
+        if not place.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {str(place)!r} on {platform.node()}: the workers of a cluster "
+                "must see the experiment's folder under the same path"
+            )
+        with FileLock(place / LOCK, timeout=patience):
+            return Outcome(run.name, _result(run, place))
+    except Timeout:
+        return Outcome(run.name)
+    except Exception as error:
+        return Outcome(run.name, failure=_portable(error), trace=traceback.format_exc())
+
+
+def check_folder(run: Run, place: Path) -> None:
+    """Refuse a folder that holds anything but this run.
+
+    Raises:
+        ValueError: it holds another run, or files that are not of a run.
+    """
+    if not (place / CONFIG).exists():
+        try:
+            entries = sorted(p.name for p in place.iterdir()) if place.exists() else []
+        except OSError as error:
+            raise ValueError(f"{str(place)!r} must be a folder: {error.strerror}") from error
+        if files := [name for name in entries if not name.startswith(".")]:
+            raise ValueError(
+                f"{str(place)!r} holds files that are not of a run, such as {files[0]!r}. Choose "
+                "another folder"
+            )
+        return
+    found = read_json(place / CONFIG)
+    differing = list(_differences(found, run.identity))
+    if differing:
+        raise ValueError(
+            f"{str(place)!r} holds another run: {'; '.join(differing)}. Choose another folder"
+        )
+
+
+def finished(run: Run, place: Path) -> dict[str, Any] | None:
+    """The result of a run that has ended; None for another.
+
+    Raises:
+        ValueError: the file is damaged, or of another run.
+    """
+    if not (place / RESULT).exists():
+        return None
+    found = read_json(place / RESULT)
+    if differing := list(_differences(found, run.identity)):
+        raise ValueError(
+            f"{str(place / RESULT)!r} is of another run: {'; '.join(differing)}. Choose another "
+            "folder"
+        )
+    result: dict[str, Any] = found["result"]
+    return result
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that this module wrote.
+
+    Raises:
+        ValueError: it is damaged, or of something else.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        data["function"], data["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is damaged, or not of a run: {error!r}") from error
+    found: dict[str, Any] = data
+    return found
+
+
+def _result(run: Run, place: Path) -> dict[str, Any]:
+    """The result of a run, computed where it is not there."""
+    check_folder(run, place)
+    before = finished(run, place)
+    if before is not None:
+        return before
+    if not (place / CONFIG).exists():
+        _write_json(place / CONFIG, _config(run))
+    with _process, _one_thread():
+        result = run.load()(place, **run.identity["settings"])
+    if not isinstance(result, dict):
+        raise TypeError(f"{run.function} must return a dict, got {type(result).__name__}")
+    _write_json(place / RESULT, {**run.identity, "result": result})
+    after = finished(run, place)  # as it will be read the next time: tuples are lists
+    assert after is not None
+    return after
+
+
+def _config(run: Run) -> dict[str, Any]:
+    versions = {"mpc-gym": mpc_gym.__version__, "python": platform.python_version()}
+    return {
+        **run.identity,
+        "seed": run.settings.get("seed"),
+        "versions": versions | {name: version(name) for name in VERSIONS},
+        "platform": {"system": platform.platform(), "implementation": sys.implementation.name},
+    }
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, indent=2)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text + "\n")
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+    """Where the functions or the settings of two runs differ, in words."""
+    if found["function"] != wanted["function"]:
+        yield f"function was {found['function']} and is {wanted['function']}"
+    there, here = found["settings"], wanted["settings"]
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name) or (name in there) != (name in here):
+            yield f"{name} was {there.get(name)!r} and is {here.get(name)!r}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order everywhere, so that numbers do not depend on who computes them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception, or its words where it does not survive the way to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # anything may happen in a class's own way of being pickled
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,62 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpc_gym.experiments.runs import execute
+from tests.experiments.toy_runs import walks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"engine": "slurm"}, "engine must be one of local, dask, ray"),
+        ({"address": "tcp://localhost:1"}, "address is that of a cluster"),
+        ({"engine": "dask"}, "needs the address of a scheduler"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_refused(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        execute(walks(1), tmp_path, **arguments)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_library_is_named_with_what_to_install(
+    tmp_path: Path, engine: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{library}.*pip install 'mpc-gym\[cluster\]'"):
+        execute(walks(1), tmp_path, engine=engine, address="tcp://localhost:8786")
+
+
+def test_an_address_where_nobody_answers_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("mpc_gym.experiments.engines.PATIENCE", 0.2)
+    with pytest.raises(
+        ValueError, match="no Dask scheduler answers at address 'tcp://localhost:1'"
+    ):
+        execute(walks(1), tmp_path, engine="dask", address="tcp://localhost:1")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=3,
+            processes=False,
+            dashboard_address=None,
+            protocol="tcp",
+        ) as started,
+        pytest.raises(ValueError, match=r"has 3 threads.*--nworkers 3 --nthreads 1"),
+    ):
+        execute(walks(1), tmp_path, engine="dask", address=started.scheduler_address)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
