@@ -2,7 +2,8 @@
 
 import math
 import operator
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -25,8 +26,10 @@ from mpc_gym.imitation.losses import Loss
 OPTIMIZERS = ("adam", "rmsprop")
 RMSPROP_ALPHA = 0.5  # as in Amos et al. (2018)
 CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.csv"
 
 Row = dict[str, float]
+Enough = Callable[[list[Row]], bool]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Best:
 class Training:
     """Mini-batch training of a module, with a log, the best weights kept, and checkpoints.
 
-    With a folder, every epoch ends in `checkpoint.pt`, and `run` goes on from the one it finds:
+    With a folder, an epoch ends in `checkpoint.pt`, and `run` goes on from the one it finds:
     stopped at any moment and started again, it does what it would have done without the stop.
 
     Args:
@@ -79,7 +82,9 @@ class Training:
         validation_rows: numbers of the rows by which the best weights are chosen.
         options: how.
         identity: JSON data; a checkpoint with another identity is refused.
-        folder: for `checkpoint.pt`, `progress.csv` and TensorBoard's events; None for none.
+        folder: for `checkpoint.pt`, `metrics.csv` and TensorBoard's events; None for none.
+        checkpoint_seconds: how old a checkpoint becomes before the next is written. 0: every epoch
+            has one. Epochs after the last one are done again by a run that is resumed.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Training:
         options: TrainingOptions,
         identity: dict[str, Any],
         folder: Path | None,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         self.module = module
         self.loss = loss
@@ -99,11 +105,13 @@ class Training:
         self.options = options
         self.identity = identity
         self.folder = folder
+        self.checkpoint_seconds = checkpoint_seconds
         self.history: list[Row] = []
         self.best = Best(-1, math.inf, _copy(module))
         self._optimizer = _make_optimizer(module, options)
         self._random_state = torch.Generator().manual_seed(options.seed).get_state()
         self._last_weights = _copy(module)
+        self._saved, self._saved_epochs = time.monotonic(), 0
         if folder is not None and (folder / CHECKPOINT).exists():
             self._resume(read_checkpoint(folder / CHECKPOINT, identity))
 
@@ -112,8 +120,15 @@ class Training:
         """Epochs done."""
         return max(len(self.history) - 1, 0)
 
-    def run(self, epochs: int, progress_bar: bool = False) -> list[Row]:
+    def run(
+        self, epochs: int, progress_bar: bool = False, enough: Enough | None = None
+    ) -> list[Row]:
         """Train until `epochs` epochs are done in all, and leave the best weights in the module.
+
+        Args:
+            epochs: how many, at most.
+            progress_bar: whether to show one.
+            enough: asked after each epoch, with all rows so far, whether to stop there.
 
         Returns:
             One row an epoch, the first before any training.
@@ -123,15 +138,20 @@ class Training:
         """
         self.module.load_state_dict(self._last_weights)
         logger = self._logger()
+        self._saved = time.monotonic()
         with _random_state(self._random_state), _progress(epochs, progress_bar) as progress:
-            while len(self.history) <= epochs:
+            while len(self.history) <= epochs and not (enough and enough(self.history)):
                 row = self._train_epoch() if self.history else {}
                 self.module.eval()
                 with torch.no_grad():
                     row |= self._epoch(self.validation_rows, "validation")
                 self._finish_epoch(row, logger)
+                if time.monotonic() - self._saved >= self.checkpoint_seconds:
+                    self._save()
                 progress(self.epoch, row["validation/loss"])
         logger.close()
+        if self._saved_epochs < len(self.history):
+            self._save()
         self.module.load_state_dict(self.best.weights)
         self.module.eval()
         return self.history
@@ -181,8 +201,11 @@ class Training:
         for key, number in row.items():
             logger.record(key, number)
         logger.dump(epoch)
+
+    def _save(self) -> None:
         if self.folder is not None:
             write_checkpoint(self.folder / CHECKPOINT, self.identity, self._state())
+        self._saved, self._saved_epochs = time.monotonic(), len(self.history)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -202,13 +225,14 @@ class Training:
         self._random_state = state["random_state"]
         self.best = Best(**state["best"])
         self.history = state["history"]
+        self._saved_epochs = len(self.history)
 
     def _logger(self) -> Logger:
         """SB3's logger to CSV and TensorBoard, with the rows of a resumed run written again."""
         formats: list[KVWriter] = []
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            table = CSVOutputFormat(str(self.folder / "progress.csv"))  # empties the file
+            table = CSVOutputFormat(str(self.folder / METRICS))  # empties the file
             for epoch, row in enumerate(self.history):
                 table.write(dict(row), dict.fromkeys(row, ()), epoch)
             formats = [table, TensorBoardOutputFormat(str(self.folder))]

@@ -45,12 +45,14 @@ def make_module() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def make(folder=None, identity=None, **options) -> Training:
+def make(folder=None, identity=None, checkpoint_seconds=0.0, **options) -> Training:
     module = make_module()
     rows = torch.arange(ROWS)
     settings = TrainingOptions(**{"batch_size": 8, "learning_rate": 1e-2, **options})
     identity = {"run": 1} if identity is None else identity
-    return Training(module, Regression(module), rows[:30], rows[30:], settings, identity, folder)
+    loss = Regression(module)
+    split = (rows[:30], rows[30:])
+    return Training(module, loss, *split, settings, identity, folder, checkpoint_seconds)
 
 
 def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
@@ -70,8 +72,8 @@ def test_a_run_that_is_stopped_and_resumed_is_bitwise_the_uninterrupted_one(tmp_
     assert_same_weights(whole.module, resumed.module)
     assert whole.history == resumed.history
     assert whole.loss.calls == resumed.loss.calls
-    assert (tmp_path / "whole/progress.csv").read_text() == (
-        tmp_path / "parts/progress.csv"
+    assert (tmp_path / "whole/metrics.csv").read_text() == (
+        tmp_path / "parts/metrics.csv"
     ).read_text()
 
 
@@ -81,6 +83,41 @@ def test_a_run_continued_in_the_same_process_is_bitwise_the_uninterrupted_one():
     parts.run(2)
     parts.run(6)
     assert_same_weights(whole.module, parts.module)
+
+
+def test_a_killed_run_repeats_the_epochs_after_its_last_checkpoint(tmp_path):
+    whole = make(tmp_path / "whole")
+    whole.run(6)
+    parts = make(tmp_path / "parts", checkpoint_seconds=math.inf)
+    parts.run(2)  # the end of a run always leaves a checkpoint
+
+    def killed(history):
+        if len(history) == 5:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        parts.run(6, enough=killed)
+    resumed = make(tmp_path / "parts")
+    assert resumed.epoch == 2
+    resumed.run(6)
+    assert whole.history == resumed.history
+    assert_same_weights(whole.module, resumed.module)
+    assert (tmp_path / "whole/metrics.csv").read_text() == (
+        tmp_path / "parts/metrics.csv"
+    ).read_text()
+
+
+def test_a_run_ends_where_it_is_told_that_it_is_enough(tmp_path):
+    def enough(history):
+        return len(history) > 3
+
+    assert len(make(tmp_path).run(6, enough=enough)) == 4
+    again = make(tmp_path)
+    calls = again.loss.calls
+    assert len(again.run(6, enough=enough)) == 4
+    assert again.loss.calls == calls
+    assert len(again.run(6)) == 7  # and goes on where nobody says so
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
@@ -134,7 +171,7 @@ def test_a_batch_in_which_nothing_counts_takes_no_step():
 def test_the_log_has_one_row_an_epoch(tmp_path):
     training = make(tmp_path)
     training.run(4)
-    with (tmp_path / "progress.csv").open() as file:
+    with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(float(row["epoch"])) for row in rows] == [0, 1, 2, 3, 4]
     assert float(rows[3]["train/error"]) == pytest.approx(training.history[3]["train/error"])
