@@ -94,3 +94,61 @@ def record(
     for path, value in returns.items():
         message = f"wrote {path}: return {value:.1f}"
         console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def reproduce(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every experiment, which is what happens without --only.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="lqr, nonconvex, nonrealizable or runtime; may be given repeatedly."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Few seeds and steps, to show that all works; no result."),
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; by default as many as there are cores.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where: local, dask or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a cluster, such as tcp://localhost:8786 for dask.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="For runs and report; what is finished there is not repeated. By default "
+            "reproduction, and reproduction-quick with --quick."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+) -> None:
+    """Run the experiments of Amos et al. (2018) and write a report of what they show.
+
+    It goes on where it was stopped. With all finished it writes the report anew.
+    """
+    import os
+
+    from mpc_gym.experiments.paper.report import REPORT, findings_table
+    from mpc_gym.experiments.paper.reproduce import ReproduceOptions
+    from mpc_gym.experiments.paper.reproduce import reproduce as run
+    from mpc_gym.experiments.runs import FailedRunsError
+
+    if everything and only:
+        raise typer.BadParameter("--all and --only exclude each other")
+    place = folder or Path("reproduction-quick" if quick else "reproduction")
+    console = Console()
+    try:
+        options = ReproduceOptions(
+            place, only or (), quick, seed, jobs or os.cpu_count() or 1, engine, address
+        )
+        sections = run(options)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except FailedRunsError as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from error
+    console.print(findings_table(sections))
+    console.print(f"wrote {place / REPORT}", highlight=False, soft_wrap=True, markup=False)

@@ -61,15 +61,17 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
         axes.fill_between(line.x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
         marker = MARKERS[line.colour] if line.markers else None
         axes.plot(line.x, np.median(y, 0), color=colour, linewidth=2, marker=marker, markersize=6)
-    style_axes(axes)
-    label_ends(
-        axes,
-        {
-            line.name: (float(np.asarray(line.x)[-1]), float(np.median(line.y[:, -1])), line.colour)
-            for line in lines
-            if line.name
-        },
-    )
+    _finish(axes, lines)
+
+
+def draw_each(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw every seed of each line by itself, where a band would hide that they part.
+
+    Call it once the scales of the axes are set: each name stands at the median of its lines' ends.
+    """
+    for line in lines:
+        axes.plot(line.x, np.transpose(line.y), color=COLOURS[line.colour], linewidth=1.2)
+    _finish(axes, lines)
 
 
 def label_ends(axes: Axes, ends: dict[str, tuple[float, float, int]]) -> None:
@@ -135,6 +137,16 @@ def stacked(curves: Sequence[ArrayLike]) -> Float[NDArray[Any], "seeds points"]:
     arrays = [np.asarray(curve, dtype=float) for curve in curves]
     length = max(len(array) for array in arrays)
     return np.stack([np.pad(a, (0, length - len(a)), mode="edge") for a in arrays])
+
+
+def _finish(axes: Axes, lines: Sequence[Line]) -> None:
+    style_axes(axes)
+    ends = {
+        line.name: (float(np.asarray(line.x)[-1]), float(np.median(line.y[:, -1])), line.colour)
+        for line in lines
+        if line.name
+    }
+    label_ends(axes, ends)
 
 
 def _spread(heights: Sequence[float]) -> list[float]:

@@ -1,0 +1,161 @@
+"""Every experiment of the paper, in one go."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.experiments.paper.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
+from mpc_gym.experiments.paper.section import Section
+from mpc_gym.experiments.run import Run, check_folder, finished
+from mpc_gym.experiments.runs import execute
+from mpc_gym.imitation.files import replacing
+
+EXPERIMENTS = ("lqr", "runtime")  # the modules beside this one
+ALONE = ("runtime",)  # it measures times: nothing may run beside it
+MARK = "reproduction.json"
+
+
+class Experiment(Protocol):
+    """What a module of this package offers."""
+
+    def runs(self, quick: bool, seed: int) -> list[Run]:
+        """What to run."""
+
+    def section(self, results: dict[str, dict[str, Any]], images: Path) -> Section:
+        """What the results say, with plots in a folder."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What to run, and where.
+
+    Args:
+        folder: for the runs, the report, its plots and tables.
+        only: some of `EXPERIMENTS`; none for all.
+        quick: fewer seeds and steps, which show that everything works; no result.
+        seed: the first of the seeds of every experiment.
+        jobs: processes.
+        engine: "local", "dask" or "ray", see `experiments.runs.execute`.
+        address: of the cluster.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    folder: Path
+    only: Sequence[str] = ()
+    quick: bool = False
+    seed: int = 0
+    jobs: int = 1
+    engine: str = "local"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.only:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"only must be of {', '.join(EXPERIMENTS)}, got {name!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Section]:
+    """Run what is not finished yet in the folder, and write the report of all that is.
+
+    Args:
+        options: what to run, and where.
+        progress: whether to show it.
+
+    Returns:
+        The sections of the report, by the names of the experiments.
+
+    Raises:
+        ValueError: before anything is computed: see `execute`; or the folder holds something else.
+    """
+    chosen = [name for name in EXPERIMENTS if name in (options.only or EXPERIMENTS)]
+    runs = {name: _load(name).runs(options.quick, options.seed) for name in chosen}
+    _claim(options, [run for group in runs.values() for run in group])
+    together = [run for name, group in runs.items() if name not in ALONE for run in group]
+    if together:
+        execute(
+            together,
+            options.folder,
+            jobs=options.jobs,
+            engine=options.engine,
+            address=options.address,
+            progress=progress,
+        )
+    for name in ALONE:
+        if name in runs:
+            execute(runs[name], options.folder, progress=progress)
+    return report(options.folder, options.quick, options.seed)
+
+
+def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
+    """Write the report of the experiments in a folder of which all runs are finished.
+
+    Args:
+        folder: of `reproduce`.
+        quick, seed: as they were given to it.
+
+    Returns:
+        The sections, by the names of the experiments.
+    """
+    sections = {}
+    for name in EXPERIMENTS:
+        experiment = _load(name)
+        results = {
+            run.name: finished(run, folder / run.name) for run in experiment.runs(quick, seed)
+        }
+        done = {key: result for key, result in results.items() if result is not None}
+        if len(done) == len(results):
+            sections[name] = experiment.section(done, folder / IMAGES)
+    write_report(folder, sections, quick)
+    return sections
+
+
+def _load(name: str) -> Experiment:
+    return cast("Experiment", importlib.import_module(f"mpc_gym.experiments.paper.{name}"))
+
+
+def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
+    """Mark the folder as that of this reproduction.
+
+    Raises:
+        ValueError: it holds something else, or cannot be written to.
+    """
+    folder, mark = options.folder, options.folder / MARK
+    identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
+    found = _read(mark)
+    if found is None:
+        taken = [name for name in (REPORT, FINDINGS, TABLES, IMAGES) if (folder / name).exists()]
+        if taken:
+            raise ValueError(
+                f"folder must be new, or one of `mpc-gym reproduce`, but {str(folder)!r} holds "
+                f"{taken[0]!r} of something else. Choose another folder"
+            )
+    elif found != identity:
+        raise ValueError(
+            f"folder {str(folder)!r} holds another experiment, {found!r}, and not {identity!r}. "
+            "Choose another folder"
+        )
+    for run in runs:
+        check_folder(run, folder / run.name)
+    make_writable_folder(folder)
+    with replacing(mark) as unfinished:
+        unfinished.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+
+
+def _read(mark: Path) -> Any:
+    """What the mark says; None where there is none."""
+    try:
+        return json.loads(mark.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return "unreadable"
+    except OSError as error:
+        raise ValueError(f"folder {str(mark.parent)!r} cannot be read: {error}") from error
