@@ -73,6 +73,7 @@ class Planning(BasePolicy):
         """
         mpc = options.make(self.observation_space)
         _check_spaces(mpc, self.observation_space, self.action_space)
+        _leave_out_bounds(mpc)
         self.mpc = mpc
         self.cost_map = None
         if isinstance(mpc.cost, ContextualCost):
@@ -211,6 +212,14 @@ def _check_spaces(
             f"[{low}, {high}], the environment takes [{action_space.low}, {action_space.high}]. "
             "Set control_low and control_high of the MPC"
         )
+
+
+def _leave_out_bounds(mpc: MPC) -> None:
+    """Keep the bounds out of the state dict: they were checked against the spaces, once."""
+    bounds = dict(mpc.named_buffers(recurse=False))
+    for name in ("control_low", "control_high"):
+        if name in bounds:  # a bound that is learned is a parameter
+            mpc.register_buffer(name, bounds[name], persistent=False)
 
 
 def _limits(mpc: MPC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

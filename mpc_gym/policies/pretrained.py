@@ -212,7 +212,7 @@ def _describe(tensor: Tensor) -> dict[str, Any]:
 
 
 def _check_finite(where: object, tensors: dict[str, Tensor], policy: BasePolicy) -> None:
-    """Refuse NaN everywhere, and infinity in what is learned; a bound of the MPC may have it."""
+    """Refuse NaN everywhere, and infinity in what is learned; a buffer may have it."""
     learned = dict(policy.named_parameters())
     wrong = [
         name
