@@ -15,7 +15,18 @@ def check_array(observation: object) -> None:
 
     Raises:
         TypeError: it is a dict.
+        ValueError: it is what an environment's `reset` returns, an observation and an info.
     """
+    if (
+        isinstance(observation, tuple)
+        and len(observation) == 2
+        and isinstance(observation[1], dict)
+    ):
+        raise ValueError(
+            "observation must be an array, got a tuple of an observation and an info. You are "
+            "probably mixing Gym API with SB3's VecEnv API: `obs, info = env.reset()`, but "
+            "`obs = vec_env.reset()`"
+        )
     if isinstance(observation, dict):
         raise TypeError(
             f"observation must be an array, got a dict with entries {sorted(observation)}. Wrap "

@@ -64,7 +64,8 @@ class PlanningPolicy(Pretrained, BasePolicy):
 
         Raises:
             TypeError: the observation is a dict.
-            ValueError: the observation is not finite or was normalised, or a shape does not fit.
+            ValueError: the observation is not finite, was normalised or comes with an info, or a
+                shape does not fit.
         """
         check_array(observation)
         if self.training:  # going through all modules takes as long as a plan

@@ -49,7 +49,8 @@ class RecedingHorizon(nn.Module):
 
         Raises:
             TypeError: the observation is a dict.
-            ValueError: the observation is not finite, or a shape does not fit.
+            ValueError: the observation is not finite or comes with an info, or a shape does not
+                fit.
         """
         check_array(observation)
         x_init = torch.as_tensor(np.asarray(observation))
