@@ -111,15 +111,25 @@ def test_an_action_does_not_depend_on_what_was_asked_before():
     np.testing.assert_allclose(alone, first[2], atol=1e-6)
 
 
-def test_the_log_likelihood_is_that_of_a_gaussian_about_the_plan():
+def test_the_log_likelihood_is_that_of_a_gaussian_that_clips_to_the_plan():
     policy = make_policy(log_std_init=-0.7)
-    obs = torch.tensor(observations(4))
-    actions = torch.linspace(-2, 2, 4)[:, None]
+    balanced = np.array([[1.0, 0.0, 0.1], [0.999, 0.0447, -0.2]], dtype=np.float32)
+    obs = torch.tensor(np.concatenate((observations(4), balanced)))
+    actions = torch.linspace(-2, 2, 6)[:, None]
+    plan = policy.mpc(obs, unclamped=True)
+    control, beyond = plan.controls[:, 0], plan.unclamped - plan.controls[:, 0]
+    held = control.abs() == 2.0
+    assert 0 < held.sum() < 6
+    mean = torch.where(  # beyond a limit, logarithmic in units of a quarter of half the range
+        held, control + 0.5 * control.sign() * torch.log1p(beyond.abs() / 0.5), control
+    )
     _, log_prob, entropy = policy.evaluate_actions(obs, actions)
-    mean = policy.plan(obs).controls[:, 0]
     expected = torch.distributions.Normal(mean, np.exp(-0.7))
     torch.testing.assert_close(log_prob, expected.log_prob(actions).sum(-1))
     torch.testing.assert_close(entropy, expected.entropy().sum(-1))
+    torch.testing.assert_close(policy.get_distribution(obs).mode(), mean)
+    torch.testing.assert_close(mean.clamp(-2, 2), control)
+    np.testing.assert_allclose(policy.predict(obs.numpy(), deterministic=True)[0], control.detach())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -267,6 +277,11 @@ class TestBadInput:
     def test_an_observation_that_is_a_dict_is_refused(self):
         with pytest.raises(TypeError, match=r"observation must be an array, .*\['speed'\]"):
             make_policy().predict({"speed": np.zeros(1)})
+
+    def test_what_reset_returns_is_refused_with_the_remedy(self):
+        env = gym.make("DiffPendulum-v0")
+        with pytest.raises(ValueError, match=r"mixing Gym API.*obs, info = env\.reset"):
+            make_policy().predict(env.reset(seed=0))
 
     def test_state_dependent_exploration_is_refused(self):
         with pytest.raises(ValueError, match="use_sde"):

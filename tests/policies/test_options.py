@@ -1,0 +1,204 @@
+"""Which parts of a plan's model are learned, and where they start."""
+
+import itertools
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.models import ContextualCost, LinearCost, TerminalCost
+from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies.options import PlanOptions
+from tests.policies.planners import ENV, SHORT, observations, two_masses
+
+DYNAMICS = {f"dynamics.{name}" for name in ("gravity", "mass", "length", "damping", "wind")}
+WEIGHTS = {f"cost.{name}_weight" for name in ("angle", "speed", "torque")}
+NAMES = ("dynamics", "cost", "linear", "terminal", "cost_map")
+COMBINATIONS = [
+    names for count in range(1, len(NAMES) + 1) for names in itertools.combinations(NAMES, count)
+]
+
+
+def make_policy(learn, env_id: str = ENV, **options) -> MPCPolicy:
+    env = gym.make(env_id)
+    return MPCPolicy(
+        env.observation_space,
+        env.action_space,
+        lambda _: 1e-2,
+        net_arch=[],
+        **{**SHORT, "learn": learn, **options},
+    )
+
+
+def learned(policy: MPCPolicy) -> set[str]:
+    """What of the plan's model is learned, by the names that a user knows."""
+    names = {name for name, each in policy.mpc.named_parameters() if each.requires_grad}
+    for added in ("parametrizations.", ".original"):
+        names = {name.replace(added, "") for name in names}
+    while any(name.startswith("cost.cost.") for name in names):
+        names = {name.replace("cost.cost.", "cost.", 1) for name in names}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("learn", "expected"),
+    [
+        (None, DYNAMICS | WEIGHTS),
+        ("dynamics", DYNAMICS),
+        ("cost", WEIGHTS),
+        ("mass", {"dynamics.mass"}),
+        (["gravity", "cost.angle_weight"], {"dynamics.gravity", "cost.angle_weight"}),
+        (("dynamics", "torque_weight"), DYNAMICS | {"cost.torque_weight"}),
+        ({"mass": 3.0, "length": None}, {"dynamics.mass", "dynamics.length"}),
+        ((), set()),
+        ("linear", {"cost.p"}),
+        ("terminal", {"cost.curvature", "cost.q"}),
+        ("cost_map", set()),
+        (("dynamics", "terminal"), DYNAMICS | {"cost.curvature", "cost.q"}),
+        ({"mass": 3.0, "linear": None}, {"dynamics.mass", "cost.p"}),
+        ({"terminal": None}, {"cost.curvature", "cost.q"}),
+    ],
+)
+def test_what_is_named_is_learned_and_nothing_else(learn, expected):
+    assert learned(make_policy(learn)) == expected
+
+
+def test_a_cost_map_is_learned_as_a_network_of_the_policy():
+    policy = make_policy(("cost_map", "terminal"))
+    assert {"cost_map.last.weight", "cost_map.hidden.0.weight"} <= {
+        name for name, each in policy.named_parameters() if each.requires_grad
+    }
+    assert make_policy("terminal").cost_map is None
+
+
+def test_a_mapping_starts_from_other_values_and_none_from_the_models_own():
+    mpc = make_policy({"mass": 3.0, "cost.angle_weight": 0.5, "length": None, "cost_map": None}).mpc
+    assert mpc.dynamics.mass.item() == 3.0
+    assert mpc.dynamics.length.item() == 1.0
+    assert mpc.cost.cost.angle_weight.item() == pytest.approx(0.5)
+    assert mpc.cost.cost.speed_weight.item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("learn", COMBINATIONS, ids="+".join)
+def test_untrained_it_is_the_models_own_plan_whatever_is_learned(learn):
+    obs = observations(2, seed=3)
+    plan = make_mpc(ENV, backend="torch", **SHORT)(torch.tensor(obs))
+    found = make_policy(learn, backend="torch").plan(obs)
+    torch.testing.assert_close(found.controls, plan.controls, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.cost, plan.cost)
+    wrappers = {"linear": LinearCost, "terminal": TerminalCost, "cost_map": ContextualCost}
+    layers = {type(module) for module in make_policy(learn).mpc.cost.modules()}
+    assert {name for name, wrapper in wrappers.items() if wrapper in layers} == set(learn) - {
+        "dynamics",
+        "cost",
+    }
+
+
+@pytest.mark.parametrize("env_id", [ENV, "DiffCartPole-v0"])
+def test_everything_at_once_has_a_gradient_in_each_of_its_parts(env_id):
+    policy = make_policy(NAMES, env_id)
+    obs = gym.make(env_id).reset(seed=1)[0][None]
+    with torch.no_grad():  # from nothing the hidden layers of a map have no gradient
+        policy.cost_map.last.weight.normal_(std=0.01)
+    _, log_prob, _ = policy.evaluate_actions(torch.tensor(obs), torch.zeros(1, policy.mpc.n_ctrl))
+    log_prob.sum().backward()
+    without = {
+        name
+        for name, each in policy.named_parameters()
+        if "value_net" not in name and (each.grad is None or not each.grad.any())
+    }
+    assert not [name for name in without if "mpc.dynamics" not in name]
+
+
+@pytest.mark.parametrize("learn", [None, "cost", "cost_map", ["angle_weight", "linear"]])
+def test_weights_stay_positive_however_hard_they_are_trained(learn):
+    policy = make_policy(learn, backend="torch")
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1.0)
+    weights = policy.mpc.cost
+    while hasattr(weights, "cost"):
+        weights = weights.cost
+    for _ in range(40):  # towards -infinity
+        loss = weights.angle_weight + weights.speed_weight + weights.torque_weight
+        if not loss.requires_grad:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name in ("angle_weight", "speed_weight", "torque_weight"):
+        assert getattr(weights, name).item() > 0.0
+    assert bool(policy.plan(observations(2)).controls.isfinite().all())
+
+
+def test_a_short_horizon_becomes_far_sighted_by_its_terminal_value():
+    """It is given the value of a linear-quadratic problem, and acts as the endless plan does."""
+    from scipy.linalg import solve_discrete_are
+
+    def double_integrator(horizon=2):
+        from mpc_gym import MPC, QuadraticCost
+        from mpc_gym.models import LinearDynamics
+
+        A = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64)
+        B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
+        weights = QuadraticCost(torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64))
+        return MPC(LinearDynamics(A, B), weights, horizon, -9.0, 9.0, backend="torch")
+
+    mpc = double_integrator()
+    cost = TerminalCost(mpc.cost, mpc.horizon, 2)
+    A, B = mpc.dynamics.A.detach().numpy(), mpc.dynamics.B.detach().numpy()
+    Q, R = np.diag([1.0, 0.1]), np.array([[0.01]])
+    P = solve_discrete_are(A, B, Q, R)
+    with torch.no_grad():
+        cost.curvature.copy_(torch.tensor(P - Q))  # the last stage has its own cost too
+    mpc.cost = cost
+    x = np.array([0.3, -0.2])
+    gain = np.linalg.solve(R + B.T @ P @ B, B.T @ P @ A)
+    control = mpc(torch.tensor(x)[None]).controls[0, 0]
+    assert control.item() == pytest.approx((-gain @ x).item())
+    myopic = double_integrator()(torch.tensor(x)[None]).controls[0, 0]
+    assert myopic.item() != pytest.approx((-gain @ x).item(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("learn", "message"),
+    [
+        ("gravitas", "no parameter 'gravitas'; there are dynamics.gravity"),
+        (["mass", "gravitas"], "no parameter 'gravitas'"),
+        ({"mass": -1.0}, "mass"),
+        ({"mass": float("nan")}, "initial value of dynamics.mass must be finite"),
+        ({"cost.angle_weight": -1.0}, "angle_weight must be finite and not negative"),
+        ({"terminal": 1.0}, r"learn\['terminal'\] must be None: it starts at zero, got 1.0"),
+        ({"dynamics": None}, "no parameter 'dynamics'"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_with_the_reason(learn, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(learn)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("learn", np.array(["mass"])), ("horizon", torch.tensor(3))]
+)
+def test_an_option_that_is_no_plain_data_is_refused(option, value):
+    with pytest.raises(TypeError, match=rf"{option} .*got (ndarray|Tensor)"):
+        PlanOptions(**{option: value})
+
+
+def test_a_function_of_the_users_gets_the_options_and_the_additions_are_made_here():
+    options = PlanOptions(two_masses, horizon=4, starts=2, learn=("linear", "terminal"))
+    space = gym.spaces.Box(-1.0, 1.0, (2,))
+    mpc = options.make(space)
+    assert (mpc.horizon, mpc.starts) == (4, 2)
+    assert isinstance(mpc.cost, TerminalCost)
+    with pytest.raises(TypeError, match="tolerance"):
+        PlanOptions(two_masses, tolerance=1e-3).make(space)
+    with pytest.raises(TypeError, match="learn"):
+        PlanOptions(two_masses, learn="mass").make(space)
+
+
+def test_the_options_are_the_arguments_they_were_made_of():
+    given = {"mpc": ENV, "horizon": 7, "learn": ("mass", "terminal"), "starts": 2}
+    options = PlanOptions(**given)
+    assert {name: value for name, value in options.as_arguments().items() if value} == given
+    assert PlanOptions(**options.as_arguments()) == options
