@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.td3.policies import TD3Policy
 
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.losses import (
@@ -18,13 +19,17 @@ from mpc_gym.imitation.losses import (
     half_range,
 )
 from mpc_gym.imitation.training import Row, Training, TrainingOptions
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import PlanningPolicy
 
 LOSSES = ("action", "plan")
 
 
 class BehavioralCloning:
     """Train any SB3 policy on demonstrations.
+
+    What acts is trained: the actor, in a policy for SAC, TD3, DDPG or TQC, and all but the value
+    function in one for PPO or A2C. Critics stay as they are. TD3's target actor becomes equal to
+    its actor when `train` ends, so that TD3 goes on from the clone.
 
     Which loss is right for a planning policy:
 
@@ -49,12 +54,12 @@ class BehavioralCloning:
     Args:
         policy: trained in place.
         demonstrations: of an environment with the policy's spaces.
-        loss: "action", or "plan" for an `MPCPolicy`.
+        loss: "action", or "plan" for a policy that plans.
         plan_steps: how many of the plan's controls count in "plan"; None for the whole horizon.
-        prediction_weight: of the prediction loss of an `MPCPolicy`; 0 for none.
+        prediction_weight: of the prediction loss of a policy that plans; 0 for none.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
         validation_fraction: of the episodes, held out whole, to choose the best weights by.
-        warm_start_epochs: after which the warm starts of an `MPCPolicy`'s plans, kept for each
+        warm_start_epochs: after which the warm starts of a planning policy's plans, kept for each
             example, are forgotten. 1: no warm starts, so that the plans trained are those that
             the policy would make. More (50 in Amos et al.) takes fewer iterations, but can hold a
             plan in a local optimum which the wrong model once led it to.
@@ -99,7 +104,7 @@ class BehavioralCloning:
             **describe(policy),
         }
         self._training = Training(
-            policy,
+            getattr(policy, "actor", policy),
             _make_loss(policy, examples, loss, plan_steps, prediction_weight, warm_start_epochs),
             rows[: len(training)],
             rows[len(training) :],
@@ -128,6 +133,7 @@ class BehavioralCloning:
             FloatingPointError: the loss is not finite.
         """
         self._training.run(epochs, progress_bar)
+        follow_actor(self.policy)
         return self.policy
 
 
@@ -162,6 +168,12 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
                 f"demonstrations must have {name} of {size} numbers, as the policy's space "
                 f"{space}, got {found.shape[1]}: they are of {demonstrations.env_id}"
             )
+
+
+def follow_actor(policy: BasePolicy) -> None:
+    """Make TD3's target actor equal to the actor; nothing to do for other policies."""
+    if isinstance(policy, TD3Policy):
+        policy.actor_target.load_state_dict(policy.actor.state_dict())
 
 
 def describe(policy: BasePolicy) -> dict[str, Any]:
@@ -202,11 +214,11 @@ def _make_loss(
         raise ValueError(f"prediction_weight must not be negative, got {prediction_weight}")
     if plan_steps is not None and loss != "plan":
         raise ValueError(f'plan_steps is for loss="plan", got loss={loss!r}')
-    if not isinstance(policy, MPCPolicy):
+    if not isinstance(policy, PlanningPolicy):
         if loss == "plan" or prediction_weight:
             raise ValueError(
-                'loss="plan" and prediction_weight are for a policy that plans (MPCPolicy), got '
-                f'{type(policy).__name__}; use loss="action"'
+                'loss="plan" and prediction_weight are for a policy that plans (MPCPolicy and the '
+                f'like), got {type(policy).__name__}; use loss="action"'
             )
         return ActionLoss(policy, examples)
     horizon = policy.mpc.horizon

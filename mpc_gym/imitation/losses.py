@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import PlanningPolicy
 
 Rows = Int[Tensor, " rows"]
 
@@ -146,7 +146,7 @@ class PlanLoss:
 
     def __init__(
         self,
-        policy: MPCPolicy,
+        policy: PlanningPolicy,
         demonstrations: Demonstrations,
         steps: int,
         warm_start_epochs: int,
@@ -168,7 +168,7 @@ class PlanLoss:
         """The errors of these rows."""
         training = torch.is_grad_enabled()
         warm_start = self.warm_starts[rows] if training else None
-        plan = self.policy.plan(self.observations[rows], warm_start)
+        plan = self.policy.planner.plan(self.observations[rows], warm_start)
         converged = plan.converged
         if training:
             self.warm_starts[rows] = torch.where(

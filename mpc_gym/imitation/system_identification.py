@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mpc_gym.imitation.cloning import follow_actor
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.training import Row, Training, TrainingOptions
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import PlanningPolicy
 
 
 class SystemIdentification:
@@ -19,7 +20,8 @@ class SystemIdentification:
     the true one, worse where it cannot.
 
     Args:
-        model: trained in place: dynamics, or an `MPCPolicy`, whose dynamics are meant.
+        model: trained in place: dynamics, or a policy that plans, whose dynamics are
+            meant (TD3's target actor becomes equal to its actor in the end).
         demonstrations: whose transitions are fitted; the actions need not be an expert's.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
         validation_fraction: of the episodes, held out whole, to choose the best weights by.
@@ -33,7 +35,7 @@ class SystemIdentification:
 
     def __init__(
         self,
-        model: nn.Module | MPCPolicy,
+        model: nn.Module | PlanningPolicy,
         demonstrations: Demonstrations,
         optimizer: str = "adam",
         learning_rate: float = 1e-2,
@@ -46,7 +48,8 @@ class SystemIdentification:
         training, validation = demonstrations.split(validation_fraction, seed)
         examples = concatenate([training, validation])
         rows = torch.arange(len(examples))
-        self.dynamics = model.mpc.dynamics if isinstance(model, MPCPolicy) else model
+        self._model = model
+        self.dynamics = model.mpc.dynamics if isinstance(model, PlanningPolicy) else model
         identity = {
             "method": "SystemIdentification",
             "demonstrations": demonstrations.fingerprint(),
@@ -85,4 +88,6 @@ class SystemIdentification:
             FloatingPointError: the loss is not finite.
         """
         self._training.run(epochs, progress_bar)
+        if isinstance(self._model, PlanningPolicy):
+            follow_actor(self._model)
         return self.dynamics

@@ -11,12 +11,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.imitation import BehavioralCloning, Demonstrations, imitation_loss
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import MPCPolicy, PlanningPolicy, SACMPCPolicy, TD3MPCPolicy
 
 HORIZON = 12
 
@@ -54,6 +54,15 @@ def make_policy(**options) -> MPCPolicy:
     env = gym.make("DiffPendulum-v0")
     options = {"horizon": HORIZON, "learn": {"gravity": 12.0, "mass": 1.3}, **options}
     return MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, **options)
+
+
+OFF_POLICY = {SACMPCPolicy: SAC, TD3MPCPolicy: TD3}
+
+
+def make_planner(policy_class: type[PlanningPolicy], **options) -> PlanningPolicy:
+    options = {"horizon": HORIZON, "learn": {"gravity": 12.0, "mass": 1.3}, **options}
+    algorithm = OFF_POLICY[policy_class]
+    return algorithm(policy_class, "DiffPendulum-v0", policy_kwargs=options, device="cpu").policy
 
 
 def make_mlp() -> ActorCriticPolicy:
@@ -115,6 +124,80 @@ def test_any_sb3_policy_learns(demonstrations):
         150
     )
     assert imitation_loss(policy, demonstrations) < 0.1 * before
+
+
+@pytest.mark.parametrize(
+    ("policy_class", "settings"),
+    [(SACMPCPolicy, {"loss": "plan", "plan_steps": 3}), (TD3MPCPolicy, {"loss": "action"})],
+)
+def test_a_planning_actor_learns_as_an_mpc_policy_does(demonstrations, policy_class, settings):
+    options = {"learning_rate": 0.05, "validation_fraction": 0.25, "prediction_weight": 0.1}
+    actor, policy = make_planner(policy_class), make_policy()
+    assert imitation_loss(actor, demonstrations) == pytest.approx(
+        imitation_loss(policy, demonstrations), rel=1e-4
+    )
+    histories = []
+    for each in (actor, policy):
+        cloning = BehavioralCloning(each, demonstrations, **options, **settings)
+        cloning.train(5)
+        histories.append([row["validation/loss"] for row in cloning.history])
+    np.testing.assert_allclose(*histories, rtol=1e-3, atol=1e-9)
+    learned, expected = actor.mpc.dynamics.mass.item(), policy.mpc.dynamics.mass.item()
+    assert learned == pytest.approx(expected, rel=1e-4)
+    assert learned != pytest.approx(1.3, rel=1e-2)
+
+
+@pytest.mark.parametrize(("algorithm", "name"), [(SAC, "SACPolicy"), (TD3, "TD3Policy")])
+def test_the_network_of_an_off_policy_algorithm_learns(demonstrations, algorithm, name):
+    kwargs = {"net_arch": [64, 64]}
+    policy = algorithm("MlpPolicy", "DiffPendulum-v0", policy_kwargs=kwargs, seed=0).policy
+    assert type(policy).__name__ == name
+    before = imitation_loss(policy, demonstrations)
+    cloning = BehavioralCloning(policy, demonstrations, learning_rate=5e-3, seed=1)
+    cloning.train(100)
+    assert imitation_loss(policy, demonstrations) < 0.1 * before
+
+
+def off_policy_makers():
+    return [
+        lambda: make_planner(SACMPCPolicy),
+        lambda: make_planner(TD3MPCPolicy),
+        lambda: SAC("MlpPolicy", "DiffPendulum-v0", seed=0).policy,
+        lambda: TD3("MlpPolicy", "DiffPendulum-v0", seed=0).policy,
+    ]
+
+
+@pytest.mark.parametrize("make", off_policy_makers(), ids=["SACMPC", "TD3MPC", "SAC", "TD3"])
+def test_critics_are_left_as_they_are_and_td3s_target_follows(demonstrations, make):
+    policy: BasePolicy = make()
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    cloning = BehavioralCloning(policy, demonstrations, learning_rate=5e-3, seed=1)
+    cloning.train(10)
+    after = policy.state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    targets = {"actor_target"} & {name.split(".")[0] for name in after}
+    assert changed == {"actor"} | targets
+    for name in targets:
+        target, actor = getattr(policy, name).state_dict(), policy.actor.state_dict()
+        assert all(torch.equal(target[key], actor[key]) for key in actor)
+
+
+def test_td3_goes_on_from_the_clone(demonstrations):
+    model = TD3(
+        TD3MPCPolicy,
+        "DiffPendulum-v0",
+        policy_kwargs={"horizon": 3, "learn": {"mass": 1.3}},
+        learning_rate=0.0,
+        learning_starts=4,
+        batch_size=4,
+        device="cpu",
+    )
+    BehavioralCloning(model.policy, demonstrations, learning_rate=0.02).train(1)
+    mass = model.actor.mpc.dynamics.mass.item()
+    assert mass != pytest.approx(1.3, abs=1e-3)
+    model.learn(8)
+    assert model.actor.mpc.dynamics.mass.item() == mass
+    assert model.actor_target.mpc.dynamics.mass.item() == pytest.approx(mass, rel=1e-12)
 
 
 def test_the_imitation_loss_is_the_mean_squared_error_in_units_of_half_the_range(demonstrations):

@@ -3,10 +3,11 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import TD3
 
 from mpc_gym.imitation import Demonstrations, SystemIdentification
 from mpc_gym.models import NeuralDynamics, PendulumDynamics
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import MPCPolicy, TD3MPCPolicy
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,15 @@ def test_a_policys_model_is_fitted_in_place(demonstrations):
     assert fitted is policy.mpc.dynamics
     assert policy.mpc.dynamics.gravity.item() == pytest.approx(10.0, rel=1e-2)
     assert policy.mpc.dynamics.mass.item() == 1.0
+
+
+def test_the_model_of_td3s_actor_and_of_its_target_is_fitted(demonstrations):
+    options = {"horizon": 3, "learn": {"gravity": 12.0}}
+    policy = TD3(TD3MPCPolicy, "DiffPendulum-v0", policy_kwargs=options, device="cpu").policy
+    fitted = SystemIdentification(policy, demonstrations, learning_rate=0.1).train(60)
+    assert fitted is policy.actor.mpc.dynamics
+    for actor in (policy.actor, policy.actor_target):
+        assert actor.mpc.dynamics.gravity.item() == pytest.approx(10.0, rel=1e-2)
 
 
 def test_a_network_learns_to_predict(demonstrations):
