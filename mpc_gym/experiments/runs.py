@@ -77,6 +77,7 @@ def execute(
         ValueError: before anything is computed: an argument is impossible, the folder cannot be
             written to, has no space left or holds other runs, or no cluster answers.
         ModuleNotFoundError: the engine's library is not installed.
+        ConnectionError: the Dask scheduler went away in the middle.
         FailedRunsError: some runs failed; raised when all the others are done.
     """
     folder = Path(folder).absolute()
@@ -96,7 +97,8 @@ def execute(
                 if outcome.result is not None:
                     done[outcome.name] = outcome.result
                 if outcome.failure is not None:
-                    outcome.failure.__cause__ = _TraceError(outcome.trace)
+                    if outcome.trace:
+                        outcome.failure.__cause__ = _TraceError(outcome.trace)
                     failures[outcome.name] = outcome.failure
                 advance()
     if failures:

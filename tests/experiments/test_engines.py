@@ -53,7 +53,7 @@ def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
             n_workers=1,
             threads_per_worker=3,
             processes=False,
-            dashboard_address=None,
+            dashboard_address=":0",
             protocol="tcp",
         ) as started,
         pytest.raises(ValueError, match=r"has 3 threads.*--nworkers 3 --nthreads 1"),

@@ -54,7 +54,7 @@ def dask_cluster(workers: int, deaths: int) -> Iterator[str]:
         "distributed.scheduler.allowed-failures": deaths,
         "distributed.worker.multiprocessing-method": "forkserver",
     }
-    options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
     with dask.config.set(config), distributed.LocalCluster(workers, **options) as started:
         yield started.scheduler_address
 
