@@ -1,7 +1,5 @@
 """Videos of an expert, a trained policy or chance at work in an environment."""
 
-import json
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +9,15 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3 import A2C, PPO, SAC, TD3
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from mpc_gym.envs import make_mpc
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.experiments.agents import check_agent, load_agent
 from mpc_gym.experiments.files import make_writable_folder
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.receding_horizon import PlanState, carry, warm_start
 from mpc_gym.rendering import write_video
-
-EXPERT_HORIZON = 30
-EXPERT_STARTS = 8
-# What an algorithm keeps in its file and those further down do not. DDPG is a TD3.
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
-    "clip_range": PPO,
-    "gae_lambda": A2C,
-    "target_entropy": SAC,
-    "policy_delay": TD3,
-}
 
 Advance = Callable[[], None]
 
@@ -42,8 +28,7 @@ class RecordOptions:
 
     Args:
         env: the environment's id.
-        policy: "expert", which plans with the true physics; "random"; or the path of a `.zip` that
-            Stable-Baselines3 saved (which runs code when it is loaded: only load what you trust).
+        policy: whose, see `load_agent`.
         episodes: one video for each.
         seed: of the first episode; the others count on.
         output: the folder that is written to.
@@ -63,11 +48,7 @@ class RecordOptions:
     def __post_init__(self) -> None:
         if self.env not in ENTRY_POINTS:
             raise ValueError(f"env must be one of {', '.join(ENTRY_POINTS)}, got {self.env!r}")
-        if self.policy not in {"expert", "random"} and not Path(self.policy).is_file():
-            raise ValueError(
-                "policy must be 'expert', 'random' or the path of a file that Stable-Baselines3 "
-                f"saved, got {self.policy!r}"
-            )
+        check_agent(self.policy)
         for name, value, least in (("episodes", self.episodes, 1), ("seed", self.seed, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -91,7 +72,7 @@ def record(options: RecordOptions, advance: Advance = lambda: None) -> dict[Path
     make_writable_folder(options.output)
     returns = {}
     with gym.make(options.env, max_episode_steps=options.max_steps, render_mode="rgb_array") as env:
-        agent = _agent(options, env)
+        agent = load_agent(options.policy, env, options.seed)
         for seed in range(options.seed, options.seed + options.episodes):
             rewards: list[float] = []
             name = f"{options.env}-{Path(options.policy).stem}-{seed}.mp4"
@@ -100,44 +81,6 @@ def record(options: RecordOptions, advance: Advance = lambda: None) -> dict[Path
             returns[path] = sum(rewards)
             advance()
     return returns
-
-
-class _Random:
-    """Actions drawn from the whole space."""
-
-    def __init__(self, space: gym.Space[Any], seed: int) -> None:
-        self._space = space
-        self._space.seed(seed)
-
-    def predict(self, *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        return self._space.sample(), None
-
-
-def _agent(options: RecordOptions, env: gym.Env[Any, Any]) -> MPC | PolicyPredictor:
-    if options.policy == "expert":
-        return make_mpc(env, horizon=EXPERT_HORIZON, model="true", starts=EXPERT_STARTS)
-    if options.policy == "random":
-        return _Random(env.action_space, options.seed)
-    algorithm = _algorithm(Path(options.policy))
-    model = algorithm.load(options.policy, device="cpu")
-    if model.observation_space != env.observation_space or model.action_space != env.action_space:
-        raise ValueError(
-            f"policy {options.policy!r} was trained on other spaces than those of {options.env}: "
-            f"{model.observation_space} and {model.action_space}"
-        )
-    return model
-
-
-def _algorithm(path: Path) -> type[BaseAlgorithm]:
-    """Which algorithm saved a file: the file itself does not say."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-        return next(algorithm for key, algorithm in ALGORITHMS.items() if key in data)
-    except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
-        raise ValueError(
-            f"policy must be a file saved by PPO, A2C, SAC, TD3 or DDPG, got {str(path)!r}"
-        ) from error
 
 
 def _play(
@@ -173,7 +116,7 @@ def _decide(
         scene.show_plan(plan)
         return plan.controls[0, 0].numpy(), carry(plan)
     action, state = agent.predict(observation, state, deterministic=True)
-    planner = getattr(getattr(agent, "policy", None), "mpc", None)
+    planner = getattr(getattr(agent, "policy", agent), "mpc", None)
     if isinstance(planner, MPC):
         with torch.no_grad():
             scene.show_plan(planner(row))

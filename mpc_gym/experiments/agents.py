@@ -1,0 +1,96 @@
+"""Who acts in an environment: the expert, chance, or a policy from disk."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3 import A2C, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from mpc_gym.envs import make_mpc
+from mpc_gym.mpc import MPC
+from mpc_gym.policies import load_pretrained
+
+EXPERT, RANDOM = "expert", "random"
+EXPERT_HORIZON = 30
+EXPERT_STARTS = 8
+# What an algorithm keeps in its file and those further down do not. DDPG is a TD3.
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "clip_range": PPO,
+    "gae_lambda": A2C,
+    "target_entropy": SAC,
+    "policy_delay": TD3,
+}
+
+
+def check_agent(policy: str) -> None:
+    """Refuse the name of an agent that is nowhere to be found.
+
+    Raises:
+        ValueError: it is neither the expert nor chance, and there is no such file or folder.
+    """
+    if policy not in {EXPERT, RANDOM} and not Path(policy).exists():
+        raise ValueError(
+            "policy must be 'expert', 'random' or the path of a folder that save_pretrained wrote or "
+            f"of a file that Stable-Baselines3 saved, got {policy!r}"
+        )
+
+
+def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | PolicyPredictor:
+    """The agent of a name.
+
+    Args:
+        policy: "expert", which plans with the true physics; "random"; the folder of a policy that
+            `save_pretrained` wrote; or the path of a `.zip` that Stable-Baselines3 saved (which
+            runs code when it is loaded: only load what you trust).
+        env: where it acts.
+        seed: of chance.
+
+    Raises:
+        ValueError: there is no such agent, it cannot be read, or it is of another environment.
+    """
+    check_agent(policy)
+    if policy == EXPERT:
+        return make_mpc(env, horizon=EXPERT_HORIZON, learn=(), model="true", starts=EXPERT_STARTS)
+    if policy == RANDOM:
+        return _Random(env, seed)
+    if Path(policy).is_dir():
+        return load_pretrained(policy, env=env, device="cpu")
+    model = _algorithm(Path(policy)).load(policy, device="cpu")
+    if model.observation_space != env.observation_space or model.action_space != env.action_space:
+        raise ValueError(
+            f"policy {policy!r} was trained on other spaces than those of "
+            f"{env.spec.id if env.spec else env}: {model.observation_space} and "
+            f"{model.action_space}"
+        )
+    return model
+
+
+def _algorithm(path: Path) -> type[BaseAlgorithm]:
+    """Which algorithm saved a file: the file itself does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+        return next(algorithm for key, algorithm in ALGORITHMS.items() if key in data)
+    except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
+        raise ValueError(
+            f"policy must be a file saved by PPO, A2C, SAC, TD3 or DDPG, got {str(path)!r}"
+        ) from error
+
+
+class _Random:
+    """Actions drawn from the whole space, one for each observation of a batch."""
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
+        self._space, self._ndim = env.action_space, len(env.observation_space.shape or ())
+        self._space.seed(seed)
+
+    def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
+        if np.ndim(observation) == self._ndim:
+            return self._space.sample(), None
+        return np.stack([self._space.sample() for _ in observation]), None
