@@ -29,6 +29,7 @@ from mpc_gym.imitation import (
     evaluate,
     imitation_loss,
 )
+from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy
 
@@ -144,5 +145,5 @@ def _episode_seeds(options: DemoOptions) -> tuple[range, range, range]:
 
 
 def _physics(mpc: MPC, problem: Problem) -> Physics:
-    parameters = dict(mpc.dynamics.named_parameters())
+    parameters = current_values(mpc.dynamics)
     return {name: parameters[name].item() for name in problem.wrong_physics}

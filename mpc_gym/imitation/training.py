@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
+from mpc_gym.models import current_values
 
 OPTIMIZERS = ("adam", "rmsprop")
 RMSPROP_ALPHA = 0.5  # as in Amos et al. (2018)
@@ -85,6 +86,7 @@ class Training:
         folder: for `checkpoint.pt`, `metrics.csv` and TensorBoard's events; None for none.
         checkpoint_seconds: how old a checkpoint becomes before the next is written. 0: every epoch
             has one. Epochs after the last one are done again by a run that is resumed.
+        log_epochs: of so many epochs, one is logged.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Training:
         identity: dict[str, Any],
         folder: Path | None,
         checkpoint_seconds: float = 0.0,
+        log_epochs: int = 1,
     ) -> None:
         self.module = module
         self.loss = loss
@@ -106,6 +109,7 @@ class Training:
         self.identity = identity
         self.folder = folder
         self.checkpoint_seconds = checkpoint_seconds
+        self.log_epochs = log_epochs
         self.history: list[Row] = []
         self.best = Best(-1, math.inf, _copy(module))
         self._optimizer = _make_optimizer(module, options)
@@ -188,9 +192,9 @@ class Training:
     def _finish_epoch(self, row: Row, logger: Logger) -> None:
         epoch = len(self.history)
         row |= {
-            f"parameters/{name}": parameter.item()
-            for name, parameter in self.module.named_parameters()
-            if parameter.ndim == 0 and parameter.requires_grad
+            f"parameters/{name}": value.item()
+            for name, value in current_values(self.module).items()
+            if value.ndim == 0 and value.requires_grad
         }
         if row["validation/loss"] < self.best.loss:
             self.best = Best(epoch, row["validation/loss"], _copy(self.module))
@@ -198,9 +202,10 @@ class Training:
         self.history.append(row)
         self._random_state = torch.get_rng_state()
         self._last_weights = _copy(self.module)
-        for key, number in row.items():
-            logger.record(key, number)
-        logger.dump(epoch)
+        if epoch % self.log_epochs == 0:
+            for key, number in row.items():
+                logger.record(key, number)
+            logger.dump(epoch)
 
     def _save(self) -> None:
         if self.folder is not None:
@@ -233,7 +238,7 @@ class Training:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             table = CSVOutputFormat(str(self.folder / METRICS))  # empties the file
-            for epoch, row in enumerate(self.history):
+            for epoch, row in enumerate(self.history[:: self.log_epochs]):
                 table.write(dict(row), dict.fromkeys(row, ()), epoch)
             formats = [table, TensorBoardOutputFormat(str(self.folder))]
         return Logger(str(self.folder), formats)

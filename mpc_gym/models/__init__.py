@@ -6,7 +6,7 @@ from mpc_gym.models.contextual import ContextualCost
 from mpc_gym.models.linear import LinearDynamics
 from mpc_gym.models.neural import NeuralDynamics
 from mpc_gym.models.pendulum import PendulumCost, PendulumDynamics
-from mpc_gym.models.positive import keep_positive
+from mpc_gym.models.positive import current_values, keep_positive
 from mpc_gym.models.quadratic import QuadraticCost
 from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
@@ -21,5 +21,6 @@ __all__ = [
     "PendulumDynamics",
     "QuadraticCost",
     "TerminalCost",
+    "current_values",
     "keep_positive",
 ]

@@ -29,6 +29,7 @@ class CartPoleDynamics(Dynamics):
 
     n_state = 5
     n_ctrl = 1
+    positive_parameters = ("cart_mass", "pole_mass", "pole_length")
 
     def __init__(
         self,

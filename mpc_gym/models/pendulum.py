@@ -37,6 +37,7 @@ class PendulumDynamics(Dynamics):
 
     n_state = 3
     n_ctrl = 1
+    positive_parameters = ("mass", "length")
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Cost weights that learning cannot make negative."""
+"""Cost weights, masses and lengths that learning cannot make negative."""
 
 from collections.abc import Collection
 from typing import TypeVar
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-Cost = TypeVar("Cost", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class LogScale(nn.Module):
@@ -88,10 +88,10 @@ class MatrixRoot(nn.Module):
         return root.to(matrix.dtype)
 
 
-def keep_positive(cost: Cost) -> Cost:
-    """Parametrise a cost's weights so that learning cannot make them negative.
+def keep_positive(module: Module) -> Module:
+    """Parametrise a cost's weights, or a dynamics' masses, so that learning keeps them positive.
 
-    The weights are those that the cost names in an attribute `positive_parameters`. Each becomes
+    They are those that the module names in an attribute `positive_parameters`. Each becomes
     its present value times the exponential of a learned number that starts at zero (`LogScale`);
     a full matrix, of a cost whose `is_diagonal` is false, a product S S' (`MatrixRoot`). They are
     read as before, `cost.angle_weight`; what is learned is
@@ -100,22 +100,22 @@ def keep_positive(cost: Cost) -> Cost:
     and its state saved, but PyTorch does not pickle it.
 
     Args:
-        cost: changed in place. Weights that are parametrised already are left as they are.
+        module: changed in place. What is parametrised already is left as it is.
 
     Returns:
-        The same cost.
+        The same module.
 
     Raises:
-        ValueError: the cost names no such weights, or one is negative, not finite, or a matrix
+        ValueError: the module names no such parameters, or one is negative, not finite, or a matrix
             that is not positive semidefinite.
     """
-    names: Collection[str] = getattr(cost, "positive_parameters", ())
+    names: Collection[str] = getattr(module, "positive_parameters", ())
     if not names:
         raise ValueError(
-            f"{type(cost).__name__} has no positive_parameters: name there the parameters that "
+            f"{type(module).__name__} has no positive_parameters: name there the parameters that "
             "are to be kept positive"
         )
-    found = [(name, *owner(cost, name)) for name in names]
+    found = [(name, *owner(module, name)) for name in names]
     # every start is checked before the first parameter is replaced
     replacements = [
         (part, key, *_replacement(name, part, key))
@@ -125,7 +125,20 @@ def keep_positive(cost: Cost) -> Cost:
     for part, key, parameter, parametrisation in replacements:
         setattr(part, key, parameter)
         parametrize.register_parametrization(part, key, parametrisation)
-    return cost
+    return module
+
+
+def current_values(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters by dotted name, those that are parametrised by their own names."""
+    values: dict[str, Tensor] = {}
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        if "parametrizations" in path.split("."):
+            continue
+        if parametrize.is_parametrized(part):
+            values |= {f"{prefix}{key}": getattr(part, key) for key in part.parametrizations}
+        values |= {f"{prefix}{key}": value for key, value in part.named_parameters(recurse=False)}
+    return values
 
 
 def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
-from torch import nn
+from torch import Tensor
 
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.serial import POLICIES
 
@@ -126,15 +127,15 @@ def _learned(policy: BasePolicy) -> str:
     return "\n".join([f"{count} numbers, those of value networks included.", *table])
 
 
-def _plan_parameters(policy: BasePolicy) -> list[tuple[str, nn.Parameter]]:
+def _plan_parameters(policy: BasePolicy) -> list[tuple[str, Tensor]]:
     """Those of the acting MPC: target networks hold another, and come later."""
     for module in policy.modules():
         if isinstance(module, MPC):
-            return list(module.named_parameters())
+            return list(current_values(module).items())
     return []
 
 
-def _values(parameter: nn.Parameter) -> str:
+def _values(parameter: Tensor) -> str:
     if parameter.numel() > MAX_VALUES:
         return f"{list(parameter.shape)} numbers"
     return str(parameter.detach().cpu().numpy().tolist())

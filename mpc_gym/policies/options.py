@@ -43,8 +43,9 @@ class PlanOptions:
               terms.
 
             A mapping says for each parameter where it starts, or None for the model's own value
-            (and for additions). None trains the whole model and adds nothing. Weights of the cost
-            that are trained stay positive (`keep_positive`).
+            (and for additions). None trains the whole model and adds nothing. Masses, lengths and
+            weights of the cost that are trained stay positive: what an optimiser moves is their
+            logarithm (`keep_positive`).
         starts, hessian, tolerance, max_iterations, backend: options of `MPC`; None for its
             defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those that
             are given are its keyword arguments, as are horizon and (what is no addition of)
@@ -164,11 +165,13 @@ def _split(learn: Learn) -> tuple[list[str], Learn]:
 
 
 def _add(mpc: MPC, additions: Sequence[str], n_state: int) -> None:
-    """Keep learned weights positive, and wrap the cost, before the MPC is first used."""
-    positive = set(getattr(mpc.cost, "positive_parameters", ()))
-    learned = {name for name, value in mpc.cost.named_parameters() if value.requires_grad}
-    if positive & learned or ("cost_map" in additions and positive):
-        keep_positive(mpc.cost)
+    """Keep what must be positive so, and wrap the cost, before the MPC is first used."""
+    for module in (mpc.dynamics, mpc.cost):
+        positive = set(getattr(module, "positive_parameters", ()))
+        learned = {name for name, value in module.named_parameters() if value.requires_grad}
+        mapped = module is mpc.cost and "cost_map" in additions
+        if positive & learned or (positive and mapped):
+            keep_positive(module)
     if "linear" in additions:
         mpc.cost = LinearCost(mpc.cost, n_state, mpc.n_ctrl)
     if "terminal" in additions:

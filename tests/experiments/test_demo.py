@@ -11,6 +11,7 @@ from mpc_gym.experiments import FILES, Demo, DemoOptions, run_demo
 from mpc_gym.experiments.demo import PLANNING, make_policies
 from mpc_gym.experiments.problems import PENDULUM
 from mpc_gym.imitation import Stateless, evaluate
+from mpc_gym.models import current_values
 
 
 def test_the_demo_leaves_its_files_and_nothing_else(demo: Demo) -> None:
@@ -54,7 +55,7 @@ def test_the_planner_starts_where_the_paper_does() -> None:
     mpc, _ = make_policies(PENDULUM)
     learned = {
         name: parameter.item()
-        for name, parameter in mpc.mpc.named_parameters()
+        for name, parameter in current_values(mpc.mpc).items()
         if parameter.requires_grad
     }
     expected = {"dynamics.gravity": 15.0, "dynamics.mass": 3.0, "dynamics.length": 0.5}

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.models import PendulumCost, QuadraticCost, keep_positive
+from mpc_gym.models import (
+    CartPoleDynamics,
+    LinearCost,
+    PendulumCost,
+    PendulumDynamics,
+    QuadraticCost,
+    current_values,
+    keep_positive,
+)
 
 WEIGHTS = ("angle_weight", "speed_weight", "torque_weight")
 
@@ -161,3 +169,23 @@ def test_a_negative_weight_cannot_be_assigned_later() -> None:
     with pytest.raises(ValueError, match="angle_weight must be finite and not negative"):
         cost.angle_weight = torch.tensor(-1.0, dtype=torch.float64)
     assert cost.angle_weight.item() == 1.0
+
+
+@pytest.mark.parametrize("dynamics", [PendulumDynamics(mass=0.3), CartPoleDynamics()])
+def test_no_step_makes_a_mass_or_a_length_negative(dynamics: nn.Module) -> None:
+    before = {name: value.item() for name, value in dynamics.named_parameters()}
+    keep_positive(dynamics)
+    found = current_values(dynamics)
+    assert {name: value.item() for name, value in found.items()} == before
+    optimizer = torch.optim.SGD(dynamics.parameters(), lr=100.0)
+    sum(found[name] for name in dynamics.positive_parameters).backward()
+    optimizer.step()
+    after = current_values(dynamics)
+    assert all(0 <= after[name].item() < before[name] for name in dynamics.positive_parameters)
+
+
+def test_values_are_named_as_they_are_read_where_parts_are_nested() -> None:
+    cost = LinearCost(keep_positive(PendulumCost(speed_weight=0.3)), 3, 1)
+    found = current_values(cost)
+    assert set(found) == {"p", *(f"cost.{name}" for name in PendulumCost.positive_parameters)}
+    assert found["cost.speed_weight"].item() == 0.3
