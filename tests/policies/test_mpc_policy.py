@@ -197,6 +197,50 @@ def test_without_a_model_the_environment_of_others_is_refused():
         make_policy("Pendulum-v1")
 
 
+class TestPlanAsCritic:
+    """`value="plan"`: minus the plan's cost times a scale, plus a residual."""
+
+    def test_is_at_first_minus_the_optimal_cost_of_the_plan(self):
+        policy, obs = make_policy(value="plan"), observations(5)
+        cost = make_mpc("DiffPendulum-v0", horizon=3)(torch.tensor(obs)).cost
+        torch.testing.assert_close(policy.predict_values(torch.tensor(obs))[:, 0], -cost)
+        _, values, _ = policy(torch.tensor(obs))
+        torch.testing.assert_close(values[:, 0], -cost)
+        values, _, _ = policy.evaluate_actions(torch.tensor(obs), torch.zeros(5, 1))
+        torch.testing.assert_close(values[:, 0], -cost)
+
+    def test_is_scaled_and_corrected_by_what_it_learns(self):
+        policy, obs = make_policy(value="plan"), torch.tensor(observations(5))
+        with torch.no_grad():
+            policy.value_scale.fill_(3.0)
+            policy.value_net.bias.fill_(7.0)
+        expected = 7.0 - 3.0 * policy.plan(obs).cost
+        torch.testing.assert_close(policy.predict_values(obs)[:, 0], expected)
+
+    def test_does_not_change_the_plan_by_its_loss(self):
+        policy, obs = make_policy(value="plan"), torch.tensor(observations(5))
+        values, _, _ = policy.evaluate_actions(obs, torch.zeros(5, 1))
+        (values**2).sum().backward()
+        assert policy.value_scale.grad.abs() > 0.0
+        assert policy.value_net.weight.grad.abs().max() > 0.0
+        assert all(each.grad is None or not each.grad.any() for each in policy.mpc.parameters())
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_trains_saves_and_loads(self, algorithm, tmp_path):
+        model = make_model(algorithm, value="plan").learn(16)
+        assert model.policy.value_scale.item() != 1.0
+        model.save(tmp_path / "model")
+        loaded = algorithm.load(tmp_path / "model.zip")
+        obs = torch.tensor(observations(5))
+        torch.testing.assert_close(
+            loaded.policy.predict_values(obs), model.policy.predict_values(obs)
+        )
+
+    def test_of_another_kind_is_refused(self):
+        with pytest.raises(ValueError, match=r"value must be one of .*'network', 'plan'.*got 'q'"):
+            make_policy(value="q")
+
+
 class TestRecurrentState:
     def test_is_the_last_plan_moved_on_by_one_step(self):
         policy, obs = make_policy(), observations(3)

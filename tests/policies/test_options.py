@@ -6,9 +6,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import solve_discrete_are
 
 from mpc_gym.envs.make_mpc import make_mpc
-from mpc_gym.models import ContextualCost, LinearCost, TerminalCost
+from mpc_gym.models import (
+    ContextualCost,
+    LinearCost,
+    LinearDynamics,
+    QuadraticCost,
+    TerminalCost,
+)
+from mpc_gym.models.wrapped import WrappedCost
+from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy
 from mpc_gym.policies.options import PlanOptions
 from tests.policies.planners import ENV, SHORT, observations, two_masses
@@ -112,52 +121,43 @@ def test_everything_at_once_has_a_gradient_in_each_of_its_parts(env_id):
     assert not [name for name in without if "mpc.dynamics" not in name]
 
 
-@pytest.mark.parametrize("learn", [None, "cost", "cost_map", ["angle_weight", "linear"]])
-def test_weights_stay_positive_however_hard_they_are_trained(learn):
+@pytest.mark.parametrize("learn", [None, "cost", ["mass", "angle_weight", "cost_map"]])
+def test_weights_masses_and_lengths_stay_positive_however_hard_they_are_trained(learn):
     policy = make_policy(learn, backend="torch")
-    optimizer = torch.optim.Adam(policy.parameters(), lr=1.0)
-    weights = policy.mpc.cost
-    while hasattr(weights, "cost"):
-        weights = weights.cost
+    dynamics, cost = policy.mpc.dynamics, policy.mpc.cost
+    while isinstance(cost, WrappedCost):
+        cost = cost.cost
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
     for _ in range(40):  # towards -infinity
-        loss = weights.angle_weight + weights.speed_weight + weights.torque_weight
-        if not loss.requires_grad:
-            break
+        weights = cost.angle_weight, cost.speed_weight, cost.torque_weight
         optimizer.zero_grad()
-        loss.backward()
+        (sum(weights) + dynamics.mass + dynamics.length).backward()
         optimizer.step()
-    for name in ("angle_weight", "speed_weight", "torque_weight"):
-        assert getattr(weights, name).item() > 0.0
+    assert cost.angle_weight < 0.1
+    assert min(*weights, dynamics.mass, dynamics.length) > 0.0
     assert bool(policy.plan(observations(2)).controls.isfinite().all())
 
 
 def test_a_short_horizon_becomes_far_sighted_by_its_terminal_value():
-    """It is given the value of a linear-quadratic problem, and acts as the endless plan does."""
-    from scipy.linalg import solve_discrete_are
-
-    def double_integrator(horizon=2):
-        from mpc_gym import MPC, QuadraticCost
-        from mpc_gym.models import LinearDynamics
-
-        A = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64)
-        B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
-        weights = QuadraticCost(torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64))
-        return MPC(LinearDynamics(A, B), weights, horizon, -9.0, 9.0, backend="torch")
-
-    mpc = double_integrator()
-    cost = TerminalCost(mpc.cost, mpc.horizon, 2)
-    A, B = mpc.dynamics.A.detach().numpy(), mpc.dynamics.B.detach().numpy()
+    """Given the value of a linear-quadratic problem, it acts as the endless plan does."""
+    A, B = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.0], [0.1]])
     Q, R = np.diag([1.0, 0.1]), np.array([[0.01]])
+    mpc = MPC(
+        LinearDynamics(torch.tensor(A), torch.tensor(B)),
+        QuadraticCost(torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64).diag()),
+        horizon=2,
+        control_low=-9.0,
+        control_high=9.0,
+        backend="torch",
+    )
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     P = solve_discrete_are(A, B, Q, R)
+    endless = -np.linalg.solve(R + B.T @ P @ B, B.T @ P @ A) @ x[0].numpy()
+    assert mpc(x).controls[0, 0].item() != pytest.approx(endless.item(), rel=0.1)
+    mpc.cost = TerminalCost(mpc.cost, mpc.horizon, 2)
     with torch.no_grad():
-        cost.curvature.copy_(torch.tensor(P - Q))  # the last stage has its own cost too
-    mpc.cost = cost
-    x = np.array([0.3, -0.2])
-    gain = np.linalg.solve(R + B.T @ P @ B, B.T @ P @ A)
-    control = mpc(torch.tensor(x)[None]).controls[0, 0]
-    assert control.item() == pytest.approx((-gain @ x).item())
-    myopic = double_integrator()(torch.tensor(x)[None]).controls[0, 0]
-    assert myopic.item() != pytest.approx((-gain @ x).item(), rel=0.1)
+        mpc.cost.curvature.copy_(torch.tensor(P - Q))  # the last stage has its own cost too
+    assert mpc(x).controls[0, 0].item() == pytest.approx(endless.item())
 
 
 @pytest.mark.parametrize(
