@@ -14,8 +14,9 @@ The model loss, mean (A - A_expert)^2 + mean (B - B_expert)^2, is only watched. 
 drawn in the order of the authors' program (github.com/locuslab/differentiable-mpc), so that expert,
 initial models and start states are theirs, and so is RMSprop at a rate of 1e-2 for 5,000 steps.
 Two things are added, alike for all seeds. As a constant rate leaves a floor of noise, it falls in
-500 further steps. And as the loss has more than one valley, a second learner gives an initial model
-up which does not imitate a hundred times better after 300 steps than at first, and draws another.
+1,000 further steps. And as the loss has more than one valley, a second learner gives an initial
+model up which does not imitate a hundred times better after 300 steps than at first, and draws
+another.
 """
 
 import math
@@ -45,10 +46,10 @@ LEARNING_RATE = 1e-2
 FINAL_RATE = 1e-6  # at the end of the steps in which the rate falls
 TRIAL_STEPS, PROMISING = 300, 0.01  # an initial model has so many steps for such a fall of the loss
 
-SEEDS = 8
-GUESSES = 50  # at most; some four are needed
-STEPS, STEPS_AFTER_TRIAL = 5000, 1000
-DECAY_STEPS = 500
+SEEDS, QUICK_SEEDS = 8, 2
+# At the constant rate, by the number of initial models that may be tried; some four are needed.
+STEPS, QUICK_STEPS = {1: 5000, 50: 1000}, {1: 300, 2: 100}
+DECAY_STEPS, QUICK_DECAY_STEPS = 1000, 100
 STRIDE = 50  # steps from one row of the log to the next
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 3.0
@@ -63,8 +64,8 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
         quick: two seeds and few steps.
         seed: the first of the seeds.
     """
-    seeds = range(seed, seed + (2 if quick else SEEDS))
-    steps = {1: 300, 2: 100} if quick else {1: STEPS, GUESSES: STEPS_AFTER_TRIAL}
+    seeds = range(seed, seed + (QUICK_SEEDS if quick else SEEDS))
+    steps = QUICK_STEPS if quick else STEPS
     return [
         Run(
             name=f"lqr/guesses-{guesses}/seed-{each}",
@@ -73,7 +74,7 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
                 "seed": each,
                 "guesses": guesses,
                 "steps": steps[guesses],
-                "decay_steps": 100 if quick else DECAY_STEPS,
+                "decay_steps": QUICK_DECAY_STEPS if quick else DECAY_STEPS,
             },
         )
         for guesses in steps

@@ -47,9 +47,8 @@ start states, not that of a batch.
 {pictures[0]}
 
 The loss has more than one valley. A second learner therefore gives an initial model up which does
-not imitate a hundred times better after 300 steps than at first, and draws another, at most
-{max(steps)} in all. The one it keeps learns for {steps[max(steps)]:,} steps more, and for
-{decay_steps:,} at the falling rate.
+not imitate a hundred times better after 300 steps than at first, and draws another. The one it
+keeps learns for {steps[max(steps)]:,} steps more, and for {decay_steps:,} at the falling rate.
 
 {chr(10).join(pictures[1:])}"""
     findings = [_finding(guesses, group) for guesses, group in by_guesses.items()]
@@ -100,7 +99,7 @@ def _diagnosis(stuck: list[Result]) -> str:
         largest = max(largest, float(np.abs([*result["A"], *result["B"]]).max()))
     seeds = ", ".join(str(result["seed"]) for result in stuck)
     return (
-        f"Not below it: seed {seeds}. Over the second half of the steps at the constant rate the "
+        f"Not below it: seeds {seeds}. Over the second half of the steps at the constant rate the "
         f"model loss there changes by a factor of {_range(growth)}, and the imitation loss by one "
         f"of {_range(fall)}; the largest entry of the models is {shown(largest)} at the end. Where "
         "the model loss grows and the imitation loss hardly falls, the learner is in a valley of "

@@ -91,26 +91,21 @@ def run(folder: Path, seed: int, mode: str, iterations: int, seconds: float) -> 
     Returns:
         The settings, "found_iterations", and the times of the passes "forward" and "backward" [s].
     """
-    mpc = controller(tolerance_for(iterations), **MODES[mode].options)
-    with torch.no_grad():
-        found = int(mpc(start_states(1)).iterations)
-    mpc.tolerance = LOOSE
+    mpc = controller(LOOSE, **MODES[mode].options)
     measure(mpc)  # compiles
     mpc.tolerance = tolerance_for(iterations)
     metrics = Metrics(folder, [], by="measurement")
-    while len(metrics.rows) < LEAST or (
-        len(metrics.rows) < MOST
-        and sum(r["forward"] + r["backward"] for r in metrics.rows) < seconds
-    ):
-        forward, backward = measure(mpc)
-        count = float(len(metrics.rows))
-        metrics.record({"measurement": count, "forward": forward, "backward": backward})
+    spent = 0.0
+    while len(metrics.rows) < LEAST or (len(metrics.rows) < MOST and spent < seconds):
+        times = measure(mpc)
+        spent += times["forward"] + times["backward"]
+        metrics.record({"measurement": float(len(metrics.rows)), **times})
     metrics.close()
     return {
         "seed": seed,
         "mode": mode,
         "iterations": iterations,
-        "found_iterations": found,
+        "found_iterations": int(metrics.rows[0]["iterations"]),
         **{name: [row[name] for row in metrics.rows] for name in ("forward", "backward")},
     }
 
@@ -147,15 +142,17 @@ def tolerance_for(iterations: int) -> float:
     return math.exp(loose)
 
 
-def measure(mpc: MPC) -> tuple[float, float]:
-    """Durations of a forward and of a backward pass [s]."""
+def measure(mpc: MPC) -> dict[str, float]:
+    """Durations of a forward and of a backward pass [s], and the iterations in between."""
     mpc.zero_grad()
     x_init = start_states()
     start = time.perf_counter()
     plan = mpc(x_init)
     solved = time.perf_counter()
     plan.controls.square().mean().backward()
-    return solved - start, time.perf_counter() - solved
+    done = time.perf_counter()
+    iterations = float(plan.iterations.max())
+    return {"forward": solved - start, "backward": done - solved, "iterations": iterations}
 
 
 def exponent(iterations: list[int], times: list[float]) -> float:

@@ -224,7 +224,7 @@ def test_the_finding_counts_seeds_and_says_why_some_failed(tmp_path: Path) -> No
     assert paper.numbers["seeds below 1e-6"] == 1
     assert paper.numbers["seeds that recover the true model"] == 1
     assert paper.numbers["median imitation loss at the constant rate"] == (1e-3 + 0.16) / 2
-    assert "seed 4." in paper.diagnosis
+    assert "seeds 4." in paper.diagnosis
     assert "factor of 3," in paper.diagnosis  # the model loss from 5 to 15
     assert not several.diagnosis
     assert [row[:2] for row in section.tables[0].rows] == [

@@ -111,13 +111,12 @@ def test_a_folder_with_the_files_of_something_else_is_refused(name: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_seed_gives_the_same_numbers_with_two_processes(
-    reproduction: Path, tmp_path: Path
-) -> None:
-    reproduce(ReproduceOptions(tmp_path, ["lqr"], quick=True, jobs=2), progress=False)
+def test_the_seed_gives_the_same_numbers_with_one_process_and_with_two(tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        options = ReproduceOptions(tmp_path / str(jobs), ["lqr"], quick=True, jobs=jobs)
+        reproduce(options, progress=False)
     for run in lqr.runs(quick=True):
-        found, expected = (
-            json.loads((folder / run.name / "result.json").read_text())
-            for folder in (tmp_path, reproduction)
+        one, two = (
+            json.loads((tmp_path / jobs / run.name / "result.json").read_text()) for jobs in "12"
         )
-        assert found == expected
+        assert one == two
