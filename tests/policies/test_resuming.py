@@ -63,9 +63,10 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(algorithm, tmp_pa
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     if algorithm is SAC:
         resumed.load_replay_buffer(tmp_path / "rl_model_replay_buffer_16_steps.pkl")
+        assert resumed.replay_buffer.size() == 15  # SB3 calls back before it stores a step
         for part in ("observations", "actions", "rewards"):
             found, expected = (getattr(each.replay_buffer, part) for each in (resumed, alive))
-            np.testing.assert_array_equal(found[:16], expected[:16])
+            np.testing.assert_array_equal(found[:15], expected[:15])
     at_checkpoint = weights(resumed)
     assert resumed.num_timesteps == 16
     resumed.learn(8, reset_num_timesteps=False)
