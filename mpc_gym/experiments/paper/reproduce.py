@@ -14,7 +14,7 @@ from mpc_gym.experiments.run import Run, check_folder, finished
 from mpc_gym.experiments.runs import execute
 from mpc_gym.imitation.files import replacing
 
-EXPERIMENTS = ("lqr", "runtime")  # the modules beside this one
+EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "runtime")  # the modules beside this one
 ALONE = ("runtime",)  # it measures times: nothing may run beside it
 MARK = "reproduction.json"
 
