@@ -73,7 +73,8 @@ def warm_start(
     """The solver's warm start from a recurrent state, zero where an episode begins.
 
     Raises:
-        ValueError: the state is not one array [n_env, horizon, n_ctrl].
+        ValueError: the state is not one array [n_env, horizon, n_ctrl], or episode_start not
+            [n_env].
     """
     if state is None:
         return None
@@ -87,5 +88,10 @@ def warm_start(
     controls = torch.tensor(np.asarray(state[0]))  # a copy: the caller's array stays as it is
     if episode_start is not None:
         begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))
+        if begins.shape != (n_env,):
+            raise ValueError(
+                f"episode_start must have one entry for each of {n_env} observations, got shape "
+                f"{list(begins.shape)}"
+            )
         controls[begins] = 0.0
-    return controls
+    return controls.to(mpc.control_low.device)

@@ -276,6 +276,11 @@ class TestRecurrentState:
         with pytest.raises(ValueError, match=r"state .*\[3, 3, 1\].*\[2, 3, 1\]"):
             policy.predict(observations(3), (np.zeros((2, 3, 1)),))
 
+    def test_with_flags_of_another_number_of_environments_is_refused(self):
+        policy, state = make_policy(), (np.zeros((3, 3, 1)),)
+        with pytest.raises(ValueError, match=r"episode_start .* 3 observations, got shape \[2\]"):
+            policy.predict(observations(3), state, np.ones(2, dtype=bool))
+
 
 class TestBadInput:
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
