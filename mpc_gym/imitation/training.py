@@ -87,6 +87,11 @@ class Training:
         checkpoint_seconds: how old a checkpoint becomes before the next is written. 0: every epoch
             has one. Epochs after the last one are done again by a run that is resumed.
         log_epochs: of so many epochs, one is logged.
+
+    Attributes:
+        history: a row for every epoch done, the first before any training.
+        best: the weights with the lowest validation loss.
+        last_weights: those after the last epoch.
     """
 
     def __init__(
@@ -114,7 +119,7 @@ class Training:
         self.best = Best(-1, math.inf, _copy(module))
         self._optimizer = _make_optimizer(module, options)
         self._random_state = torch.Generator().manual_seed(options.seed).get_state()
-        self._last_weights = _copy(module)
+        self.last_weights = _copy(module)
         self._saved, self._saved_epochs = time.monotonic(), 0
         if folder is not None and (folder / CHECKPOINT).exists():
             self._resume(read_checkpoint(folder / CHECKPOINT, identity))
@@ -140,7 +145,7 @@ class Training:
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        self.module.load_state_dict(self._last_weights)
+        self.module.load_state_dict(self.last_weights)
         logger = self._logger()
         self._saved = time.monotonic()
         with _random_state(self._random_state), _progress(epochs, progress_bar) as progress:
@@ -201,7 +206,7 @@ class Training:
         row = {"epoch": float(epoch), **row, "validation/best_loss": self.best.loss}
         self.history.append(row)
         self._random_state = torch.get_rng_state()
-        self._last_weights = _copy(self.module)
+        self.last_weights = _copy(self.module)
         if epoch % self.log_epochs == 0:
             for key, number in row.items():
                 logger.record(key, number)
@@ -214,7 +219,7 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "weights": self._last_weights,
+            "weights": self.last_weights,
             "optimizer": self._optimizer.state_dict(),
             "loss": self.loss.state_dict(),
             "random_state": self._random_state,
@@ -223,7 +228,7 @@ class Training:
         }
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self._last_weights = state["weights"]
+        self.last_weights = state["weights"]
         self.module.load_state_dict(state["weights"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.loss.load_state_dict(state["loss"])

@@ -45,14 +45,16 @@ def make_module() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def make(folder=None, identity=None, checkpoint_seconds=0.0, **options) -> Training:
+def make(folder=None, identity=None, checkpoint_seconds=0.0, log_epochs=1, **options) -> Training:
     module = make_module()
     rows = torch.arange(ROWS)
     settings = TrainingOptions(**{"batch_size": 8, "learning_rate": 1e-2, **options})
     identity = {"run": 1} if identity is None else identity
     loss = Regression(module)
     split = (rows[:30], rows[30:])
-    return Training(module, loss, *split, settings, identity, folder, checkpoint_seconds)
+    return Training(
+        module, loss, *split, settings, identity, folder, checkpoint_seconds, log_epochs
+    )
 
 
 def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
@@ -176,6 +178,16 @@ def test_the_log_has_one_row_an_epoch(tmp_path):
     assert [int(float(row["epoch"])) for row in rows] == [0, 1, 2, 3, 4]
     assert float(rows[3]["train/error"]) == pytest.approx(training.history[3]["train/error"])
     assert any("tfevents" in path.name for path in tmp_path.iterdir())
+
+
+def test_of_several_epochs_one_is_logged_also_when_a_run_is_resumed(tmp_path):
+    make(tmp_path, log_epochs=3).run(4)
+    training = make(tmp_path, log_epochs=3)
+    training.run(7)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["epoch"])) for row in rows] == [0, 3, 6]
+    assert len(training.history) == 8
 
 
 def test_training_leaves_the_callers_random_numbers_alone():
