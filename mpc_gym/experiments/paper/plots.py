@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, GRID = "#222222", "#E0E0E0"
 MAX_POINTS = 200
-LABEL_GAP = 0.075  # between the names of two lines, as a part of the panel's height
+LABEL_HEIGHT = 0.075  # of a name's line, as a part of the panel's height
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def label_ends(axes: Axes, ends: dict[str, tuple[float, float, int]]) -> None:
         if np.isfinite(y) and (y > 0 or axes.get_yscale() != "log"):
             points[name] = to_axes.transform((x, y))
     order = sorted(points, key=lambda name: float(points[name][1]))
-    heights = _spread([float(np.clip(points[name][1], 0, 1)) for name in order])
+    heights = _spread(
+        [float(np.clip(points[name][1], 0, 1)) for name in order],
+        [LABEL_HEIGHT * len(name.splitlines()) for name in order],
+    )
     for name, height in zip(order, heights, strict=True):
         colour = COLOURS[ends[name][2]]
         axes.annotate(
@@ -149,13 +153,17 @@ def _finish(axes: Axes, lines: Sequence[Line]) -> None:
     label_ends(axes, ends)
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Heights in rising order, moved apart to at least `LABEL_GAP`, below the panel's top."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] + LABEL_GAP) if placed else height)
-    highest = 1.0
-    for i in reversed(range(len(placed))):
-        placed[i] = min(placed[i], highest)
-        highest = placed[i] - LABEL_GAP
+def _spread(middles: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Middles in rising order, moved apart so that things of these sizes do not overlap.
+
+    They stay below 1, the top.
+    """
+    gaps = [0.5 * (below + above) for below, above in pairwise(sizes)]
+    placed = list(middles[:1])
+    for middle, gap in zip(middles[1:], gaps, strict=True):
+        placed.append(max(middle, placed[-1] + gap))
+    if placed:
+        placed[-1] = min(placed[-1], 1.0)
+    for i, gap in reversed(list(enumerate(gaps))):
+        placed[i] = min(placed[i], placed[i + 1] - gap)
     return placed

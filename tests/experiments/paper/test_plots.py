@@ -7,7 +7,7 @@ from PIL import Image
 
 from mpc_gym.experiments.paper.plots import (
     COLOURS,
-    LABEL_GAP,
+    LABEL_HEIGHT,
     Line,
     draw_each,
     draw_lines,
@@ -47,9 +47,16 @@ def test_names_stand_right_of_the_lines_in_their_order_and_do_not_touch() -> Non
     assert [text.get_text() for text in names] == ["line 2", "line 3", "line 0", "line 1"]
     assert [text.get_color() for text in names] == [COLOURS[i] for i in (2, 3, 0, 1)]
     heights = [text.xyann[1] for text in names]
-    assert np.diff(heights).min() >= LABEL_GAP - 1e-9
+    assert np.diff(heights).min() >= LABEL_HEIGHT - 1e-9
     assert max(heights) <= 1
     assert all(text.xyann[0] > 1 for text in names)
+
+
+def test_names_of_two_lines_keep_twice_the_distance() -> None:
+    _, (axes,) = make_figure(1)
+    draw_lines(axes, [Line(f"{i}\nmore", [0, 1], np.ones((1, 2)), i) for i in range(3)])
+    heights = sorted(text.xyann[1] for text in axes.texts)
+    np.testing.assert_allclose(np.diff(heights), 2 * LABEL_HEIGHT)
 
 
 def test_every_seed_can_have_its_own_line() -> None:
