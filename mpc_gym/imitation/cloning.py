@@ -15,11 +15,12 @@ from mpc_gym.imitation.losses import (
     Loss,
     PlanLoss,
     PredictionLoss,
+    SequenceLoss,
     WeightedLoss,
     half_range,
 )
 from mpc_gym.imitation.training import Row, Training, TrainingOptions
-from mpc_gym.policies import PlanningPolicy
+from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 LOSSES = ("action", "plan")
 
@@ -54,7 +55,7 @@ class BehavioralCloning:
     Args:
         policy: trained in place.
         demonstrations: of an environment with the policy's spaces.
-        loss: "action", or "plan" for a policy that plans.
+        loss: "action", or "plan" for a policy that plans (or an `LSTMPolicy`).
         plan_steps: how many of the plan's controls count in "plan"; None for the whole horizon.
         prediction_weight: of the prediction loss of a policy that plans; 0 for none.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
@@ -65,6 +66,8 @@ class BehavioralCloning:
             plan in a local optimum which the wrong model once led it to.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
+        checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
+            has one.
 
     Raises:
         ValueError: an option is out of its range or does not fit the policy, the demonstrations do
@@ -85,6 +88,7 @@ class BehavioralCloning:
         warm_start_epochs: int = 1,
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         check_fit(policy, demonstrations)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
@@ -111,6 +115,7 @@ class BehavioralCloning:
             options,
             identity,
             None if folder is None else Path(folder),
+            checkpoint_seconds,
         )
 
     @property
@@ -214,6 +219,8 @@ def _make_loss(
         raise ValueError(f"prediction_weight must not be negative, got {prediction_weight}")
     if plan_steps is not None and loss != "plan":
         raise ValueError(f'plan_steps is for loss="plan", got loss={loss!r}')
+    if isinstance(policy, LSTMPolicy) and loss == "plan" and not prediction_weight:
+        return SequenceLoss(policy, examples, _plan_steps(plan_steps, policy.horizon))
     if not isinstance(policy, PlanningPolicy):
         if loss == "plan" or prediction_weight:
             raise ValueError(
@@ -221,11 +228,15 @@ def _make_loss(
                 f'like), got {type(policy).__name__}; use loss="action"'
             )
         return ActionLoss(policy, examples)
-    horizon = policy.mpc.horizon
-    steps = 1 if loss == "action" else horizon if plan_steps is None else plan_steps
-    if not 1 <= steps <= horizon:
-        raise ValueError(f"plan_steps must be between 1 and the horizon {horizon}, got {steps}")
+    steps = 1 if loss == "action" else _plan_steps(plan_steps, policy.mpc.horizon)
     parts: list[tuple[float, Loss]] = [(1.0, PlanLoss(policy, examples, steps, warm_start_epochs))]
     if prediction_weight:
         parts.append((prediction_weight, PredictionLoss(policy.mpc.dynamics, examples)))
     return WeightedLoss(parts)
+
+
+def _plan_steps(plan_steps: int | None, horizon: int) -> int:
+    steps = horizon if plan_steps is None else plan_steps
+    if not 1 <= steps <= horizon:
+        raise ValueError(f"plan_steps must be between 1 and the horizon {horizon}, got {steps}")
+    return steps

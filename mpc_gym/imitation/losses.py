@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.policies import PlanningPolicy
+from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 Rows = Int[Tensor, " rows"]
 
@@ -199,6 +199,30 @@ class PlanLoss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take these warm starts."""
         self.warm_starts.copy_(state["warm_starts"])
+
+
+class SequenceLoss(_Stateless):
+    """Mean squared error of the first `steps` controls of an LSTM's sequence, as in `PlanLoss`."""
+
+    def __init__(self, policy: LSTMPolicy, demonstrations: Demonstrations, steps: int) -> None:
+        windows, mask = demonstrations.action_windows(steps)
+        self.policy = policy
+        self.observations = torch.as_tensor(demonstrations.observations, device=policy.device)
+        self.windows: Float[Tensor, "N steps n_ctrl"] = torch.as_tensor(windows).to(policy.device)
+        self.mask: Bool[Tensor, "N steps"] = torch.as_tensor(mask).to(policy.device)
+        self.scale = torch.as_tensor(half_range(policy.action_space), device=policy.device)
+        self.steps = steps
+
+    def __call__(self, rows: Rows) -> Value:
+        """The errors of these rows."""
+        controls = self.policy.controls(self.observations[rows])[:, : self.steps]
+        error = ((controls - self.windows[rows]) / self.scale).square().mean(-1)  # (rows, steps)
+        mask = self.mask[rows]
+        metrics = {
+            "plan_loss": _masked_sum(error.detach(), mask),
+            "action_loss": _masked_sum(error[:, 0].detach(), mask[:, 0]),
+        }
+        return Value(((1.0, _masked_sum(error, mask)),), metrics)
 
 
 class PredictionLoss(_Stateless):

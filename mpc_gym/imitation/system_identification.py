@@ -27,6 +27,8 @@ class SystemIdentification:
         validation_fraction: of the episodes, held out whole, to choose the best weights by.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
+        checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
+            has one.
 
     Raises:
         ValueError: an option is out of its range, or the folder holds the checkpoint of another
@@ -43,6 +45,7 @@ class SystemIdentification:
         validation_fraction: float = 0.1,
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
         training, validation = demonstrations.split(validation_fraction, seed)
@@ -66,6 +69,7 @@ class SystemIdentification:
             options,
             identity,
             None if folder is None else Path(folder),
+            checkpoint_seconds,
         )
 
     @property

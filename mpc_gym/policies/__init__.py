@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mpc_gym.policies.lstm_policy import LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
 from mpc_gym.policies.planning_policy import PlanningPolicy
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mpc_gym.policies.tqc import TQCMPCPolicy
 
 __all__ = [
+    "LSTMPolicy",
     "MPCPolicy",
     "PlanningPolicy",
     "RecedingHorizon",

@@ -24,6 +24,7 @@ POLICIES = {
     "MPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
     "TD3MPCPolicy": "mpc_gym.policies",
+    "LSTMPolicy": "mpc_gym.policies.lstm_policy",
     "ActorCriticPolicy": "stable_baselines3.common.policies",
     "SACPolicy": "stable_baselines3.sac.policies",
     "TD3Policy": "stable_baselines3.td3.policies",

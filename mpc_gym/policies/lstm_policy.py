@@ -1,0 +1,87 @@
+"""The LSTM that writes down a sequence of controls, as a policy: it acts by the first of them."""
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor
+
+from mpc_gym.policies.lstm import LSTMPlanner
+from mpc_gym.policies.pretrained import Pretrained
+
+
+class LSTMPolicy(Pretrained, BasePolicy):
+    """A policy that plans without a model; to be trained by imitation.
+
+    The network works in units of half the action range, from its middle. Nothing holds it within
+    the range; `predict` clips what it gives.
+
+    Args:
+        observation_space: Box.
+        action_space: Box with finite limits.
+        lr_schedule: SB3's learning rate schedule.
+        horizon: controls in a sequence.
+        hidden: units of the LSTM cell, see `LSTMPlanner`.
+
+    Raises:
+        ValueError: a space is no Box, the actions have no limits, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        horizon: int = 20,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if not isinstance(observation_space, spaces.Box):
+            raise ValueError(f"observation_space must be a Box, got {observation_space}")
+        if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
+            raise ValueError(f"action_space must be a Box with finite limits, got {action_space}")
+        self.horizon, self.hidden = horizon, hidden
+        n_observation, n_action = map(spaces.flatdim, (observation_space, action_space))
+        self.lstm = LSTMPlanner(n_observation, n_action, horizon, hidden)
+        low, high = (torch.tensor(b.ravel()) for b in (action_space.low, action_space.high))
+        self.register_buffer("_middle", (low + high) / 2, persistent=False)
+        self.register_buffer("_half_range", (high - low) / 2, persistent=False)
+        self.optimizer = self.optimizer_class(
+            self.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "horizon": self.horizon,
+            "hidden": self.hidden,
+        }
+
+    def controls(
+        self, observation: Float[Tensor, "batch *observation"]
+    ) -> Float[Tensor, "batch horizon n_ctrl"]:
+        """The whole sequence from each observation, in the units of the action; not clipped."""
+        middle, half_range = self._middle, self._half_range
+        assert isinstance(middle, Tensor)
+        assert isinstance(half_range, Tensor)
+        sequence: Tensor = self.lstm(observation.float().flatten(1))
+        return middle + half_range * sequence
+
+    def forward(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
+        """The first control of each sequence."""
+        return self._predict(observation, deterministic)
+
+    def _predict(
+        self,
+        observation: PyTorchObs,
+        deterministic: bool = False,  # noqa: ARG002  (there is no noise)
+    ) -> Tensor:
+        assert isinstance(observation, Tensor), "the constructor admits Box observations only"
+        shape = self.action_space.shape or ()
+        return self.controls(observation)[:, 0].reshape(-1, *shape)
