@@ -36,8 +36,8 @@ def check_agent(policy: str) -> None:
     """
     if policy not in {EXPERT, RANDOM} and not Path(policy).exists():
         raise ValueError(
-            "policy must be 'expert', 'random' or the path of a folder that save_pretrained wrote or "
-            f"of a file that Stable-Baselines3 saved, got {policy!r}"
+            "policy must be 'expert', 'random' or the path of a folder that save_pretrained "
+            f"wrote or of a file that Stable-Baselines3 saved, got {policy!r}"
         )
 
 

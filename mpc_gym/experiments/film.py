@@ -1,6 +1,6 @@
 """The same start state, played by several agents, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +51,18 @@ def film(
     max_steps: int | None,
     paths: Sequence[Path],
     advance: Advance,
+    columns: int | None = None,
 ) -> None:
     """Write the beginning of one episode of each actor as videos.
 
     Args:
-        actors: from left to right.
+        actors: from left to right, and from top to bottom.
         env_id: one of our environments.
         seed: of the start state.
         max_steps: an episode ends after so many steps at the latest.
         paths: of the videos, `.mp4` or `.gif`.
         advance: called after each actor and each video.
+        columns: actors in a row; None for all.
     """
     frames: dict[str, list[NDArray[np.uint8]]] = {}
     with gym.make(env_id, render_mode="rgb_array", width=SIZE, height=SIZE) as env:
@@ -71,8 +73,22 @@ def film(
         fps = env.metadata["render_fps"]
     for path in paths:
         every = GIF_EVERY if path.suffix == ".gif" else 1
-        write_video(path, side_by_side(frames), fps, every=every)
+        write_video(path, _in_rows(frames, columns or len(actors)), fps, every=every)
         advance()
+
+
+def _in_rows(
+    frames: dict[str, list[NDArray[np.uint8]]], columns: int
+) -> Iterator[NDArray[np.uint8]]:
+    captions = list(frames)
+    chunks = [captions[i : i + columns] for i in range(0, len(captions), columns)]
+    rows = [side_by_side({caption: frames[caption] for caption in chunk}) for chunk in chunks]
+    for pictures in zip(*rows, strict=False):  # to the end of the shortest row
+        width = max(picture.shape[1] for picture in pictures)
+        padded = [
+            np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), mode="edge") for p in pictures
+        ]
+        yield np.concatenate(padded)
 
 
 def _play(

@@ -1,0 +1,256 @@
+"""A person's own question: which method learns best from how many demonstrations?"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mpc_gym.experiments.compare_report import ReportOptions, write_report
+from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.experiments.learnable import check_env_id, starts
+from mpc_gym.experiments.learner import EXPERT, make_run
+from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
+from mpc_gym.experiments.progress import Stages
+from mpc_gym.experiments.run import Run, check_folder
+from mpc_gym.experiments.runs import execute
+from mpc_gym.imitation.files import replacing
+
+MARK = "comparison.json"
+RUNS = "runs"
+DEFAULT_METHODS = tuple(name for name in METHODS if name != "mpc.dx.actions")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare, and where.
+
+    Args:
+        env: the environment's id.
+        methods: names of `METHODS`, or "package.module:function" of your own.
+        demonstrations: numbers of episodes of the expert to learn from.
+        seeds: how many; the same methods learn from other demonstrations.
+        folder: for runs and report. A comparison that is there already is gone on with; it can
+            have other methods, numbers of demonstrations and seeds, but is alike in the rest.
+        learn: what of the model is learned, see `learnable.starts`; empty: as in the paper.
+        seed: the first of the seeds.
+        horizon: of all plans.
+        starts: initial guesses of all plans.
+        effort: by which each method's number of optimiser steps is multiplied.
+        episodes: start states that the return is measured from.
+        unseen: further demonstrations that the imitation loss is measured on.
+        max_steps: an episode ends after so many steps at the latest; None: the environment's limit.
+        film: number of demonstrations of the policies in the video; None: the largest; 0: no video.
+        jobs: processes.
+        engine: "local", "dask" or "ray", see `experiments.runs.execute`.
+        address: of the cluster.
+
+    Raises:
+        ValueError: an option is impossible.
+    """
+
+    env: str
+    methods: Sequence[str] = DEFAULT_METHODS
+    demonstrations: Sequence[int] = (1, 5, 10)
+    seeds: int = 4
+    folder: Path = Path("comparison")
+    learn: Sequence[str] = ()
+    seed: int = 0
+    horizon: int = MethodOptions.horizon
+    starts: int = MethodOptions.starts
+    effort: float = 1.0
+    episodes: int = 25
+    unseen: int = 10
+    max_steps: int | None = None
+    film: int | None = None
+    jobs: int = 1
+    engine: str = "local"
+    address: str | None = None
+    runs: list[Run] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_env_id(self.env)
+        check_positive(
+            seeds=self.seeds,
+            horizon=self.horizon,
+            starts=self.starts,
+            effort=self.effort,
+            episodes=self.episodes,
+            unseen=self.unseen,
+            max_steps=self.max_steps,
+        )
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        for name, values in (("methods", self.methods), ("demonstrations", self.demonstrations)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must be given, each once, got {list(values)}")
+        for number in self.demonstrations:
+            check_positive(demonstrations=number)
+        if self.film not in (None, 0, *self.demonstrations):
+            raise ValueError(
+                f"film must be one of the numbers of demonstrations, "
+                f"{', '.join(map(str, self.demonstrations))}, or 0 for no video, got {self.film}"
+            )
+        if EXPERT in self.methods:
+            raise ValueError(f"methods must not hold {EXPERT!r}: it is in every comparison")
+        object.__setattr__(self, "runs", self._runs())
+
+    def _runs(self) -> list[Run]:
+        return grid(
+            RUNS,
+            self.env,
+            self.methods,
+            self.demonstrations,
+            range(self.seed, self.seed + self.seeds),
+            MethodOptions(horizon=self.horizon, starts=self.starts),
+            learn=tuple(self.learn),
+            effort=self.effort,
+            episodes=self.episodes,
+            unseen=self.unseen,
+            max_steps=self.max_steps,
+        )
+
+    @property
+    def filmed(self) -> int:
+        """The number of demonstrations of the policies in the video; 0 for no video."""
+        return max(self.demonstrations) if self.film is None else self.film
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all runs in a folder have in common."""
+        shared = ("env", "learn", "horizon", "starts", "effort", "episodes", "unseen", "max_steps")
+        data = {name: getattr(self, name) for name in shared}
+        identity: dict[str, Any] = json.loads(json.dumps({"experiment": "compare", **data}))
+        return identity
+
+
+def grid(
+    prefix: str,
+    env: str,
+    methods: Sequence[str],
+    demonstrations: Sequence[int],
+    seeds: Sequence[int],
+    options: MethodOptions,
+    *,
+    learn: tuple[str, ...] = (),
+    effort: float = 1.0,
+    **settings: Any,
+) -> list[Run]:
+    """One run for every method, number of demonstrations and seed.
+
+    Args:
+        prefix: of the runs' names; those that share it share what the expert did.
+        env: the environment's id.
+        methods, demonstrations, seeds: what is combined.
+        options: of all methods; what they learn and their updates are each method's own.
+        learn: see `learnable.starts`.
+        effort: by which each method's number of updates is multiplied.
+        **settings: further ones of `learner.run`.
+
+    Raises:
+        ValueError: a method, or something to learn, is unknown.
+    """
+    shared = {
+        "env": env,
+        "horizon": options.horizon,
+        "starts": options.starts,
+        "hidden": options.hidden,
+        **settings,
+    }
+    runs = []
+    for name in methods:
+        method = find_method(name)
+        own = {
+            "learn": starts(env, method, learn),
+            "updates": max(1, round(effort * method.updates)),
+        }
+        runs += [
+            make_run(prefix, name, number, seed, **own, **shared)
+            for number in demonstrations
+            for seed in seeds
+        ]
+    return runs
+
+
+def compare(options: CompareOptions, console: Console | None = None) -> dict[str, dict[str, Any]]:
+    """Run what is not finished yet of a comparison, and write its report.
+
+    Args:
+        options: what to compare, and where.
+        console: where the progress is shown; None for nowhere.
+
+    Returns:
+        The results of the runs, see `learner.run`, by their names.
+
+    Raises:
+        ValueError: before anything is computed: the folder holds something else, or `execute`
+            refuses it.
+        FailedRunsError: some runs failed; the others are done.
+    """
+    claim(options.folder, options.identity)
+    for run in options.runs:
+        check_folder(run, options.folder / run.name)
+    results = execute(
+        options.runs,
+        options.folder,
+        jobs=options.jobs,
+        engine=options.engine,
+        address=options.address,
+        progress=console is not None,
+    )
+    stages = Stages(console)
+    with stages.shown():
+        report = ReportOptions(
+            options.folder,
+            RUNS,
+            options.env,
+            options.filmed,
+            MethodOptions(horizon=options.horizon, starts=options.starts),
+            options.max_steps,
+        )
+        write_report(report, results, stages)
+    return results
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Mark a folder as that of a comparison, once.
+
+    Raises:
+        ValueError: it holds something else, or cannot be written to.
+    """
+    mark = folder / MARK
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else None
+        entries = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    except (OSError, ValueError) as error:
+        raise ValueError(f"folder {str(folder)!r} cannot be read: {error}") from error
+    if found == identity:
+        return
+    if isinstance(found, dict):
+        names = [name for name in identity if found.get(name) != identity[name]]
+        differing = "; ".join(f"{n} was {found.get(n)!r} and is {identity[n]!r}" for n in names)
+        raise ValueError(
+            f"folder {str(folder)!r} holds another comparison: {differing}. Choose another folder"
+        )
+    visible = [name for name in entries if not name.startswith(".")]
+    if found is not None or visible:
+        raise ValueError(
+            f"folder must be new, empty or that of a comparison, but {str(folder)!r} holds "
+            f"{visible[0]!r} of something else. Choose another folder"
+        )
+    make_writable_folder(folder)
+    with replacing(mark) as unfinished:
+        unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+
+
+def check_positive(**numbers: float | None) -> None:
+    """Refuse numbers that are not positive; None stands for a default.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in numbers.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
