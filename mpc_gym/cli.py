@@ -1,12 +1,57 @@
 """The command `mpc-gym`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+ENV = typer.Option(help="Environment; `mpc-gym envs` lists them.")
+LEARN = typer.Option(
+    help="What of the model is learned: parameters, such as mass, or mass=2 to say where it starts "
+    "from, or linear and terminal for additions to the cost. By default as in the paper."
+)
+MAX_STEPS = typer.Option(help="Longest episode; by default the environment's limit.")
+
+
+class ManyValues(TyperCommand):
+    """A command whose options take several values: `--demonstrations 1 5 10`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Repeat the option before each of its values."""
+        repeated: list[str] = []
+        option = ""
+        for argument in args:
+            if argument.startswith("--"):
+                option = argument
+            elif repeated and repeated[-1] != option:
+                repeated.append(option)
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
+
+
+@contextmanager
+def _in_words(console: Console) -> Iterator[None]:
+    """Say what a user got wrong, or what failed, without a traceback."""
+    from mpc_gym.experiments.runs import FailedRunsError
+
+    try:
+        yield
+    except (ValueError, ModuleNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except (OSError, FailedRunsError) as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from error
+
+
+def _wrote(console: Console, path: Path) -> None:
+    console.print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.callback()
@@ -140,10 +185,9 @@ def reproduce(
         raise typer.BadParameter("--all and --only exclude each other")
     place = folder or Path("reproduction-quick" if quick else "reproduction")
     console = Console()
+    processes = (os.cpu_count() or 1) if jobs is None else jobs
     try:
-        options = ReproduceOptions(
-            place, only or (), quick, seed, jobs or os.cpu_count() or 1, engine, address
-        )
+        options = ReproduceOptions(place, only or (), quick, seed, processes, engine, address)
         sections = run(options)
     except (ValueError, ModuleNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
@@ -152,3 +196,151 @@ def reproduce(
         raise typer.Exit(1) from error
     console.print(findings_table(sections))
     console.print(f"wrote {place / REPORT}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command(cls=ManyValues)
+def compare(
+    env: Annotated[str, ENV],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of mpc.dx, mpc.dx.actions, mpc.cost, mpc.cost.dx, sysid, mlp and nn, or "
+            "package.module:function of your own. By default all but mpc.dx.actions."
+        ),
+    ] = None,
+    demonstrations: Annotated[
+        list[int] | None, typer.Option(help="Numbers of episodes to learn from: 1 5 10.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many.")] = 4,
+    learn: Annotated[list[str] | None, LEARN] = None,
+    episodes: Annotated[int, typer.Option(help="Unseen start states to score from.")] = 25,
+    effort: Annotated[float, typer.Option(help="Multiplies the steps of every optimiser.")] = 1.0,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    film: Annotated[
+        int | None,
+        typer.Option(help="Demonstrations of the policies in the video, or 0 for none: the most."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
+    engine: Annotated[str, typer.Option(help="Where: local, dask or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a cluster.")] = None,
+    folder: Annotated[Path, typer.Option(help="For runs and report.")] = Path("comparison"),
+) -> None:
+    """Compare methods of learning from demonstrations, from how many they learn what.
+
+    It goes on where it was stopped; with more seeds, methods or numbers it adds to what is there.
+
+    Example: mpc-gym compare --env DiffPendulum-v0 --methods mpc.dx mlp --demonstrations 1 5 10
+    --seeds 4 --jobs 2
+    """
+    console = Console()
+    with _in_words(console):
+        from mpc_gym.experiments.compare import DEFAULT_METHODS, CompareOptions
+        from mpc_gym.experiments.compare import compare as run
+        from mpc_gym.experiments.compare_report import REPORT
+        from mpc_gym.experiments.summary import terminal_table
+
+        options = CompareOptions(
+            env,
+            tuple(methods or DEFAULT_METHODS),
+            tuple(demonstrations or (1, 5, 10)),
+            seeds,
+            folder,
+            tuple(learn or ()),
+            seed,
+            effort=effort,
+            episodes=episodes,
+            max_steps=max_steps,
+            film=film,
+            jobs=jobs,
+            engine=engine,
+            address=address,
+        )
+        results = run(options, console)
+    console.print(terminal_table(env, list(results.values())))
+    _wrote(console, folder / REPORT)
+
+
+@app.command(cls=ManyValues)
+def train(
+    env: Annotated[str, ENV],
+    method: Annotated[str, typer.Option(help="See `mpc-gym compare`.")] = "mpc.dx",
+    file: Annotated[
+        Path | None, typer.Option(help="Demonstrations that `mpc-gym collect` wrote.")
+    ] = None,
+    demonstrations: Annotated[
+        int, typer.Option(help="Without a file: episodes to ask the expert for.")
+    ] = 10,
+    learn: Annotated[list[str] | None, LEARN] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and the expert's starts.")] = 0,
+    effort: Annotated[float, typer.Option(help="Multiplies the optimiser's steps.")] = 1.0,
+    folder: Annotated[Path, typer.Option(help="For log and policy.")] = Path("trained"),
+) -> None:
+    """Train a policy by demonstrations; it is saved in the subfolder `policy`.
+
+    Example: mpc-gym train --env DiffPendulum-v0 --method mpc.dx --file expert.npz --learn mass
+    length
+    """
+    console = Console()
+    with _in_words(console):
+        from mpc_gym.experiments.learner import POLICY, learned_parameters
+        from mpc_gym.experiments.train import TrainOptions
+        from mpc_gym.experiments.train import train as run
+
+        source = demonstrations if file is None else file
+        options = TrainOptions(env, method, folder, source, tuple(learn or ()), seed, effort=effort)
+        policy = run(options, progress=True)
+    for name, value in learned_parameters(policy, options.run().settings["learn"]).items():
+        console.print(f"{name}: {value}", highlight=False, markup=False)
+    _wrote(console, folder / POLICY)
+
+
+@app.command()
+def collect(
+    env: Annotated[str, ENV],
+    output: Annotated[Path, typer.Option(help="A new .npz file.")],
+    policy: Annotated[
+        str, typer.Option(help="expert, random, a folder of `mpc-gym train`, or a .zip of SB3's.")
+    ] = "expert",
+    episodes: Annotated[int, typer.Option(help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the first episode; the others count on.")] = 0,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+) -> None:
+    """Write demonstrations of an expert or a policy to a file.
+
+    Example: mpc-gym collect --env DiffPendulum-v0 --episodes 20 --output expert.npz
+    """
+    console = Console()
+    with _in_words(console):
+        from mpc_gym.experiments.demonstrate import EpisodeOptions, collect_to
+
+        options = EpisodeOptions(env, (policy,), episodes, seed, max_steps=max_steps)
+        found = collect_to(options, output)
+    console.print(
+        f"{found.episodes} episodes, {len(found)} steps, return {found.returns.mean():.1f}"
+    )
+    _wrote(console, output)
+
+
+@app.command(cls=ManyValues)
+def evaluate(
+    env: Annotated[str, ENV],
+    policy: Annotated[
+        list[str],
+        typer.Option(help="expert, random, a folder of `mpc-gym train`, a .zip of SB3's."),
+    ],
+    episodes: Annotated[int, typer.Option(help="Of each policy, from the same starts.")] = 25,
+    seed: Annotated[int, typer.Option(help="Of the first episode; the others count on.")] = 0,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+) -> None:
+    """Score policies: return with its standard error, and time per decision.
+
+    Example: mpc-gym evaluate --env DiffPendulum-v0 --policy expert trained/policy ppo.zip
+    """
+    console = Console()
+    with _in_words(console):
+        from mpc_gym.experiments.demonstrate import EpisodeOptions, score, score_table
+
+        options = EpisodeOptions(env, policy, episodes, seed, max_steps=max_steps)
+        scores = score(options)
+    console.print(score_table(options, scores))
