@@ -75,7 +75,7 @@ def test_an_experiment_of_which_a_run_is_missing_is_left_out_of_the_report(
         (["--only", "lqg"], "only must be of lqr"),
         (["--all", "--only", "lqr"], "--all and --only exclude each other"),
         (["--seed", "-1"], "seed must not be negative"),
-        (["--jobs", "-1"], "jobs must be at least 1"),
+        (["--jobs", "0"], "jobs must be at least 1"),
         (["--engine", "spark"], "engine must be one of local"),
         (["--engine", "dask"], "needs the address of a scheduler"),
         (["--folder", "/dev/null/x"], "folder"),
