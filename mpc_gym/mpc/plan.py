@@ -1,6 +1,7 @@
 """What a solve returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,7 +31,7 @@ class Plan:
 
     def with_rows(self, index: Int[Tensor, " rows"], other: "Plan") -> "Plan":
         """The same with some instances replaced by those of another plan, without gradients."""
-        values = {
+        values: dict[str, Any] = {
             name: None
             if value is None
             else value.detach().index_copy(0, index, getattr(other, name).detach())
