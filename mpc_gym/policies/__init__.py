@@ -2,17 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mpc_gym.policies.critic_first import CriticFirst
 from mpc_gym.policies.lstm_policy import LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
 from mpc_gym.policies.planning_policy import PlanningPolicy
 from mpc_gym.policies.pretrained import load_pretrained, pretrained_kwargs, save_pretrained
 from mpc_gym.policies.receding_horizon import RecedingHorizon
+from mpc_gym.policies.shipped import load_shipped, shipped_folder, shipped_policies
 
 if TYPE_CHECKING:
     from mpc_gym.policies.tqc import TQCMPCPolicy
 
 __all__ = [
+    "CriticFirst",
     "LSTMPolicy",
     "MPCPolicy",
     "PlanningPolicy",
@@ -21,8 +24,11 @@ __all__ = [
     "TD3MPCPolicy",
     "TQCMPCPolicy",
     "load_pretrained",
+    "load_shipped",
     "pretrained_kwargs",
     "save_pretrained",
+    "shipped_folder",
+    "shipped_policies",
 ]
 
 

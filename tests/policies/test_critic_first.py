@@ -1,0 +1,49 @@
+"""CriticFirst: the plan is held while the critic learns, and learns after that."""
+
+import pytest
+import torch
+from stable_baselines3 import PPO, SAC
+
+from mpc_gym.policies import CriticFirst, MPCPolicy, SACMPCPolicy
+
+PLAN = {"horizon": 3, "max_iterations": 30, "learn": ["dynamics", "cost_map"]}
+
+
+def make(algorithm: str) -> PPO | SAC:
+    if algorithm == "PPO":
+        options = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
+        return PPO(MPCPolicy, "DiffPendulum-v0", policy_kwargs=PLAN, seed=0, **options)
+    return SAC(SACMPCPolicy, "DiffPendulum-v0", policy_kwargs=PLAN, seed=0, learning_starts=4)
+
+
+def plan_of(model: PPO | SAC) -> list[torch.Tensor]:
+    planner = model.policy.planner
+    parameters = [*planner.mpc.parameters(), *planner.cost_map.parameters()]
+    return [each.detach().clone() for each in parameters]
+
+
+def equal(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
+def test_the_plan_is_held_first_and_learned_then(algorithm: str) -> None:
+    model = make(algorithm)
+    start = plan_of(model)
+    others = [each.detach().clone() for each in model.policy.parameters()]
+    learned = {name for name, each in model.policy.named_parameters() if each.requires_grad}
+    model.learn(16, callback=CriticFirst(1_000))
+    assert equal(start, plan_of(model))
+    assert not equal(others, [each.detach() for each in model.policy.parameters()])
+    assert {name for name, each in model.policy.named_parameters() if each.requires_grad} == learned
+
+    model.learn(24, callback=CriticFirst(8), reset_num_timesteps=True)
+    assert not equal(start, plan_of(model))
+
+
+def test_it_is_refused_where_nothing_plans() -> None:
+    model = PPO("MlpPolicy", "DiffPendulum-v0", n_steps=8, batch_size=8)
+    with pytest.raises(ValueError, match="ActorCriticPolicy"):
+        model.learn(8, callback=CriticFirst(8))
+    with pytest.raises(ValueError, match="steps"):
+        CriticFirst(-1)
