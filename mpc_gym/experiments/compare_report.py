@@ -104,7 +104,7 @@ expert does. Returns are means over {len(found[0]["returns"])} start states that
 the same for all; the imitation loss is the mean squared error of actions on unseen demonstrations,
 in units of half the action range. Seeds: {seeds}; they change the demonstrations, initial weights
 and the order of learning. Lines in the plot are medians over the seeds, bands reach from the lowest
-to the highest."""
+to the highest; the grey band is the standard error of the expert's return."""
 
 
 def _video(options: ReportOptions) -> str:

@@ -1,5 +1,6 @@
 """The runs of a comparison over its seeds: numbers, a table and a plot."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,6 @@ from mpc_gym.experiments.problems import PROBLEMS
 Result = Mapping[str, Any]
 GREY = "#666666"
 LEAST_LOSS = 1e-16  # what is drawn for zero, of which there is no logarithm
-LEVEL = 1.0  # differences of returns below this are shown on a linear scale
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,14 @@ def terminal_table(title: str, results: Sequence[Result]) -> rich.table.Table:
 def plot(results: Sequence[Result], path: Path) -> None:
     """Return and imitation loss over the number of demonstrations.
 
+    A grey band shows the standard error of the expert's return.
+
     Args:
         results: of one environment.
         path: of the picture.
     """
     expert = float(expert_returns(results).mean())
+    error = standard_error(expert_returns(results))
     figure, (left, right) = make_figure(2, height=4.6)
     found = summaries(results)
     methods = list(dict.fromkeys(each.method for each in found))
@@ -217,14 +220,17 @@ def plot(results: Sequence[Result], path: Path) -> None:
         losses = np.stack([np.maximum(each.imitation_losses, LEAST_LOSS) for each in own], 1)
         lines["return"].append(Line(method, x, gaps, index, markers=True))
         lines["loss"].append(Line(method, x, losses, index, markers=True))
-    left.set_yscale("symlog", linthresh=LEVEL)
+    # linear as far as differences mean little
+    left.set_yscale("symlog", linthresh=10 ** math.ceil(math.log10(error)) if error > 0 else 1.0)
     right.set_yscale("log")
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_xlabel("demonstrations")
-    left.set_title(f"Return, less the expert's {expert:.4g}")
+    left.set_title(f"Return less the expert's ({expert:.4g})")
     right.set_title("Imitation loss on unseen demonstrations")
     left.axhline(0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
+    if error > 0:
+        left.axhspan(-error, error, color=GREY, alpha=0.15, linewidth=0)
     draw_lines(left, lines["return"])
     draw_lines(right, lines["loss"])
     for axes in (left, right):
