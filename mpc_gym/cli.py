@@ -300,7 +300,7 @@ def collect(
     env: Annotated[str, ENV],
     output: Annotated[Path, typer.Option(help="A new .npz file.")],
     policy: Annotated[
-        str, typer.Option(help="expert, random, a folder of `mpc-gym train`, or a .zip of SB3's.")
+        str, typer.Option(help="expert, or another that `mpc-gym record` plays (see there).")
     ] = "expert",
     episodes: Annotated[int, typer.Option(help="How many.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the first episode; the others count on.")] = 0,
@@ -327,7 +327,7 @@ def evaluate(
     env: Annotated[str, ENV],
     policy: Annotated[
         list[str],
-        typer.Option(help="expert, random, a folder of `mpc-gym train`, a .zip of SB3's."),
+        typer.Option(help="Any that `mpc-gym record` plays (see there): several, one a row."),
     ],
     episodes: Annotated[int, typer.Option(help="Of each policy, from the same starts.")] = 25,
     seed: Annotated[int, typer.Option(help="Of the first episode; the others count on.")] = 0,
