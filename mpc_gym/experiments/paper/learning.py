@@ -40,6 +40,7 @@ LEAST = 0.01  # of masses [kg] and lengths [m]: a step could make them negative
 SMALL, SMALL_EPOCHS = 1e-9, 50
 FLAT = 0.99
 HUNDREDFOLD = 0.01
+ALL_DONE = "all epochs done"
 CHECKPOINT_SECONDS = 5.0
 LOG_EPOCHS = 5
 
@@ -216,7 +217,8 @@ def learn(
         "test_model_loss" and "last_test_model_loss"; "validation_loss", "best_epoch", "epochs",
         "ended" (why), "hundredfold" (the first epoch with a hundredth of the first validation loss,
         or None), "unconverged" (share of the training plans), "parameters" (the best, of a
-        controller), and curves over "epoch" of "imitation_loss" and "model_loss".
+        controller), and curves over "epoch" of "imitation_loss",
+        its best so far, "best_loss", and "model_loss".
     """
     optimizer = "adam" if isinstance(loss, NetworkLoss) else "rmsprop"
     training = Training(
@@ -240,10 +242,11 @@ def learn(
         "validation_loss": training.best.loss,
         "best_epoch": training.best.epoch,
         "epochs": training.epoch,
-        "ended": enough(history) or "all epochs done",
+        "ended": enough(history) or ALL_DONE,
         "hundredfold": _first_below(history, HUNDREDFOLD * history[0]["validation/loss"]),
         "epoch": [row["epoch"] for row in kept],
         "imitation_loss": [row["validation/loss"] for row in kept],
+        "best_loss": [row["validation/best_loss"] for row in kept],
     }
     if isinstance(loss, ModelLoss):
         shares = [row["train/not_converged"] for row in history if "train/not_converged" in row]

@@ -42,7 +42,7 @@ SOME = (50,)  # of them, where the number is not what is asked
 THROUGH_PLANS = tuple(method for method in PLANNERS if method != SYSID)
 # epochs at most, epochs after which a loss is flat, and how far it has to have fallen by then
 EFFORT = {"epochs": 1000, "patience": 200, "fall": 0.01}
-NETWORK_EFFORT = {"epochs": 400, "patience": 100, "fall": 1.0}
+NETWORK_EFFORT = {"epochs": 300, "patience": 100, "fall": 1.0}
 QUICK_EPOCHS, QUICK_NETWORK_EPOCHS = 60, 20
 
 

@@ -33,6 +33,7 @@ def test_a_run_imitates_better_and_better_and_says_how_well(tmp_path: Path) -> N
     result = nonconvex.run(tmp_path, **{**SETTINGS, "epochs": 100})
     assert result["imitation_loss"][-1] < 0.5 * result["imitation_loss"][0]
     assert result["validation_loss"] == min(result["imitation_loss"])
+    assert result["best_loss"] == list(np.minimum.accumulate(result["imitation_loss"]))
     assert result["best_epoch"] == np.argmin(result["imitation_loss"])
     assert (result["epochs"], result["ended"]) == (100, "all epochs done")
     assert result["epoch"] == list(range(101))
@@ -130,7 +131,7 @@ def result(method: str, loss: float, **change: Any) -> dict[str, Any]:
         "best_epoch": 80,
         "ended": "flat for 200 epochs",
         "epoch": [0.0, 50.0, 100.0],
-        "imitation_loss": [1.0, 0.1, loss],
+        "best_loss": [1.0, 0.1, loss],
         **change,
     }
     return {**found, "epochs": 100}
@@ -178,12 +179,16 @@ def test_the_section_states_the_papers_findings(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         assert path.name in section.text
     assert len(list(tmp_path.iterdir())) == 3
+    assert "in 0 of 4 runs" in section.text
     table = next(table for table in section.tables if table.name == "nonconvex-epochs")
     assert table.rows[0][4] == "flat for 200 epochs: 2"
 
 
 def test_a_finding_that_does_not_come_out_is_stated_as_such(tmp_path: Path) -> None:
-    section = nonconvex.section(results(**{"mpc.cost": 0.03, "sysid": 2e-3}), tmp_path)
+    found = results(**{"mpc.cost": 0.03, "sysid": 2e-3})
+    found["0"] |= {"best_epoch": 95, "ended": "all epochs done"}  # a network
+    section = nonconvex.section(found, tmp_path)
+    assert "in 1 of 4 runs" in section.text.replace("\n", " ")
     findings = {finding.name: finding for finding in section.findings}
     assert not findings["b, pendulum"].holds
     assert "mpc.cost with 50 plans (10 times lower)" in findings["b, pendulum"].diagnosis
