@@ -1,0 +1,222 @@
+"""Reinforcement learning from wrong physics: planning policies beside MLPs, at equal steps.
+
+    python -m benchmarks.learning [--seeds 3] [--steps 20000] [--jobs 2] [--output docs/images]
+
+Gravity, mass and length of the planning policies' pendulum start at 15, 3 and 0.5, where the true
+ones are 10, 1 and 1; they plan ten steps ahead and learn physics and the value of the last state.
+Every policy is scored on the same unseen start states by its deterministic actions, each a function
+of the observation alone, beside a controller with the true model that plans twenty steps ahead.
+
+The plan at the wrong physics is better with a short horizon: at twenty steps, models between the
+wrong and the true one do not swing up at all, and no gradient leads across.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from matplotlib.figure import Figure
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from mpc_gym import make_mpc, make_sb3_vec_env
+from mpc_gym.imitation import Stateless, evaluate
+from mpc_gym.models import current_values
+from mpc_gym.policies import CriticFirst, MPCPolicy, RecedingHorizon, SACMPCPolicy
+
+ENV_ID = "DiffPendulum-v0"
+WRONG = {"gravity": 15.0, "mass": 3.0, "length": 0.5}
+PLAN = {"horizon": 10, "learn": {**WRONG, "terminal": None}, "net_arch": [64, 64]}
+UNSEEN = 10_000  # seed of the first start state that policies are scored on
+EVERY = 2_000  # steps from one score to the next
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One curve: an algorithm with its policy and settings, the same for all seeds."""
+
+    algorithm: type[BaseAlgorithm]
+    policy: Any
+    n_envs: int
+    options: dict[str, Any]
+    critic_first: int = 0
+
+
+LEARNERS = {
+    "PPO, MPC": Learner(
+        PPO,
+        MPCPolicy,
+        16,
+        {
+            "policy_kwargs": {**PLAN, "log_std_init": -0.5},
+            "n_steps": 64,
+            "batch_size": 256,
+            "learning_rate": 0.01,
+            "gamma": 0.95,
+            "gae_lambda": 0.9,
+        },
+    ),
+    "SAC, MPC": Learner(
+        SAC,
+        SACMPCPolicy,
+        8,
+        {
+            "policy_kwargs": PLAN,
+            "train_freq": 1,
+            "gradient_steps": 2,
+            "learning_starts": 1_000,
+            "learning_rate": 1e-3,
+            "gamma": 0.95,
+            "tau": 0.01,
+            "ent_coef": "auto_0.1",
+        },
+        critic_first=6_000,
+    ),
+    # RL Baselines3 Zoo's tuned settings for Pendulum-v1, without its state-dependent exploration.
+    "PPO, MLP": Learner(
+        PPO,
+        "MlpPolicy",
+        4,
+        {
+            "n_steps": 1024,
+            "gae_lambda": 0.95,
+            "gamma": 0.9,
+            "learning_rate": 1e-3,
+            "clip_range": 0.2,
+        },
+    ),
+    "SAC, MLP": Learner(SAC, "MlpPolicy", 1, {"learning_rate": 1e-3}),
+}
+
+
+class Scores(BaseCallback):
+    """Score the policy between rollouts, every so many steps."""
+
+    def __init__(self, episodes: int) -> None:
+        super().__init__()
+        self.episodes = episodes
+        self.rows: list[dict[str, float]] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if not self.rows or self.num_timesteps - self.rows[-1]["step"] >= EVERY:
+            self._score()
+
+    def _on_training_end(self) -> None:
+        self._score()
+
+    def _score(self) -> None:
+        policy = self.model.policy
+        found = evaluate(Stateless(policy), ENV_ID, range(UNSEEN, UNSEEN + self.episodes))
+        row = {"step": self.num_timesteps, "return": found.mean, "error": found.standard_error}
+        if hasattr(policy, "mpc"):
+            values = current_values(policy.mpc.dynamics)
+            row |= {name: values[name].item() for name in WRONG}
+        self.rows.append(row)
+
+
+def learn(name: str, seed: int, steps: int, episodes: int) -> list[dict[str, float]]:
+    """One curve."""
+    torch.set_num_threads(1)
+    learner = LEARNERS[name]
+    env = make_sb3_vec_env(ENV_ID, learner.n_envs, seed=seed)
+    model = learner.algorithm(learner.policy, env, seed=seed, **learner.options)
+    scores = Scores(episodes)
+    callbacks: list[BaseCallback] = [scores]
+    if learner.critic_first:
+        callbacks.append(CriticFirst(learner.critic_first))
+    model.learn(steps, callback=CallbackList(callbacks))
+    return scores.rows
+
+
+def reference(horizon: int, learn: dict[str, float] | None, episodes: int) -> dict[str, float]:
+    """The return of a controller without any learning."""
+    mpc = make_mpc(ENV_ID, horizon=horizon, learn=learn, max_iterations=50)
+    agent = Stateless(RecedingHorizon(mpc))
+    found = evaluate(agent, ENV_ID, range(UNSEEN, UNSEEN + episodes))
+    return {"return": found.mean, "error": found.standard_error}
+
+
+@dataclass
+class Results:
+    """All curves, by learner and seed, and the references."""
+
+    references: dict[str, dict[str, float]]
+    curves: dict[str, list[list[dict[str, float]]]] = field(default_factory=dict)
+
+
+def run(seeds: int, steps: int, episodes: int, jobs: int) -> Results:
+    results = Results(
+        {
+            "true model, horizon 20": reference(20, None, episodes),
+            "true model, horizon 10": reference(10, None, episodes),
+            "wrong model, horizon 10": reference(10, WRONG, episodes),
+        }
+    )
+    tasks = [(name, seed) for name in LEARNERS for seed in range(seeds)]
+    curves = Parallel(n_jobs=jobs)(delayed(learn)(*task, steps, episodes) for task in tasks)
+    for (name, _), curve in zip(tasks, curves, strict=True):
+        results.curves.setdefault(name, []).append(curve)
+    return results
+
+
+def plot(results: Results, path: Path) -> None:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    # minus the return, for the logarithm
+    true = -results.references["true model, horizon 20"]["return"]
+    axes.axhline(true, color="black", linewidth=1)
+    axes.axhline(1.1 * true, color="black", linewidth=1, linestyle=":")
+    colours = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")
+    for (name, curves), colour in zip(results.curves.items(), colours, strict=False):
+        for i, curve in enumerate(curves):
+            axes.plot(
+                [row["step"] for row in curve],
+                [-row["return"] for row in curve],
+                color=colour,
+                linewidth=1.5,
+                alpha=0.8,
+                label=name if i == 0 else None,
+            )
+    axes.set_yscale("log")
+    axes.set_yticks(
+        [100, 150, 200, 300, 500, 1000, 1500],
+        ["-100", "-150", "-200", "-300", "-500", "-1,000", "-1,500"],
+    )
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.set(xlabel="environment steps", ylabel="return")
+    axes.set_title("From wrong physics: every seed. Black: true model; dotted: within 10 % of it")
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    options = parser.parse_args()
+    results = run(options.seeds, options.steps, options.episodes, options.jobs)
+    options.output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"references": results.references, "curves": results.curves}, indent=1)
+    (options.output / "learning.json").write_text(text + "\n", encoding="utf-8")
+    plot(results, options.output / "learning.png")
+    for name, value in results.references.items():
+        print(f"{name:26} {value['return']:8.1f} ± {value['error']:.1f}")
+    for name, curves in results.curves.items():
+        ends = "  ".join(f"{c[-1]['return']:8.1f} ± {c[-1]['error']:.1f}" for c in curves)
+        print(f"{name:26} {ends}")
+
+
+if __name__ == "__main__":
+    main()
