@@ -193,7 +193,9 @@ def plot(results: Results, path: Path) -> None:
     axes.minorticks_off()
     axes.invert_yaxis()
     axes.set(xlabel="environment steps", ylabel="return")
-    axes.set_title("From wrong physics: every seed. Black: true model; dotted: within 10 % of it")
+    axes.set_title(
+        "Every seed. Black: the true model; dotted: within 10 % of it", fontsize="medium"
+    )
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=130)
 
