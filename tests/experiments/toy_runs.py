@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -81,6 +82,7 @@ def wait(folder: Path) -> None:
 class UnportableError(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} is not {two}")
+        self.lock = threading.Lock()  # nothing pickles it, whatever libraries teach pickle
 
 
 def blunder(_: Path) -> None:

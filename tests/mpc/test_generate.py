@@ -11,24 +11,27 @@ from mpc_gym.mpc import generate
 from tests.compiled.assembly import assert_vectorised, packed_share
 
 
-def generated(name):
-    """The functions of that name in all generated modules."""
+def generated(name, address):
+    """The function behind the address of a stage."""
     modules = [m for key, m in sys.modules.items() if key.startswith("mpc_gym_generated")]
-    functions = [getattr(module, name) for module in modules if hasattr(module, name)]
-    for function in functions:
-        function.compile((numba.float64[::1],) * 4)
-    return functions
+    module = next(m for m in modules if getattr(m, f"{name}_address", None) == address)
+    function = getattr(module, name)
+    function.compile((numba.float64[::1],) * 4)
+    return function
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "adjoint", "response"])
 def test_every_stage_runs_its_lanes_in_packed_instructions(paper, name):
     n = paper.x_init.shape[1]
     model = generate.trace_model(paper.dynamics(), paper.cost(), n, 1, 0)
-    addresses = {"forward": generate.solver_stages, "adjoint": generate.sensitivity_stages}
-    addresses["forward" if name in ("forward", "backward") else "adjoint"](model)
-    for function in generated(name):
-        assert_vectorised(function)
-        assert packed_share(function) > 0.4  # the rest is a scalar loop for arrays that overlap
+    if name in ("forward", "backward"):
+        address = getattr(generate.solver_stages(model), name)
+    else:
+        adjoint, response = generate.sensitivity_stages(model)
+        address = adjoint if name == "adjoint" else response
+    function = generated(name, address)
+    assert_vectorised(function)
+    assert packed_share(function) > 0.4  # the rest is a scalar loop for arrays that overlap
 
 
 def test_stages_that_are_not_needed_are_not_made():
