@@ -111,8 +111,10 @@ def record(
     policy: Annotated[
         str,
         typer.Option(
-            help="expert (plans with the true physics), random, or the path of a .zip that "
-            "Stable-Baselines3 saved. Such a file runs code when it is loaded: only give one that "
+            help="expert (plans with the true physics), random, a trained policy that comes with "
+            "the package (DiffPendulum-v0/mpc, DiffPendulum-v0/mlp and so on), the folder of a "
+            "policy that save_pretrained wrote, or the path of a .zip that Stable-Baselines3 "
+            "saved. A .zip is a pickle, which can run code when it is loaded: only give one that "
             "you trust."
         ),
     ] = "expert",

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.envs import make_mpc
 from mpc_gym.mpc import MPC
-from mpc_gym.policies import load_pretrained
+from mpc_gym.policies import load_pretrained, shipped_folder, shipped_policies
 
 EXPERT, RANDOM = "expert", "random"
 EXPERT_HORIZON = 30
@@ -32,12 +32,13 @@ def check_agent(policy: str) -> None:
     """Refuse the name of an agent that is nowhere to be found.
 
     Raises:
-        ValueError: it is neither the expert nor chance, and there is no such file or folder.
+        ValueError: it is no name known here, and there is no such file or folder.
     """
-    if policy not in {EXPERT, RANDOM} and not Path(policy).exists():
+    names = (EXPERT, RANDOM, *shipped_policies())
+    if policy not in names and not Path(policy).exists():
         raise ValueError(
-            "policy must be 'expert', 'random' or the path of a folder that save_pretrained "
-            f"wrote or of a file that Stable-Baselines3 saved, got {policy!r}"
+            f"policy must be one of {', '.join(names)}, or the path of a folder that "
+            f"save_pretrained wrote or of a file that Stable-Baselines3 saved, got {policy!r}"
         )
 
 
@@ -45,9 +46,10 @@ def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | Poli
     """The agent of a name.
 
     Args:
-        policy: "expert", which plans with the true physics; "random"; the folder of a policy that
-            `save_pretrained` wrote; or the path of a `.zip` that Stable-Baselines3 saved (which
-            runs code when it is loaded: only load what you trust).
+        policy: "expert", which plans with the true physics; "random"; one of `shipped_policies`;
+            the folder of a policy that `save_pretrained` wrote; or the path of a `.zip` that
+            Stable-Baselines3 saved (a pickle, which can run code when it is loaded: only load what
+            you trust).
         env: where it acts.
         seed: of chance.
 
@@ -59,8 +61,9 @@ def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | Poli
         return make_mpc(env, horizon=EXPERT_HORIZON, learn=(), model="true", starts=EXPERT_STARTS)
     if policy == RANDOM:
         return _Random(env, seed)
-    if Path(policy).is_dir():
-        return load_pretrained(policy, env=env, device="cpu")
+    folder = shipped_folder(policy) if policy in shipped_policies() else Path(policy)
+    if folder.is_dir():
+        return load_pretrained(folder, env=env, device="cpu")
     model = _algorithm(Path(policy)).load(policy, device="cpu")
     if model.observation_space != env.observation_space or model.action_space != env.action_space:
         raise ValueError(

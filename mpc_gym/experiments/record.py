@@ -16,6 +16,7 @@ from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.agents import check_agent, load_agent
 from mpc_gym.experiments.files import make_writable_folder
 from mpc_gym.mpc import MPC
+from mpc_gym.policies import PlanningPolicy
 from mpc_gym.policies.receding_horizon import PlanState, carry, warm_start
 from mpc_gym.rendering import write_video
 
@@ -115,9 +116,8 @@ def _decide(
             plan = agent(row, warm_start(agent, 1, state, None))
         scene.show_plan(plan)
         return plan.controls[0, 0].numpy(), carry(plan)
-    action, state = agent.predict(observation, state, deterministic=True)
-    planner = getattr(getattr(agent, "policy", agent), "mpc", None)
-    if isinstance(planner, MPC):
+    policy = getattr(agent, "policy", agent)  # an algorithm's
+    if isinstance(policy, PlanningPolicy):
         with torch.no_grad():
-            scene.show_plan(planner(row))
-    return action, state
+            scene.show_plan(policy.planner.replan(row, state, None))  # as `predict` does
+    return agent.predict(observation, state, deterministic=True)

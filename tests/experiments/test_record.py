@@ -2,10 +2,15 @@ from pathlib import Path
 
 import gymnasium as gym
 import imageio_ffmpeg
+import numpy as np
 import pytest
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 
+from mpc_gym.envs import DiffEnv
 from mpc_gym.experiments.record import RecordOptions, record
+from mpc_gym.imitation import evaluate
+from mpc_gym.policies import MPCPolicy, load_shipped
+from mpc_gym.policies.planning import Planning
 
 SYSTEMS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
 
@@ -56,23 +61,51 @@ def test_what_stable_baselines3_saved_plays_as_it_would_there(algorithm, tmp_pat
 
 
 def test_a_policy_that_plans_is_shown_with_its_plan(tmp_path, monkeypatch) -> None:
-    from mpc_gym.envs import DiffEnv
-
     shown = []
     monkeypatch.setattr(DiffEnv, "show_plan", lambda self, plan: shown.append(plan))
-    from mpc_gym.policies import MPCPolicy
-
     PPO(MPCPolicy, "DiffPendulum-v0", device="cpu").save(tmp_path / "planner.zip")
     path = str(tmp_path / "planner.zip")
     record(RecordOptions("DiffPendulum-v0", path, output=tmp_path, max_steps=2))
     assert [plan is None for plan in shown] == [False, False, True]
 
 
+@pytest.mark.parametrize("kind", ["mpc", "mlp"])
+def test_a_policy_that_comes_with_the_package_plays_by_its_name(kind, tmp_path) -> None:
+    name = f"DiffPendulum-v0/{kind}"
+    options = RecordOptions("DiffPendulum-v0", name, seed=3, output=tmp_path, max_steps=25)
+    ((path, found),) = record(options).items()
+    assert path.name == f"DiffPendulum-v0-{kind}-3.mp4"
+    score = evaluate(load_shipped(name, device="cpu"), "DiffPendulum-v0", [3], max_steps=25)
+    assert found == pytest.approx(score.mean, rel=1e-5)
+
+
+def test_the_plan_shown_is_the_one_carried_out_and_starts_from_the_last(
+    tmp_path, monkeypatch
+) -> None:
+    shown, starts, replan = [], [], Planning.replan
+
+    def listen(self, observation, state, *arguments, **options):
+        starts.append(state)
+        return replan(self, observation, state, *arguments, **options)
+
+    monkeypatch.setattr(DiffEnv, "show_plan", lambda self, plan: shown.append(plan))
+    monkeypatch.setattr(Planning, "replan", listen)
+    options = RecordOptions("DiffPendulum-v0", "DiffPendulum-v0/mpc", output=tmp_path, max_steps=3)
+    total = sum(record(options).values())
+    assert starts[0] is None
+    for begin, plan in zip(starts[2::2], shown[:-2], strict=True):
+        np.testing.assert_allclose(begin[0], plan.shift().numpy(), rtol=1e-12)
+    env = gym.make("DiffPendulum-v0")
+    env.reset(seed=0)
+    controls = [plan.controls[0, 0].numpy() for plan in shown[:-1]]
+    assert sum(float(env.step(control)[1]) for control in controls) == pytest.approx(total)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"env": "Pendulum-v1"}, "env must be one of DiffPendulum-v0"),
-        ({"policy": "nowhere.zip"}, "policy must be 'expert', 'random' or the path"),
+        ({"policy": "nowhere.zip"}, "policy must be one of expert, random, .* or the path"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
