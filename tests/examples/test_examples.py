@@ -30,6 +30,23 @@ def test_ppo_learns_the_mass_alone_and_reports_twice(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.count("return") == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*control problems did not converge")
+def test_rewards_take_a_clone_beyond_what_it_was_shown() -> None:
+    short = {"demonstrations": 4, "steps": 4096, "episodes": 12}
+    returns = run("fine_tuning.py", algorithm="ppo", **short)
+    assert returns["before"] < returns["demonstrator"] - 500
+    assert returns["after cloning"] == pytest.approx(returns["demonstrator"], abs=2)
+    assert returns["after PPO"] > returns["after cloning"] + 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.filterwarnings("ignore:.*control problems did not converge")
+def test_rewards_take_a_clone_far_beyond_what_it_was_shown(algorithm: str) -> None:
+    returns = run("fine_tuning.py", algorithm=algorithm)
+    assert returns[f"after {algorithm.upper()}"] > returns["after cloning"] + 60
+
+
 def test_the_differentiable_controller_learns_what_acts_on_the_motion() -> None:
     learned = run("differentiable_mpc.py", steps=240)
     gravity, mass, length = (p.item() for p in (learned.gravity, learned.mass, learned.length))
