@@ -150,7 +150,9 @@ def reproduce(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="lqr, nonconvex, nonrealizable or runtime; may be given repeatedly."),
+        typer.Option(
+            help="lqr, nonconvex, nonrealizable, closed-loop or runtime; may be given repeatedly."
+        ),
     ] = None,
     quick: Annotated[
         bool,

@@ -1,7 +1,9 @@
 """What every test runs under: shapes checked at run time, one thread, repeatable problems."""
 
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -28,6 +30,23 @@ torch.set_num_threads(1)
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def _seed_everything() -> None:
+    """For networks whose first weights are drawn from the generators that a process has one of."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (the generator that old libraries draw from)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    _seed_everything()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    _seed_everything()
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from mpc_gym.experiments.run import Run, check_folder, finished
 from mpc_gym.experiments.runs import execute
 from mpc_gym.imitation.files import replacing
 
-EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "runtime")  # the modules beside this one
+# the modules beside this one, with a hyphen for an underscore
+EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
 ALONE = ("runtime",)  # it measures times: nothing may run beside it
 MARK = "reproduction.json"
 
@@ -118,7 +119,8 @@ def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
 
 
 def _load(name: str) -> Experiment:
-    return cast("Experiment", importlib.import_module(f"mpc_gym.experiments.paper.{name}"))
+    module = name.replace("-", "_")
+    return cast("Experiment", importlib.import_module(f"mpc_gym.experiments.paper.{module}"))
 
 
 def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
