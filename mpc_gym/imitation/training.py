@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import current_values
 
 OPTIMIZERS = ("adam", "rmsprop")
@@ -39,7 +40,7 @@ class TrainingOptions:
 
     Args:
         optimizer: "adam" or "rmsprop" (with alpha 0.5).
-        learning_rate: of the optimiser.
+        learning_rate: of the optimiser; one that falls does so by epochs.
         batch_size: rows in a mini-batch.
         seed: of the order of the rows, and of whatever the module draws while it trains.
 
@@ -48,17 +49,22 @@ class TrainingOptions:
     """
 
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float | FallingRate = 1e-3
     batch_size: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+        if not (math.isfinite(self.rate(0)) and self.rate(0) >= 0):
             raise ValueError(f"learning_rate must not be negative, got {self.learning_rate}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        rate = self.learning_rate
+        return rate.at(epoch) if isinstance(rate, FallingRate) else rate
 
 
 @dataclass
@@ -166,7 +172,9 @@ class Training:
         return self.history
 
     def _train_epoch(self) -> Row:
-        self.loss.begin_epoch(len(self.history) - 1)
+        self.loss.begin_epoch(self.epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.options.rate(self.epoch)
         self.module.train()
         order = torch.randperm(len(self.training_rows))
         return self._epoch(self.training_rows[order], "train")
@@ -254,8 +262,8 @@ def _make_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.
     if not parameters:
         raise ValueError("there is nothing to train: no parameter requires a gradient")
     if options.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=options.learning_rate)
-    return torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=RMSPROP_ALPHA)
+        return torch.optim.Adam(parameters, lr=options.rate(0))
+    return torch.optim.RMSprop(parameters, lr=options.rate(0), alpha=RMSPROP_ALPHA)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

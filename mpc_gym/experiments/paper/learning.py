@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mpc_gym.experiments.paper.plots import thinned
 from mpc_gym.experiments.paper.problems import Hessian, LearnedCost, Plans, System
 from mpc_gym.imitation.losses import Rows, Sum, Value
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.training import Row, Training, TrainingOptions
 from mpc_gym.mpc import MPC
 
@@ -32,6 +33,7 @@ PLANNERS = (SYSID, "mpc.dx", "mpc.cost", "mpc.cost.dx")
 
 BATCH = 32  # as in the authors' program
 RATES = {"adam": 1e-4, "rmsprop": 1e-2}
+FINAL_RATE = 1e-6  # of a rate that falls
 WARM_START_EPOCHS = 50
 COST_EPOCHS = 10  # after which the learning of the cost passes between its two parts
 POSITIVE = ("mass", "length", "cart_mass", "pole_mass", "pole_length")
@@ -199,6 +201,7 @@ def learn(
     epochs: int,
     enough: Callable[[list[Row]], str | None],
     identity: dict[str, Any],
+    falling_epochs: int = 0,
 ) -> dict[str, Any]:
     """Train a learner, and measure it with the weights of the best validation epoch.
 
@@ -211,6 +214,7 @@ def learn(
         epochs: at most.
         enough: told all rows so far after each epoch, why to stop there; None to go on.
         identity: JSON data that tells this run from others, its "seed" among it.
+        falling_epochs: the last of the epochs, in which the learning rate falls.
 
     Returns:
         "test_loss" with the best weights and "last_test_loss" with the last, and, of a controller,
@@ -221,12 +225,14 @@ def learn(
         its best so far, "best_loss", and "model_loss".
     """
     optimizer = "adam" if isinstance(loss, NetworkLoss) else "rmsprop"
+    constant = epochs - falling_epochs
+    rate = FallingRate(RATES[optimizer], FINAL_RATE, constant, falling_epochs)
     training = Training(
         learner,
         loss,
         training_rows,
         judged_rows,
-        TrainingOptions(optimizer, RATES[optimizer], BATCH, identity["seed"]),
+        TrainingOptions(optimizer, rate, BATCH, identity["seed"]),
         identity,
         folder,
         CHECKPOINT_SECONDS,

@@ -32,6 +32,7 @@ from mpc_gym.experiments.paper.lqr_section import section
 from mpc_gym.experiments.paper.metrics import Metrics, Row
 from mpc_gym.experiments.run import Run
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
 
@@ -73,6 +74,7 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
             settings={
                 "seed": each,
                 "guesses": guesses,
+                "trial_steps": TRIAL_STEPS,
                 "steps": steps[guesses],
                 "decay_steps": QUICK_DECAY_STEPS if quick else DECAY_STEPS,
             },
@@ -82,13 +84,16 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
     ]
 
 
-def run(folder: Path, seed: int, guesses: int, steps: int, decay_steps: int) -> dict[str, Any]:
+def run(
+    folder: Path, seed: int, guesses: int, trial_steps: int, steps: int, decay_steps: int
+) -> dict[str, Any]:
     """Let one learner imitate the expert.
 
     Args:
         folder: for log and checkpoint; the run goes on from a checkpoint there.
         seed: of initial models and start states.
         guesses: initial models, at most; 1: the only one is not put to trial.
+        trial_steps: that each initial model has to show promise.
         steps: at a constant rate, after the trials.
         decay_steps: after them, in which the rate falls.
 
@@ -97,7 +102,13 @@ def run(folder: Path, seed: int, guesses: int, steps: int, decay_steps: int) -> 
         states), "batch_loss" (of that step's start states) and "model_loss"; "A", "B" at the end;
         "tried", the number of initial models.
     """
-    settings = {"seed": seed, "guesses": guesses, "steps": steps, "decay_steps": decay_steps}
+    settings = {
+        "seed": seed,
+        "guesses": guesses,
+        "trial_steps": trial_steps,
+        "steps": steps,
+        "decay_steps": decay_steps,
+    }
     expert = Expert(make_expert())
     generator = Generator().manual_seed(seed)
     rows: list[Row] = []
@@ -109,13 +120,16 @@ def run(folder: Path, seed: int, guesses: int, steps: int, decay_steps: int) -> 
         generator.set_state(state["generator"])
         rows, tried = state["rows"], state["tried"]
     else:
-        learner, tried = choose_learner(expert, generator, guesses)
+        learner, tried = choose_learner(expert, generator, guesses, trial_steps)
     metrics = Metrics(folder, rows, by="step")
+    rate = FallingRate(LEARNING_RATE, FINAL_RATE, steps, decay_steps)
     saved = time.monotonic()
     while not metrics.rows or metrics.rows[-1]["step"] < steps + decay_steps:
         done = len(metrics.rows) * STRIDE
-        rates = [_rate(step, steps, decay_steps) for step in range(max(done - STRIDE, 0), done)]
-        batch_losses = [learner.step(draw_starts(generator), rate) for rate in rates]
+        batch_losses = [
+            learner.step(draw_starts(generator), rate.at(step))
+            for step in range(max(done - STRIDE, 0), done)
+        ]
         row = {"step": float(done), **learner.losses()}
         metrics.record({**row, "batch_loss": batch_losses[-1]} if batch_losses else row)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -227,7 +241,9 @@ def draw_starts(generator: Generator) -> Float[Tensor, "batch n"]:
     return torch.randn(BATCH, N_STATE, generator=generator).double()
 
 
-def choose_learner(expert: Expert, generator: Generator, guesses: int) -> tuple[Learner, int]:
+def choose_learner(
+    expert: Expert, generator: Generator, guesses: int, trial_steps: int
+) -> tuple[Learner, int]:
     """A learner with the first initial model that stands its trial, and how many were tried.
 
     Where none does it has the last one; one alone is not put to trial.
@@ -237,7 +253,7 @@ def choose_learner(expert: Expert, generator: Generator, guesses: int) -> tuple[
         return learner, 1
     for tried in range(1, guesses + 1):
         untrained = learner.losses()["imitation_loss"]
-        for _ in range(TRIAL_STEPS):
+        for _ in range(trial_steps):
             learner.step(draw_starts(generator), LEARNING_RATE)
         if learner.losses()["imitation_loss"] < PROMISING * untrained or tried == guesses:
             break
@@ -248,9 +264,3 @@ def choose_learner(expert: Expert, generator: Generator, guesses: int) -> tuple[
 def _trajectory(mpc: MPC, x_init: Float[Tensor, "batch n"]) -> Float[Tensor, "batch T n+m"]:
     plan = mpc(x_init)
     return torch.cat([plan.states, plan.controls], -1)
-
-
-def _rate(step: int, steps: int, decay_steps: int) -> float:
-    """The learning rate: constant, then falling by the same factor at every step."""
-    fallen = max(step + 1 - steps, 0) / decay_steps if decay_steps else 0.0
-    return LEARNING_RATE * math.pow(FINAL_RATE / LEARNING_RATE, fallen)

@@ -7,7 +7,8 @@ network, system identification, and a controller that learns its physics, its co
 Settings are those of the paper and of the authors' program, with three exceptions. Start states are
 drawn anew for every seed. Masses and lengths are kept positive. Learning ends early where the best
 validation loss has been below 1e-9 for long, or flat for long and below a hundredth of the first;
-the network, whose epochs take longest, ends wherever it is flat, and has fewer epochs.
+the network, whose epochs take longest, ends wherever it is flat, and has fewer epochs. Where the
+constant learning rate of the paper hides what could be learned, a falling one is tried beside it.
 """
 
 import warnings
@@ -28,6 +29,7 @@ from mpc_gym.experiments.paper.learning import (
     make_planner,
     small_or_flat,
 )
+from mpc_gym.experiments.paper.nonconvex_runs import CONSTANT, FALLING
 from mpc_gym.experiments.paper.nonconvex_section import section
 from mpc_gym.experiments.paper.problems import HORIZON, SYSTEMS, Hessian, expert_plans
 from mpc_gym.experiments.run import Run
@@ -41,8 +43,10 @@ GUIDED_METHODS = (SYSID, "mpc.dx", "mpc.cost")
 SOME = (50,)  # of them, where the number is not what is asked
 THROUGH_PLANS = tuple(method for method in PLANNERS if method != SYSID)
 # epochs at most, epochs after which a loss is flat, and how far it has to have fallen by then
-EFFORT = {"epochs": 1000, "patience": 200, "fall": 0.01}
-NETWORK_EFFORT = {"epochs": 300, "patience": 100, "fall": 1.0}
+EFFORT = {"epochs": 1000, "patience": 200, "fall": 0.01, "rate": CONSTANT}
+NETWORK_EFFORT = {**EFFORT, "epochs": 600, "patience": 100, "fall": 1.0}
+FALLING_METHODS = (SYSID, "mpc.dx")
+FALLING_EFFORT = {**EFFORT, "patience": 1000, "rate": FALLING}
 QUICK_EPOCHS, QUICK_NETWORK_EPOCHS = 60, 20
 
 
@@ -92,22 +96,35 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
             *(("eight, guided", method, DEMONSTRATIONS) for method in GUIDED_METHODS),
         )
     ]
+    efforts = [(each, NETWORK_EFFORT if NETWORK in each else EFFORT) for each in chosen]
+    efforts += [
+        ((system, "exact", PAPER, method, DEMONSTRATIONS), FALLING_EFFORT)
+        for system in SYSTEMS
+        for method in FALLING_METHODS
+    ]
     return [
-        _run(system, method, hessian, planning, count, each, quick)
-        for system, hessian, planning, method, counts in chosen
+        _run(system, method, hessian, planning, count, each, _quick(effort) if quick else effort)
+        for (system, hessian, planning, method, counts), effort in efforts
         for count in (SOME if quick else counts)
         for each in range(seed, seed + (1 if quick else SEEDS))
     ]
 
 
+def _quick(effort: dict[str, Any]) -> dict[str, Any]:
+    epochs = QUICK_NETWORK_EPOCHS if effort == NETWORK_EFFORT else QUICK_EPOCHS
+    return {**effort, "epochs": epochs}
+
+
 def _run(
-    system: str, method: str, hessian: str, planning: str, count: int, seed: int, quick: bool
+    system: str,
+    method: str,
+    hessian: str,
+    planning: str,
+    count: int,
+    seed: int,
+    effort: dict[str, Any],
 ) -> Run:
-    folder = f"nonconvex/{system}/{planning}/{method}/{hessian}"
-    effort = NETWORK_EFFORT if method == NETWORK else EFFORT
-    if quick:
-        epochs = QUICK_NETWORK_EPOCHS if method == NETWORK else QUICK_EPOCHS
-        effort = {**effort, "epochs": epochs}
+    folder = f"nonconvex/{system}/{planning}/{method}/{hessian}/{effort['rate']}-rate"
     return Run(
         name=f"{folder}/plans-{count}/seed-{seed}",
         function=f"{__name__}:run",
@@ -134,6 +151,7 @@ def run(
     epochs: int,
     patience: int,
     fall: float,
+    rate: str,
 ) -> dict[str, Any]:
     """Let one learner imitate the expert.
 
@@ -147,6 +165,7 @@ def run(
         seed: of the start states, the network's weights and the order of learning.
         epochs: at most.
         patience, fall: when learning ends earlier, see `small_or_flat`.
+        rate: "constant", or "falling" for a learning rate that falls in the second half.
 
     Returns:
         The settings, and what `learn` returns.
@@ -161,6 +180,7 @@ def run(
         "epochs": epochs,
         "patience": patience,
         "fall": fall,
+        "rate": rate,
     }
     chosen, how = SYSTEMS[system], PLANNING[planning]
     plans = expert_plans(chosen, seed, how.expert)
@@ -183,5 +203,6 @@ def run(
         warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
         enough = partial(small_or_flat, patience=patience, fall=fall)
         rows = (plans.training(demonstrations), plans.validation)
-        found = learn(folder, learner, loss, *rows, epochs, enough, settings)
+        falling = epochs // 2 if rate == FALLING else 0
+        found = learn(folder, learner, loss, *rows, epochs, enough, settings, falling)
     return {**settings, **found}

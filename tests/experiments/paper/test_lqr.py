@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mpc_gym.experiments.paper import lqr
 from mpc_gym.experiments.paper.metrics import Metrics
 
-SETTINGS = {"seed": 3, "guesses": 1, "steps": 30, "decay_steps": 20}
+SETTINGS = {"seed": 3, "guesses": 1, "trial_steps": 300, "steps": 30, "decay_steps": 20}
 Array = NDArray[np.float64]
 
 
@@ -106,21 +106,14 @@ def test_the_gradient_of_the_imitation_loss_agrees_with_finite_differences() -> 
         assert parameter.grad[1, 2].item() == pytest.approx(difference, rel=1e-5)
 
 
-def test_the_rate_is_constant_at_first_and_falls_by_the_same_factor_afterwards() -> None:
-    rates = [lqr._rate(step, 10, 4) for step in range(14)]
-    assert rates[:10] == [1e-2] * 10
-    np.testing.assert_allclose(rates[10:], [1e-3, 1e-4, 1e-5, 1e-6])
-
-
 def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expert = lqr.Expert(lqr.make_expert())
-    monkeypatch.setattr(lqr, "TRIAL_STEPS", 20)
     losses = []
     for promising in (1.0, 0.0):
         monkeypatch.setattr(lqr, "PROMISING", promising)
-        learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(0), 3)
+        learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(0), 3, 20)
         assert tried == (1 if promising else 3)
         losses.append(learner.losses()["model_loss"])
     assert losses[0] != losses[1]
@@ -128,7 +121,7 @@ def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
 
 def test_an_only_initial_model_is_the_first_draw_and_is_not_put_to_trial() -> None:
     expert = lqr.Expert(lqr.make_expert())
-    learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(5), 1)
+    learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(5), 1, 300)
     torch.manual_seed(5)  # as in the authors' program
     A = torch.eye(3) + 0.2 * torch.randn(3, 3)
     assert torch.equal(learner.mpc.dynamics.A, A.double())
