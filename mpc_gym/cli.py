@@ -180,26 +180,20 @@ def reproduce(
     """
     import os
 
-    from mpc_gym.experiments.paper.report import REPORT, findings_table
-    from mpc_gym.experiments.paper.reproduce import ReproduceOptions
-    from mpc_gym.experiments.paper.reproduce import reproduce as run
-    from mpc_gym.experiments.runs import FailedRunsError
-
     if everything and only:
         raise typer.BadParameter("--all and --only exclude each other")
     place = folder or Path("reproduction-quick" if quick else "reproduction")
     console = Console()
     processes = (os.cpu_count() or 1) if jobs is None else jobs
-    try:
+    with _in_words(console):
+        from mpc_gym.experiments.paper.report import REPORT, findings_table
+        from mpc_gym.experiments.paper.reproduce import ReproduceOptions
+        from mpc_gym.experiments.paper.reproduce import reproduce as run
+
         options = ReproduceOptions(place, only or (), quick, seed, processes, engine, address)
         sections = run(options)
-    except (ValueError, ModuleNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
-    except FailedRunsError as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
-        raise typer.Exit(1) from error
     console.print(findings_table(sections))
-    console.print(f"wrote {place / REPORT}", highlight=False, soft_wrap=True, markup=False)
+    _wrote(console, place / REPORT)
 
 
 @app.command(cls=ManyValues)

@@ -1,6 +1,5 @@
 """Many independent runs, executed in parallel, each once however often it is interrupted."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from mpc_gym.experiments.engines import LostWorkerError, Work, check_engine, workers
-from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.progress import counted
 from mpc_gym.experiments.run import (
     CONFIG,
@@ -24,7 +23,7 @@ from mpc_gym.experiments.run import (
 
 __all__ = ["FailedRunsError", "Run", "execute", "results"]
 
-LEAST_FREE = 100 * 2**20  # bytes: checkpoints and logs of a whole experiment take tens of MiB
+LEAST_FREE = 100 * 2**20  # bytes; an experiment that takes more asks for more
 LOSSES = 2  # a run that may have lost so many workers is tried alone
 NOT_AT_ALL, FOR_EVER = 0.0, -1.0
 
@@ -157,13 +156,8 @@ def _done(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Any]]:
 
 def _prepare(pending: dict[str, Run], folder: Path) -> None:
     """Make the folders, and see that they can be written to."""
+    check_space(folder, LEAST_FREE)
     make_writable_folder(folder)
-    free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE:
-        raise ValueError(
-            f"the disk of folder {str(folder)!r} is full: {free / 2**20:.0f} MiB are free, and "
-            f"{LEAST_FREE / 2**20:.0f} MiB are the least to begin with"
-        )
     for name in pending:
         make_writable_folder(folder / name)
 

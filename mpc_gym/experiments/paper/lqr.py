@@ -21,6 +21,7 @@ another.
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +112,25 @@ def run(
     }
     expert = Expert(make_expert())
     generator = Generator().manual_seed(seed)
+    learner, tried = Learner(expert, draw_model(generator)), 1
     rows: list[Row] = []
     path = folder / CHECKPOINT
     if path.exists():
-        learner = Learner(expert, draw_model(generator))
         state = read_checkpoint(path, settings)
         learner.load_state_dict(state["learner"])
         generator.set_state(state["generator"])
         rows, tried = state["rows"], state["tried"]
-    else:
-        learner, tried = choose_learner(expert, generator, guesses, trial_steps)
+
+    def save(learner: Learner, tried: int) -> None:
+        content = {"learner": learner.state_dict(), "generator": generator.get_state()}
+        write_checkpoint(path, settings, {**content, "rows": rows, "tried": tried})
+
+    if not rows and guesses > 1:
+        learner, tried = choose_learner(
+            expert, generator, guesses, trial_steps, learner, tried, save
+        )
     metrics = Metrics(folder, rows, by="step")
+    rows = metrics.rows
     rate = FallingRate(LEARNING_RATE, FINAL_RATE, steps, decay_steps)
     saved = time.monotonic()
     while not metrics.rows or metrics.rows[-1]["step"] < steps + decay_steps:
@@ -133,8 +142,7 @@ def run(
         row = {"step": float(done), **learner.losses()}
         metrics.record({**row, "batch_loss": batch_losses[-1]} if batch_losses else row)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            content = {"learner": learner.state_dict(), "generator": generator.get_state()}
-            write_checkpoint(path, settings, {**content, "rows": metrics.rows, "tried": tried})
+            save(learner, tried)
             saved = time.monotonic()
     metrics.close()
     curves = {name: [row[name] for row in metrics.rows] for name in ("step", *learner.losses())}
@@ -242,23 +250,33 @@ def draw_starts(generator: Generator) -> Float[Tensor, "batch n"]:
 
 
 def choose_learner(
-    expert: Expert, generator: Generator, guesses: int, trial_steps: int
+    expert: Expert,
+    generator: Generator,
+    guesses: int,
+    trial_steps: int,
+    learner: Learner,
+    tried: int,
+    save: Callable[[Learner, int], None],
 ) -> tuple[Learner, int]:
     """A learner with the first initial model that stands its trial, and how many were tried.
 
-    Where none does it has the last one; one alone is not put to trial.
+    Where none does it has the last one.
+
+    Args:
+        expert, generator: of learners and start states.
+        guesses: initial models, at most.
+        trial_steps: that each has to show promise.
+        learner, tried: the one whose trial comes next, and its number.
+        save: called with these before each trial.
     """
-    learner = Learner(expert, draw_model(generator))
-    if guesses == 1:
-        return learner, 1
-    for tried in range(1, guesses + 1):
+    while True:
+        save(learner, tried)
         untrained = learner.losses()["imitation_loss"]
         for _ in range(trial_steps):
             learner.step(draw_starts(generator), LEARNING_RATE)
         if learner.losses()["imitation_loss"] < PROMISING * untrained or tried == guesses:
-            break
-        learner = Learner(expert, draw_model(generator))
-    return learner, tried
+            return learner, tried
+        learner, tried = Learner(expert, draw_model(generator)), tried + 1
 
 
 def _trajectory(mpc: MPC, x_init: Float[Tensor, "batch n"]) -> Float[Tensor, "batch T n+m"]:

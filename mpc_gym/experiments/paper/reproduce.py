@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.paper.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
 from mpc_gym.experiments.paper.section import Section
 from mpc_gym.experiments.run import Run, check_folder, finished
-from mpc_gym.experiments.runs import execute
+from mpc_gym.experiments.runs import FailedRunsError, execute
 from mpc_gym.imitation.files import replacing
 
 # the modules beside this one, with a hyphen for an underscore
 EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
 ALONE = ("runtime",)  # it measures times: nothing may run beside it
 MARK = "reproduction.json"
+LEAST_FREE = 2**30  # bytes: checkpoints of networks take half of that
 
 
 class Experiment(Protocol):
@@ -75,24 +76,38 @@ def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Sec
 
     Raises:
         ValueError: before anything is computed: see `execute`; or the folder holds something else.
+        FailedRunsError: some runs failed; raised when all else is done and in the report.
     """
     chosen = [name for name in EXPERIMENTS if name in (options.only or EXPERIMENTS)]
     runs = {name: _load(name).runs(options.quick, options.seed) for name in chosen}
     _claim(options, [run for group in runs.values() for run in group])
     together = [run for name, group in runs.items() if name not in ALONE for run in group]
-    if together:
-        execute(
-            together,
-            options.folder,
-            jobs=options.jobs,
-            engine=options.engine,
-            address=options.address,
-            progress=progress,
-        )
+    failures = _execute(
+        together,
+        options.folder,
+        progress,
+        jobs=options.jobs,
+        engine=options.engine,
+        address=options.address,
+    )
     for name in ALONE:
-        if name in runs:
-            execute(runs[name], options.folder, progress=progress)
-    return report(options.folder, options.quick, options.seed)
+        failures |= _execute(runs.get(name, []), options.folder, progress)
+    sections = report(options.folder, options.quick, options.seed)
+    if failures:
+        count = sum(len(group) for group in runs.values())
+        raise FailedRunsError(failures, count) from next(iter(failures.values()))
+    return sections
+
+
+def _execute(
+    runs: Sequence[Run], folder: Path, progress: bool, **where: Any
+) -> dict[str, Exception]:
+    """Execute runs as `runs.execute` does; returns what failed, by the runs' names."""
+    try:
+        execute(runs, folder, progress=progress, **where)
+    except FailedRunsError as error:
+        return error.failures
+    return {}
 
 
 def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
@@ -146,9 +161,11 @@ def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
         )
     for run in runs:
         check_folder(run, folder / run.name)
-    make_writable_folder(folder)
-    with replacing(mark) as unfinished:
-        unfinished.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+    if found is None:
+        check_space(folder, LEAST_FREE)
+        make_writable_folder(folder)
+        with replacing(mark) as unfinished:
+            unfinished.write_text(json.dumps(identity) + "\n", encoding="utf-8")
 
 
 def _read(mark: Path) -> Any:

@@ -113,20 +113,59 @@ def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
     losses = []
     for promising in (1.0, 0.0):
         monkeypatch.setattr(lqr, "PROMISING", promising)
-        learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(0), 3, 20)
+        generator = torch.Generator().manual_seed(0)
+        first = lqr.Learner(expert, lqr.draw_model(generator))
+        saved: list[int] = []
+        learner, tried = lqr.choose_learner(
+            expert, generator, 3, 20, first, 1, lambda _, number, to=saved: to.append(number)
+        )
+        assert saved == list(range(1, tried + 1))
         assert tried == (1 if promising else 3)
         losses.append(learner.losses()["model_loss"])
     assert losses[0] != losses[1]
 
 
-def test_an_only_initial_model_is_the_first_draw_and_is_not_put_to_trial() -> None:
-    expert = lqr.Expert(lqr.make_expert())
-    learner, tried = lqr.choose_learner(expert, torch.Generator().manual_seed(5), 1, 300)
-    torch.manual_seed(5)  # as in the authors' program
-    A = torch.eye(3) + 0.2 * torch.randn(3, 3)
-    assert torch.equal(learner.mpc.dynamics.A, A.double())
-    assert torch.equal(learner.mpc.dynamics.B, torch.randn(3, 3).double())
-    assert tried == 1
+def test_initial_models_are_those_of_the_authors_program() -> None:
+    A, B = lqr.draw_model(torch.Generator().manual_seed(5))
+    torch.manual_seed(5)  # as there
+    assert torch.equal(A, (torch.eye(3) + 0.2 * torch.randn(3, 3)).double())
+    assert torch.equal(B, torch.randn(3, 3).double())
+
+
+def test_an_only_initial_model_is_not_put_to_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(lqr, "choose_learner")
+    assert lqr.run(tmp_path, **SETTINGS)["tried"] == 1
+
+
+def test_a_run_that_is_stopped_among_its_trials_goes_on_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lqr, "PROMISING", 0.0)  # none is
+    settings = {**SETTINGS, "guesses": 3, "trial_steps": 5}
+    whole = lqr.run(tmp_path / "whole", **settings)
+    learners: list[lqr.Learner] = []
+
+    class Counted(lqr.Learner):
+        def __init__(self, *arguments: Any) -> None:
+            if len(learners) == 2:
+                learners.clear()
+                raise KeyboardInterrupt  # as the third is drawn
+            super().__init__(*arguments)
+            learners.append(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lqr, "Learner", Counted)
+        with pytest.raises(KeyboardInterrupt):
+            lqr.run(tmp_path / "stopped", **settings)
+    steps: list[float] = []
+    step = lqr.Learner.step
+    with monkeypatch.context() as patch:
+        patch.setattr(lqr.Learner, "step", lambda *how: steps.append(how[2]) or step(*how))
+        assert lqr.run(tmp_path / "stopped", **settings) == whole
+    # two trials, the second again and the third, and what follows; the first is not repeated
+    assert len(steps) == 2 * 5 + SETTINGS["steps"] + SETTINGS["decay_steps"]
 
 
 def test_a_run_writes_its_log_and_returns_its_curves(tmp_path: Path) -> None:
