@@ -219,13 +219,18 @@ def _make_loss(
         raise ValueError(f"prediction_weight must not be negative, got {prediction_weight}")
     if plan_steps is not None and loss != "plan":
         raise ValueError(f'plan_steps is for loss="plan", got loss={loss!r}')
-    if isinstance(policy, LSTMPolicy) and loss == "plan" and not prediction_weight:
+    if prediction_weight and not isinstance(policy, PlanningPolicy):
+        raise ValueError(
+            "prediction_weight is for a policy with a model (MPCPolicy and the like), got "
+            f"{type(policy).__name__}; leave it at 0"
+        )
+    if isinstance(policy, LSTMPolicy) and loss == "plan":
         return SequenceLoss(policy, examples, _plan_steps(plan_steps, policy.horizon))
     if not isinstance(policy, PlanningPolicy):
-        if loss == "plan" or prediction_weight:
+        if loss == "plan":
             raise ValueError(
-                'loss="plan" and prediction_weight are for a policy that plans (MPCPolicy and the '
-                f'like), got {type(policy).__name__}; use loss="action"'
+                'loss="plan" is for a policy that plans (MPCPolicy and the like) or LSTMPolicy, '
+                f'got {type(policy).__name__}; use loss="action"'
             )
         return ActionLoss(policy, examples)
     steps = 1 if loss == "action" else _plan_steps(plan_steps, policy.mpc.horizon)

@@ -35,18 +35,23 @@ class CriticFirst(BaseCallback):
             raise ValueError(
                 f"CriticFirst is for a policy that plans, got {type(policy).__name__}: remove it"
             )
+        self._release()  # what a training that was interrupted has left held
         modules = [policy.mpc, policy.planner.cost_map]
         parameters = [each for module in modules if module for each in module.parameters()]
-        self._held = self._held or [each for each in parameters if each.requires_grad]
+        self._held = [each for each in parameters if each.requires_grad]
 
     def _on_rollout_start(self) -> None:
         self._learn(self.num_timesteps >= self.steps)
 
     def _on_training_end(self) -> None:
-        self._learn(True)
+        self._release()
 
     def _on_step(self) -> bool:
         return True
+
+    def _release(self) -> None:
+        self._learn(True)
+        self._held = []
 
     def _learn(self, learned: bool) -> None:
         for parameter in self._held:

@@ -61,6 +61,7 @@ class LSTMPolicy(Pretrained, BasePolicy):
             "action_space": self.action_space,
             "horizon": self.horizon,
             "hidden": self.hidden,
+            "lr_schedule": self._dummy_schedule,  # as in SB3's own policies
         }
 
     def controls(

@@ -95,7 +95,8 @@ def save_pretrained(
 
     Raises:
         TypeError: a constructor argument can't be written down, or a space is no `Box`.
-        ValueError: a weight is not finite, or the folder holds such files of another origin.
+        ValueError: a weight is not finite, or the folder holds a `config.json` or `README.md` of
+            another origin.
     """
     folder = Path(folder)
     _check_replaceable(folder)

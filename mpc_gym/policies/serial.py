@@ -9,6 +9,7 @@ What JSON lacks is an object with one key: {"$float": "inf"}, {"$tuple": [...]},
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ POLICIES = {
     "MPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
     "TD3MPCPolicy": "mpc_gym.policies",
+    "TQCMPCPolicy": "mpc_gym.policies",
     "LSTMPolicy": "mpc_gym.policies.lstm_policy",
     "ActorCriticPolicy": "stable_baselines3.common.policies",
     "SACPolicy": "stable_baselines3.sac.policies",
@@ -109,11 +111,18 @@ def check_env_id(name: str, env_id: object) -> None:
         )
     maker: object = spec.entry_point
     if isinstance(maker, str):
-        maker = load_env_creator(maker)
+        # so that a file cannot choose which of the installed packages runs its code for importing
+        known = maker.partition(":")[0]
+        maker = load_env_creator(maker) if _is_trusted(known) else None
     if not (isinstance(maker, type) and issubclass(maker, DiffEnv)):
         raise ValueError(
-            f"{name} must be an environment with a differentiable model (a DiffEnv), got {env_id!r}"
+            f"{name} must be an environment with a differentiable model (a DiffEnv), of this "
+            f"package or of one that has been imported, got {env_id!r}"
         )
+
+
+def _is_trusted(module: str) -> bool:
+    return module in sys.modules or module.partition(".")[0] == "mpc_gym"
 
 
 def encode(name: str, value: object) -> Any:

@@ -61,7 +61,7 @@ def test_cloning_teaches_the_lstm_the_whole_sequence(policy, demonstrations) -> 
     ("options", "message"),
     [
         ({"plan_steps": HORIZON + 1}, "plan_steps must be between 1 and the horizon 4"),
-        ({"prediction_weight": 1.0}, "for a policy that plans"),
+        ({"prediction_weight": 1.0}, "for a policy with a model"),
     ],
 )
 def test_what_an_lstm_cannot_learn_is_refused(policy, demonstrations, options, message) -> None:

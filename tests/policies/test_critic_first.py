@@ -3,6 +3,7 @@
 import pytest
 import torch
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import ConvertCallback
 
 from mpc_gym.policies import CriticFirst, MPCPolicy, SACMPCPolicy
 
@@ -12,8 +13,8 @@ PLAN = {"horizon": 3, "max_iterations": 30, "learn": ["dynamics", "cost_map"]}
 def make(algorithm: str) -> PPO | SAC:
     if algorithm == "PPO":
         options = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
-        return PPO(MPCPolicy, "DiffPendulum-v0", policy_kwargs=PLAN, seed=0, **options)
-    return SAC(SACMPCPolicy, "DiffPendulum-v0", policy_kwargs=PLAN, seed=0, learning_starts=4)
+        return PPO(MPCPolicy, "DiffPendulum-v0", policy_kwargs=dict(PLAN), seed=0, **options)
+    return SAC(SACMPCPolicy, "DiffPendulum-v0", policy_kwargs=dict(PLAN), seed=0, learning_starts=4)
 
 
 def plan_of(model: PPO | SAC) -> list[torch.Tensor]:
@@ -39,6 +40,28 @@ def test_the_plan_is_held_first_and_learned_then(algorithm: str) -> None:
 
     model.learn(24, callback=CriticFirst(8), reset_num_timesteps=True)
     assert not equal(start, plan_of(model))
+
+
+def test_one_callback_serves_one_model_after_another() -> None:
+    callback = CriticFirst(1_000)
+    for _ in range(2):
+        model = make("PPO")
+        start = plan_of(model)
+        model.learn(16, callback=callback)
+        assert equal(start, plan_of(model))
+
+
+def test_a_training_that_was_interrupted_leaves_nothing_held_for_the_next() -> None:
+    model, callback = make("PPO"), CriticFirst(8)
+
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    learned = {name for name, each in model.policy.named_parameters() if each.requires_grad}
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(16, callback=[callback, ConvertCallback(interrupt)])
+    model.learn(24, callback=callback)
+    assert {name for name, each in model.policy.named_parameters() if each.requires_grad} == learned
 
 
 def test_it_is_refused_where_nothing_plans() -> None:

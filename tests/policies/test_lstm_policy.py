@@ -48,6 +48,13 @@ def test_it_acts_alike_when_it_is_saved_and_loaded(policy, tmp_path) -> None:
     np.testing.assert_array_equal(again.predict(batch)[0], policy.predict(batch)[0])
 
 
+def test_sb3s_own_file_holds_all_of_it(policy, tmp_path) -> None:
+    policy.save(tmp_path / "policy.zip")
+    again = LSTMPolicy.load(tmp_path / "policy.zip")
+    batch = observations(policy, 5)
+    np.testing.assert_array_equal(again.predict(batch)[0], policy.predict(batch)[0])
+
+
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "message"),
     [

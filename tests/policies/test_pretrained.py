@@ -34,6 +34,7 @@ from mpc_gym.policies.pretrained import (
     pretrained_kwargs,
     save_pretrained,
 )
+from tests.policies.planners import POLICIES, assert_same, make_model
 
 FILES = ["README.md", "config.json", "policy.safetensors"]
 MPC_KWARGS = {
@@ -239,6 +240,36 @@ def test_a_folder_is_named_by_text_or_path_relative_or_with_spaces(
     save_pretrained(policy, folder)
     assert sorted(file.name for file in Path(folder).iterdir()) == FILES
     np.testing.assert_array_equal(actions(load_pretrained(folder)), actions(policy))
+
+
+@pytest.mark.parametrize("learn", ["dynamics", "linear", "terminal", "cost_map"])
+@pytest.mark.parametrize("algorithm", POLICIES, ids=lambda algorithm: algorithm.__name__)
+def test_a_policy_of_every_algorithm_acts_alike_after_the_way_through_a_folder(
+    algorithm, learn, tmp_path
+):
+    policy = make_model(algorithm, policy_kwargs={"learn": [learn]}).policy
+    with torch.no_grad():
+        for parameter in policy.planner.parameters():
+            parameter.add_(0.01 * torch.rand_like(parameter))
+    save_pretrained(policy, tmp_path)
+    again = load_pretrained(tmp_path)
+    assert type(again) is type(policy)
+    assert_same(again.state_dict(), policy.state_dict())
+    np.testing.assert_array_equal(actions(again), actions(policy))
+
+
+def test_the_package_of_an_environment_is_not_imported_because_a_file_names_it(
+    mpc_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "plugin_of_others.py").write_text("raise SystemError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    gym.register("OfOthers-v0", entry_point="plugin_of_others:Env")
+    try:
+        edit_config(mpc_folder, lambda config: config["arguments"].update(mpc="OfOthers-v0"))
+        with pytest.raises(ValueError, match="of this package or of one that has been imported"):
+            load_pretrained(mpc_folder)
+    finally:
+        del gym.registry["OfOthers-v0"]
 
 
 def test_saving_again_replaces_the_policy_and_nothing_else(mpc_folder):
