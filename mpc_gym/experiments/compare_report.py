@@ -1,13 +1,10 @@
 """The report of a comparison: Markdown with a plot and a video, and tables as CSV."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mpc_gym
 from mpc_gym.experiments.film import Actor, film, lowest_start
 from mpc_gym.experiments.learner import (
     EXPERT,
@@ -19,6 +16,7 @@ from mpc_gym.experiments.learner import (
 from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.experiments.paper.section import picture
 from mpc_gym.experiments.progress import Stages
+from mpc_gym.experiments.run import versions_in_words
 from mpc_gym.experiments.summary import method_table, parameter_table, plot, score_table
 from mpc_gym.imitation import Stateless
 from mpc_gym.imitation.files import replacing
@@ -29,6 +27,10 @@ IMAGES = "images"
 PLOT = "data-efficiency.png"
 VIDEOS = ("comparison.mp4", "comparison.gif")
 COLUMNS = 4  # of the video
+ABOUT = (
+    "Each run's folder holds its settings, versions, metrics, TensorBoard events, checkpoint and "
+    "policy."
+)
 NOTE = """\
 Not every method is told the same. Those that see the next observations can fit the physics to them;
 those that see the actions alone must infer it from what the expert does, which is nothing where its
@@ -88,7 +90,7 @@ def write_report(
         method_table(methods).markdown(),
         NOTE,
         *(table.markdown() for table in tables),
-        _versions(),
+        f"---\n\n{versions_in_words([folder / name for name in results])} {ABOUT}",
     ]
     _write(folder / REPORT, "\n\n".join(parts) + "\n")
     pictures = [folder / IMAGES / PLOT, *videos]
@@ -145,11 +147,3 @@ def _film(
 def _write(path: Path, text: str) -> None:
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-
-
-def _versions() -> str:
-    return (
-        f"---\n\nmpc-gym {mpc_gym.__version__}, Python {platform.python_version()}, torch "
-        f"{version('torch')}, Stable-Baselines3 {version('stable-baselines3')}. Each run's folder "
-        "holds its settings, versions, metrics, TensorBoard events, checkpoint and policy."
-    )

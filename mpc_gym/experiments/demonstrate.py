@@ -1,6 +1,5 @@
 """Demonstrations for a file, and the scores of agents, as the commands `collect` and `evaluate`."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import rich.table
 
 from mpc_gym.experiments.agents import EXPERT, check_agent, load_agent
 from mpc_gym.experiments.compare import check_positive
-from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.learnable import check_env_id
 from mpc_gym.experiments.learner import Expert, quiet
 from mpc_gym.experiments.methods import MethodOptions
@@ -86,9 +85,7 @@ def collect_to(options: EpisodeOptions, path: Path) -> Demonstrations:
     if path.exists():
         raise ValueError(f"output must be a new file, and {str(path)!r} exists. Choose another")
     make_writable_folder(path.absolute().parent)
-    free = shutil.disk_usage(path.absolute().parent).free
-    if free < LEAST_FREE:
-        raise ValueError(f"output is on a full disk: {free / 2**20:.0f} MiB are free at {path}")
+    check_space(path.absolute().parent, LEAST_FREE)
     (agent,) = options.agents().values()
     with quiet():
         found = collect(

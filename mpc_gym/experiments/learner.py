@@ -27,6 +27,7 @@ from mpc_gym.imitation import (
     evaluate,
     imitation_loss,
 )
+from mpc_gym.imitation.training import CHECKPOINT
 from mpc_gym.models.wrapped import WrappedCost
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy, save_pretrained
@@ -81,7 +82,8 @@ def run(
 
     Returns:
         What was run; "returns" beside "expert_returns", "imitation_loss", "parameters" that were
-        learned, "seconds" of learning and "seconds_per_decision".
+        learned, "seconds" of learning (None of a run that was resumed) and
+        "seconds_per_decision".
     """
     options = MethodOptions(learn, horizon, starts, updates, hidden)
     expert = Expert(folder.parents[2] / EXPERT, env, options, max_steps)
@@ -115,12 +117,13 @@ def learn_by(
     seed: int,
     folder: Path,
     options: MethodOptions,
-) -> tuple[BasePolicy, float]:
-    """What a method makes of demonstrations, and the seconds it took."""
+) -> tuple[BasePolicy, float | None]:
+    """What a method makes of demonstrations, and the seconds it took; None where it was resumed."""
+    resumed = (folder / CHECKPOINT).exists()
     began = time.perf_counter()
     with quiet():
         policy = find_method(method).train(demonstrations, env, seed, folder, options)
-    return policy, time.perf_counter() - began
+    return policy, None if resumed else time.perf_counter() - began
 
 
 @contextmanager

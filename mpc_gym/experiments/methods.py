@@ -278,8 +278,8 @@ _METHODS = (
         train_cost_and_dynamics,
     ),
     Method("sysid", _PHYSICS, "next observations", ("dynamics",), 300, identify_system),
-    Method("mlp", "nothing", "actions", (), 2000, clone_with_mlp),
-    Method("nn", "nothing", "actions, over the next steps", (), 1000, clone_with_lstm),
+    Method("mlp", "nothing", "actions", (), 10_000, clone_with_mlp),
+    Method("nn", "nothing", "actions, over the next steps", (), 2000, clone_with_lstm),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 

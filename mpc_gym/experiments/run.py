@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,7 +31,7 @@ from mpc_gym.imitation.files import replacing
 CONFIG = "config.json"
 RESULT = "result.json"
 LOCK = ".lock"
-VERSIONS = ("gymnasium", "numpy", "stable-baselines3", "torch")
+VERSIONS = ("gymnasium", "numba", "numpy", "stable-baselines3", "torch")
 
 # None of these leaves the folder, is hidden, or means something else on another system.
 NAME_PART = re.compile(r"\w[\w .=,+@-]*")
@@ -202,6 +202,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is damaged, or not of a run: {error!r}") from error
     found: dict[str, Any] = data
     return found
+
+
+def versions_in_words(places: Iterable[Path]) -> str:
+    """With which versions some runs were done, as they recorded it; where they differ, with all."""
+    found: dict[str, dict[str, None]] = {}
+    for place in places:
+        for name, number in json.loads((place / CONFIG).read_bytes())["versions"].items():
+            found.setdefault(name, {})[number] = None
+    each = [f"{name} {' and '.join(numbers)}" for name, numbers in found.items()]
+    return f"Run with {', '.join(each)}."
 
 
 def _result(run: Run, place: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Summary:
         demonstrations: their number.
         returns: [seeds, start states].
         imitation_losses: [seeds].
-        seconds: of learning, the median.
+        seconds: of learning, the median; None where all runs were resumed.
         parameters: what was learned, the median over the seeds; of the dynamics, what the motion
             determines (see `problems`).
     """
@@ -48,7 +48,7 @@ class Summary:
     demonstrations: int
     returns: Any
     imitation_losses: Any
-    seconds: float
+    seconds: float | None
     parameters: dict[str, Any]
 
     @property
@@ -90,11 +90,16 @@ def summaries(results: Iterable[Result]) -> list[Summary]:
             demonstrations,
             returns=np.array([result["returns"] for result in group]),
             imitation_losses=np.array([result["imitation_loss"] for result in group]),
-            seconds=float(np.median([result["seconds"] for result in group])),
+            seconds=_median([result["seconds"] for result in group]),
             parameters=_medians([_quantities(result) for result in group]),
         )
         for (method, demonstrations), group in groups.items()
     ]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _medians(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def score_table(name: str, title: str, results: Sequence[Result]) -> Table:
                 _score(each.returns),
                 spread,
                 loss,
-                f"{each.seconds:.1f}",
+                _seconds(each),
             ]
         )
     columns = (
@@ -191,7 +196,7 @@ def terminal_table(title: str, results: Sequence[Result]) -> rich.table.Table:
     table.add_row("expert", "", _score(expert_returns(results)), "", "")
     for each in summaries(results):
         loss = shown(float(np.median(each.imitation_losses)))
-        cells = (str(each.demonstrations), _score(each.returns), loss, f"{each.seconds:.1f}")
+        cells = (str(each.demonstrations), _score(each.returns), loss, _seconds(each))
         table.add_row(each.method, *cells)
     return table
 
@@ -251,6 +256,10 @@ def _count(axes: Axes, numbers: Sequence[int]) -> None:
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True, axis="x", color=GRID)
+
+
+def _seconds(each: Summary) -> str:
+    return "-" if each.seconds is None else f"{each.seconds:.1f}"
 
 
 def _score(returns: Any) -> str:

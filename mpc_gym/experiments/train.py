@@ -135,7 +135,7 @@ def run(
         fingerprint: of the demonstrations in the file.
 
     Returns:
-        The "parameters" that were learned, and the "seconds" it took.
+        The "parameters" that were learned, and the "seconds" it took (None where it was resumed).
 
     Raises:
         ValueError: the file holds other demonstrations than it did.

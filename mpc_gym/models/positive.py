@@ -25,20 +25,21 @@ class LogScale(nn.Module):
         ValueError: a weight is negative or not finite.
     """
 
-    start: Tensor
+    running_start: Tensor
 
     def __init__(self, name: str, start: Tensor) -> None:
         super().__init__()
         self.name = name
-        self.register_buffer("start", self._checked(start).detach().clone())
+        # SB3 carries to target networks what is a parameter or is called running_...
+        self.register_buffer("running_start", self._checked(start).detach().clone())
 
     def forward(self, log_scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The weights."""
-        return self.start * torch.exp(log_scale)
+        return self.running_start * torch.exp(log_scale)
 
     def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Start from other weights: what the logarithms are then."""
-        self.start.copy_(self._checked(weight))
+        self.running_start.copy_(self._checked(weight))
         return torch.zeros_like(weight)
 
     def _checked(self, weight: Tensor) -> Tensor:

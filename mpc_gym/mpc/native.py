@@ -114,6 +114,7 @@ class CompiledModels:
     def __init__(self) -> None:
         self._models: dict[Hashable, tuple[NativeModel | None, object]] = {}
         self._compilations = 0
+        self._warned_of_device = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledModels, ()
@@ -137,7 +138,11 @@ class CompiledModels:
         """
         if device.type != "cpu":
             if required:
-                raise ValueError(f"backend='native' computes on the CPU, but x_init is on {device}")
+                raise ValueError(
+                    f"backend='native' computes on the CPU, but x_init is on {device}. Move it and "
+                    "the modules there (of a policy: device='cpu')"
+                )
+            self._warn_of_device(device)
             return None
         key = (sizes, required, *map(trace_key, modules))
         if key not in self._models:
@@ -148,6 +153,16 @@ class CompiledModels:
                 list(map(trace_inputs, modules)),
             )
         return self._models[key][0]
+
+    def _warn_of_device(self, device: torch.device) -> None:
+        if not self._warned_of_device:
+            self._warned_of_device = True
+            warnings.warn(
+                f"x_init is on {device}, and compiled code computes on the CPU: the PyTorch "
+                "reference plans instead, some thousand times slower. Move x_init and the modules "
+                "to the CPU (of a policy: device='cpu'). (This is said once.)",
+                stacklevel=2,
+            )
 
     def _make_room(self) -> None:
         self._compilations += 1

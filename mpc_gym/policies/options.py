@@ -45,7 +45,7 @@ class PlanOptions:
             A mapping says for each parameter where it starts, or None for the model's own value
             (and for additions). None trains the whole model and adds nothing. Masses, lengths and
             weights of the cost that are trained stay positive: what an optimiser moves is their
-            logarithm (`keep_positive`).
+            logarithm (`keep_positive`), so that one that is zero stays zero.
         starts, hessian, tolerance, max_iterations, backend: options of `MPC`; None for its
             defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those that
             are given are its keyword arguments, as are horizon and (what is no addition of)
@@ -169,6 +169,12 @@ def _add(mpc: MPC, additions: Sequence[str], n_state: int) -> None:
     for module in (mpc.dynamics, mpc.cost):
         positive = set(getattr(module, "positive_parameters", ()))
         learned = {name for name, value in module.named_parameters() if value.requires_grad}
+        for name in positive & learned:
+            if not bool(module.get_parameter(name).any()):
+                raise ValueError(
+                    f"learn: {name} starts at zero and would stay there, as it is kept positive by "
+                    "learning its logarithm. Start it at a small positive number, or leave it out"
+                )
         mapped = module is mpc.cost and "cost_map" in additions
         if positive & learned or (positive and mapped):
             keep_positive(module)

@@ -187,7 +187,7 @@ def test_of_a_parametrised_one_with_a_time_axis_one_stage_of_all_that_it_is_made
         made_of = {"parametrizations.C.original"}
     else:
         inner = QuadraticCost.diagonal(weights, torch.randn(5, 3).double())
-        made_of = {"parametrizations.C.original", "parametrizations.C.0.start"}
+        made_of = {"parametrizations.C.original", "parametrizations.C.0.running_start"}
     graph = trace(LinearCost(keep_positive(inner), 2, 1), 2, 1)
     assert graph.per_stage == {f"cost.{name}" for name in {"c", *made_of}}
     assert graph.parameter_shapes.keys() - graph.per_stage == {"p"}

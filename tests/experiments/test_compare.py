@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
-from mpc_gym.experiments import runs as runs_module
 from mpc_gym.experiments.compare import CompareOptions, compare
 from mpc_gym.experiments.learner import SCORES, episode_seeds
 from mpc_gym.imitation import Demonstrations, Stateless, evaluate, imitation_loss
@@ -253,7 +252,7 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path) -> None:
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path, monkeypatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(runs_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match="is full: 0 MiB are free"):
         compare(CompareOptions(ENV, folder=tmp_path / "new", **TINY))
     assert not list(tmp_path.rglob("*.npz"))

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
-from mpc_gym.experiments import demonstrate
 from mpc_gym.experiments.demonstrate import EpisodeOptions, collect_to, score
 from mpc_gym.experiments.train import TrainOptions, train
 from mpc_gym.imitation import Demonstrations, Stateless, collect, evaluate
@@ -178,8 +177,8 @@ def test_nothing_is_overwritten(trained: Path, file: Path) -> None:
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(demonstrate.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ValueError, match="full disk: 0 MiB are free"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match="is full: 0 MiB are free"):
         collect_to(EpisodeOptions(ENV), tmp_path / "new.npz")
     with pytest.raises(ValueError, match="is full: 0 MiB are free"):
         train(TrainOptions(ENV, folder=tmp_path / "trained"))

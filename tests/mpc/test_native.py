@@ -159,6 +159,18 @@ def test_what_cannot_be_compiled_is_solved_by_the_reference_with_one_warning():
         mpc(x_init)
 
 
+def test_on_a_gpu_the_reference_plans_with_one_warning_that_says_how_to_be_faster():
+    modules, models = (Branching(), QuadraticCost(torch.ones(2).double())), CompiledModels()
+    arguments = (modules, (1, 1, 0), torch.device("cuda"))
+    with pytest.warns(UserWarning, match=r"PyTorch reference plans.*device='cpu'"):
+        assert models.model(*arguments, required=False, check=lambda: None) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert models.model(*arguments, required=False, check=lambda: None) is None
+    with pytest.raises(ValueError, match="device='cpu'"):
+        models.model(*arguments, required=True, check=lambda: None)
+
+
 def test_where_native_is_demanded_that_is_an_error_with_the_users_line():
     mpc = MPC(Branching(), QuadraticCost(torch.ones(2).double()), 3, backend="native")
     with pytest.raises(UnsupportedOperation, match=r"test_native\.py:\d+"):

@@ -15,6 +15,7 @@ from tests.policies.planners import (
     OFF_POLICY,
     POLICIES,
     SHORT,
+    STEPS,
     make_model,
     observations,
     two_masses,
@@ -156,6 +157,19 @@ def test_a_target_actor_follows_by_polyak_averaging_in_float64_too(algorithm):
     assert moved[gravity].item() != old[gravity].item()
     for name, each in actor.named_parameters():
         torch.testing.assert_close(moved[name], 0.75 * old[name] + 0.25 * each, check_dtype=True)
+
+
+@pytest.mark.parametrize("algorithm", [TD3, DDPG])
+def test_a_target_actor_follows_an_actor_that_was_loaded_from_other_physics(algorithm):
+    model = make_model(algorithm, policy_kwargs={"learn": {"mass": None}}, tau=1.0)
+    other = make_model(algorithm, policy_kwargs={"learn": {"mass": 3.0}})
+    model.learn(STEPS)
+    model.policy.actor.load_state_dict(other.policy.actor.state_dict())
+    model.policy_delay = 1
+    model.train(gradient_steps=1, batch_size=8)
+    masses = [each.mpc.dynamics.mass for each in (model.policy.actor, model.policy.actor_target)]
+    assert masses[0] == pytest.approx(3.0, rel=0.01)
+    assert masses[1] == masses[0]
 
 
 def test_critics_are_those_of_sb3():

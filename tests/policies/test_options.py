@@ -168,6 +168,7 @@ def test_a_short_horizon_becomes_far_sighted_by_its_terminal_value():
         ({"mass": -1.0}, "mass"),
         ({"mass": float("nan")}, "initial value of dynamics.mass must be finite"),
         ({"cost.angle_weight": -1.0}, "angle_weight must be finite and not negative"),
+        ({"cost.torque_weight": 0.0}, "torque_weight starts at zero and would stay there"),
         ({"terminal": 1.0}, r"learn\['terminal'\] must be None: it starts at zero, got 1.0"),
         ({"dynamics": None}, "no parameter 'dynamics'"),
     ],

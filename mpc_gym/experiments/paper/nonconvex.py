@@ -7,8 +7,8 @@ network, system identification, and a controller that learns its physics, its co
 Settings are those of the paper and of the authors' program, with three exceptions. Start states are
 drawn anew for every seed. Masses and lengths are kept positive. Learning ends early where the best
 validation loss has been below 1e-9 for long, or flat for long and below a hundredth of the first;
-the network, whose epochs take longest, ends wherever it is flat, and has fewer epochs. Where the
-constant learning rate of the paper hides what could be learned, a falling one is tried beside it.
+the network, whose epochs take longest, ends wherever it is flat. Where the constant learning rate
+of the paper hides what could be learned, a falling one is tried beside it.
 """
 
 import warnings
@@ -29,7 +29,7 @@ from mpc_gym.experiments.paper.learning import (
     make_planner,
     small_or_flat,
 )
-from mpc_gym.experiments.paper.nonconvex_runs import CONSTANT, FALLING
+from mpc_gym.experiments.paper.nonconvex_runs import CONSTANT, EPOCHS, FALLING, PATIENCE
 from mpc_gym.experiments.paper.nonconvex_section import section
 from mpc_gym.experiments.paper.problems import HORIZON, SYSTEMS, Hessian, expert_plans
 from mpc_gym.experiments.run import Run
@@ -43,10 +43,10 @@ GUIDED_METHODS = (SYSID, "mpc.dx", "mpc.cost")
 SOME = (50,)  # of them, where the number is not what is asked
 THROUGH_PLANS = tuple(method for method in PLANNERS if method != SYSID)
 # epochs at most, epochs after which a loss is flat, and how far it has to have fallen by then
-EFFORT = {"epochs": 1000, "patience": 200, "fall": 0.01, "rate": CONSTANT}
-NETWORK_EFFORT = {**EFFORT, "epochs": 600, "patience": 100, "fall": 1.0}
+EFFORT = {"epochs": EPOCHS, "patience": PATIENCE, "fall": 0.01, "rate": CONSTANT}
+NETWORK_EFFORT = {**EFFORT, "fall": 1.0}
 FALLING_METHODS = (SYSID, "mpc.dx")
-FALLING_EFFORT = {**EFFORT, "patience": 1000, "rate": FALLING}
+FALLING_EFFORT = {**EFFORT, "patience": EPOCHS, "rate": FALLING}
 QUICK_EPOCHS, QUICK_NETWORK_EPOCHS = 60, 20
 
 

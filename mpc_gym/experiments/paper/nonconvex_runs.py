@@ -10,6 +10,7 @@ Result = dict[str, Any]
 
 METHODS = ("nn", "sysid", "mpc.dx", "mpc.cost", "mpc.cost.dx")
 THROUGH_PLANS = METHODS[2:]
+EPOCHS, PATIENCE = 1000, 200  # at most; a loss is flat that has not fallen for so many
 CONSTANT, FALLING = "constant", "falling"  # the learning rate
 ONE, EXPERT, BOTH, GUIDED = "one start", "eight of the expert", "eight of both", "eight, guided"
 VARIED = ("system", "method", "hessian", "planning", "rate")

@@ -2,15 +2,12 @@
 
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import rich.table
 
-import mpc_gym
 from mpc_gym.experiments.paper.section import Finding, Section, shown
 from mpc_gym.imitation.files import replacing
 
@@ -31,19 +28,22 @@ QUICK = """\
 say about the findings means nothing.**"""
 
 
-def write_report(folder: Path, sections: Mapping[str, Section], quick: bool) -> list[Path]:
+def write_report(
+    folder: Path, sections: Mapping[str, Section], quick: bool, versions: str
+) -> list[Path]:
     """Write the report, and what can be read by a program.
 
     Args:
         folder: where the folder of images is.
         sections: by the names of the experiments.
         quick: whether the numbers mean nothing.
+        versions: with which the runs were done.
 
     Returns:
         The files written.
     """
     texts = {
-        folder / REPORT: _report(sections, quick),
+        folder / REPORT: _report(sections, quick, versions),
         folder / FINDINGS: json.dumps(_data(sections, quick), indent=2, allow_nan=False) + "\n",
     }
     for section in sections.values():
@@ -86,14 +86,15 @@ def _finite(data: Any) -> Any:
     return data
 
 
-def _report(sections: Mapping[str, Section], quick: bool) -> str:
+def _report(sections: Mapping[str, Section], quick: bool, versions: str) -> str:
     findings = [finding for section in sections.values() for finding in section.findings]
     parts = [INTRODUCTION, *([QUICK] if quick else []), "## Findings", _overview(findings)]
     for section in sections.values():
         parts += [f"## {section.title}", section.text.strip()]
         parts += map(_finding, section.findings)
         parts += [table.markdown() for table in section.tables]
-    parts.append(_versions())
+    about = "Each run's folder holds its settings, versions, metrics and TensorBoard events."
+    parts.append(f"---\n\n{versions} {about}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,11 +121,3 @@ def _number(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_number, value))
     return shown(value)
-
-
-def _versions() -> str:
-    return (
-        f"---\n\nmpc-gym {mpc_gym.__version__}, Python {platform.python_version()}, torch "
-        f"{version('torch')}, Stable-Baselines3 {version('stable-baselines3')}. Each run's folder "
-        "holds its settings, versions, metrics and TensorBoard events."
-    )

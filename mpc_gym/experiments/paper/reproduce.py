@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.paper.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
 from mpc_gym.experiments.paper.section import Section
-from mpc_gym.experiments.run import Run, check_folder, finished
+from mpc_gym.experiments.run import Run, check_folder, finished, versions_in_words
 from mpc_gym.experiments.runs import FailedRunsError, execute
 from mpc_gym.imitation.files import replacing
 
@@ -120,7 +120,7 @@ def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
     Returns:
         The sections, by the names of the experiments.
     """
-    sections = {}
+    sections, places = {}, []
     for name in EXPERIMENTS:
         experiment = _load(name)
         results = {
@@ -129,7 +129,8 @@ def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
         done = {key: result for key, result in results.items() if result is not None}
         if len(done) == len(results):
             sections[name] = experiment.section(done, folder / IMAGES)
-    write_report(folder, sections, quick)
+            places += [folder / name for name in done]
+    write_report(folder, sections, quick, versions_in_words(places))
     return sections
 
 

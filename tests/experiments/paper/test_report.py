@@ -19,7 +19,7 @@ SECTION = Section(
 def test_the_report_states_each_finding_with_its_numbers_and_whether_it_holds(
     tmp_path: Path,
 ) -> None:
-    write_report(tmp_path, {"experiment": SECTION}, quick=False)
+    write_report(tmp_path, {"experiment": SECTION}, quick=False, versions="Run with torch 3.")
     text = (tmp_path / "report.md").read_text()
     assert "| x | It is small. | yes |" in text
     assert "| y | It is large. | **no** |" in text
@@ -31,7 +31,7 @@ def test_the_report_states_each_finding_with_its_numbers_and_whether_it_holds(
 
 
 def test_the_findings_are_strict_json(tmp_path: Path) -> None:
-    write_report(tmp_path, {"experiment": SECTION}, quick=True)
+    write_report(tmp_path, {"experiment": SECTION}, quick=True, versions="Run with torch 3.")
     found = json.loads((tmp_path / "findings.json").read_text())
     assert found["quick"] is True
     first, second = found["findings"]
@@ -42,7 +42,9 @@ def test_the_findings_are_strict_json(tmp_path: Path) -> None:
 
 
 def test_the_tables_are_written_as_csv(tmp_path: Path) -> None:
-    paths = write_report(tmp_path, {"experiment": SECTION}, quick=False)
+    paths = write_report(
+        tmp_path, {"experiment": SECTION}, quick=False, versions="Run with torch 3."
+    )
     with (tmp_path / "tables" / "losses.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["seed", "loss"], ["0", "0.25"]]
     assert tmp_path / "tables" / "losses.csv" in paths

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from mpc_gym.cli import app
 from mpc_gym.experiments.paper import lqr, runtime
 from mpc_gym.experiments.paper.reproduce import ReproduceOptions, report, reproduce
+from mpc_gym.experiments.runs import FailedRunsError
 
 runner = CliRunner()
 
@@ -67,6 +68,35 @@ def test_an_experiment_of_which_a_run_is_missing_is_left_out_of_the_report(
     shutil.copytree(reproduction, folder)
     (folder / "lqr/guesses-1/seed-1/result.json").unlink()
     assert list(report(folder, quick=True, seed=0)) == ["runtime"]
+
+
+def test_what_is_done_is_reported_though_a_run_fails(
+    reproduction: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(reproduction, folder)
+    (folder / "lqr/guesses-1/seed-1/result.json").unlink()
+    (folder / "report.md").unlink()
+
+    def fail(folder: Path, **settings: object) -> None:
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(lqr, "run", fail)
+    with pytest.raises(FailedRunsError, match=r"(?s)1 of \d+ runs failed.*the loss is nan"):
+        reproduce(ReproduceOptions(folder, ["lqr", "runtime"], quick=True), progress=False)
+    text = (folder / "report.md").read_text()
+    assert "Solver runtime" in text
+    assert "LQR imitation" not in text
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=500 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match="is full: 500 MiB are free, and 1024 MiB"):
+        reproduce(ReproduceOptions(tmp_path / "new", ["lqr"]), progress=False)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
