@@ -221,7 +221,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set_title(
         "Every seed. Black: the true model; dotted: within 10 % of it", fontsize="medium"
     )
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.4))
     figure.savefig(path, dpi=130)
 
 
