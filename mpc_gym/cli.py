@@ -24,13 +24,16 @@ class ManyValues(TyperCommand):
     """A command whose options take several values: `--demonstrations 1 5 10`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Repeat the option before each of its values."""
+        """Repeat the option before each of its values, where it may have several."""
+        several = {
+            name for each in self.params if getattr(each, "multiple", 0) for name in each.opts
+        }
         repeated: list[str] = []
         option = ""
         for argument in args:
             if argument.startswith("--"):
                 option = argument
-            elif repeated and repeated[-1] != option:
+            elif option in several and repeated[-1] != option:
                 repeated.append(option)
             repeated.append(argument)
         return super().parse_args(ctx, repeated)

@@ -82,3 +82,9 @@ def test_record_says_in_words_what_is_wrong() -> None:
     result = runner.invoke(app, ["record", "--env", "Pendulum-v1"])
     assert result.exit_code == 2
     assert "env must be one of" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_second_value_is_refused_where_there_can_be_one_only() -> None:
+    result = runner.invoke(app, ["compare", "--env", "DiffPendulum-v0", "--seeds", "4", "8"])
+    assert result.exit_code == 2
+    assert "unexpected extra argument" in " ".join(result.output.replace("│", " ").split())

@@ -11,7 +11,7 @@ from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mpc_gym.imitation.files import replacing
 
@@ -134,13 +134,6 @@ def thinned(count: int) -> NDArray[np.int64]:
     """Indices of at most `MAX_POINTS` of so many points, evenly spaced, with both ends."""
     indices = np.linspace(0, count - 1, min(count, MAX_POINTS))
     return np.unique(np.round(indices)).astype(np.int64)
-
-
-def stacked(curves: Sequence[ArrayLike]) -> Float[NDArray[Any], "seeds points"]:
-    """The curves of several seeds as rows; one that ended early goes on with its last value."""
-    arrays = [np.asarray(curve, dtype=float) for curve in curves]
-    length = max(len(array) for array in arrays)
-    return np.stack([np.pad(a, (0, length - len(a)), mode="edge") for a in arrays])
 
 
 def _finish(axes: Axes, lines: Sequence[Line]) -> None:

@@ -13,7 +13,6 @@ from mpc_gym.experiments.paper.plots import (
     draw_lines,
     make_figure,
     save_figure,
-    stacked,
     thinned,
 )
 
@@ -84,7 +83,3 @@ def test_long_curves_are_thinned_and_keep_their_ends(count: int) -> None:
     assert len(indices) == min(count, 200)
     assert indices[0] == 0
     assert indices[-1] == count - 1
-
-
-def test_a_curve_that_ended_early_goes_on_with_its_last_value() -> None:
-    np.testing.assert_array_equal(stacked([[1, 2, 3], [4, 5]]), [[1, 2, 3], [4, 5, 5]])
