@@ -131,7 +131,22 @@ class ActionLoss(_Stateless):
         return _value("action_loss", ((actions - self.actions[rows]) / self.scale).square())
 
 
-class PlanLoss:
+class _WindowLoss:
+    """The next actions after each row, which a sequence of controls is compared with."""
+
+    def __init__(
+        self, policy: PlanningPolicy | LSTMPolicy, demonstrations: Demonstrations, steps: int
+    ) -> None:
+        windows, mask = demonstrations.action_windows(steps)
+        device = policy.device
+        self.observations = torch.as_tensor(demonstrations.observations, device=device)
+        self.windows: Float[Tensor, "N steps n_ctrl"] = torch.as_tensor(windows).to(device)
+        self.mask: Bool[Tensor, "N steps"] = torch.as_tensor(mask).to(device)
+        self.scale = torch.as_tensor(half_range(policy.action_space), device=device)
+        self.steps = steps
+
+
+class PlanLoss(_WindowLoss):
     """Mean squared error of the first `steps` controls of a plan against the actions that followed.
 
     Actions past the end of an episode do not count; nor, in training, do plans that did not
@@ -151,17 +166,12 @@ class PlanLoss:
         steps: int,
         warm_start_epochs: int,
     ) -> None:
+        super().__init__(policy, demonstrations, steps)
         mpc = policy.mpc
-        windows, mask = demonstrations.action_windows(steps)
         self.policy = policy
-        self.observations = torch.as_tensor(demonstrations.observations, device=policy.device)
-        self.windows: Float[Tensor, "N steps n_ctrl"] = torch.as_tensor(windows).to(policy.device)
-        self.mask: Bool[Tensor, "N steps"] = torch.as_tensor(mask).to(policy.device)
-        self.scale = torch.as_tensor(half_range(policy.action_space), device=policy.device)
-        self.steps = steps
         self.warm_start_epochs = warm_start_epochs
         self.warm_starts: Float[Tensor, "N horizon n_ctrl"] = torch.zeros(
-            len(windows), mpc.horizon, mpc.n_ctrl, dtype=torch.float64, device=policy.device
+            len(self.windows), mpc.horizon, mpc.n_ctrl, dtype=torch.float64, device=policy.device
         )
 
     def __call__(self, rows: Rows) -> Value:
@@ -201,17 +211,12 @@ class PlanLoss:
         self.warm_starts.copy_(state["warm_starts"])
 
 
-class SequenceLoss(_Stateless):
+class SequenceLoss(_WindowLoss, _Stateless):
     """Mean squared error of the first `steps` controls of an LSTM's sequence, as in `PlanLoss`."""
 
     def __init__(self, policy: LSTMPolicy, demonstrations: Demonstrations, steps: int) -> None:
-        windows, mask = demonstrations.action_windows(steps)
+        super().__init__(policy, demonstrations, steps)
         self.policy = policy
-        self.observations = torch.as_tensor(demonstrations.observations, device=policy.device)
-        self.windows: Float[Tensor, "N steps n_ctrl"] = torch.as_tensor(windows).to(policy.device)
-        self.mask: Bool[Tensor, "N steps"] = torch.as_tensor(mask).to(policy.device)
-        self.scale = torch.as_tensor(half_range(policy.action_space), device=policy.device)
-        self.steps = steps
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""

@@ -81,7 +81,11 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(
         patch.setattr(Training, "_train_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             nonconvex.run(tmp_path / "parts", **settings)
-    assert nonconvex.run(tmp_path / "parts", **settings) == whole
+    trained: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_train_epoch", lambda self: trained.append(1) or train(self))
+        assert nonconvex.run(tmp_path / "parts", **settings) == whole
+    assert len(trained) == settings["epochs"] - stop_at  # no epoch is trained again
     tables = [(tmp_path / name / METRICS).read_text() for name in ("whole", "parts")]
     assert tables[0] == tables[1]
 
