@@ -64,6 +64,10 @@ class MPC(nn.Module):
         starts: number of initial guesses; the best solution is kept. The first is the warm start
             or zero, then come constant and switching controls at the bounds.
 
+    Attributes:
+        expected_unconverged: share of a batch that may lack a gradient without a warning; 0 at
+            first.
+
     Raises:
         ValueError: an argument is out of its range; the message says which.
     """
@@ -116,6 +120,7 @@ class MPC(nn.Module):
         check_bounds(self.control_low, self.control_high)
         check_stages(cost, horizon)
         self._compiled = CompiledModels()
+        self.expected_unconverged = 0.0
         self._warned = False
 
     def forward(
@@ -331,10 +336,12 @@ class MPC(nn.Module):
         return ImplicitSolution.attach(problem, solution, lifted, inputs)
 
     def _warn_if_no_gradient(self, solution: Solution) -> None:
-        if self._warned or not solution.U.requires_grad or bool(solution.converged.all()):
+        if self._warned or not solution.U.requires_grad:
+            return
+        missing = int((~solution.converged).sum())
+        if missing <= self.expected_unconverged * len(solution.converged):
             return
         self._warned = True
-        missing = int((~solution.converged).sum())
         warnings.warn(
             f"{missing} of {len(solution.converged)} control problems did not converge and give no "
             "gradient; see Plan.converged. Raise max_iterations, or check the start states and the "

@@ -20,6 +20,9 @@ from mpc_gym.policies.receding_horizon import PlanState, warm_start
 
 COST_MAP_LAYERS = (64, 64)
 COST_MAP_RANGE = 3.0  # of each entry: a weight changes by a factor of 20 at most
+UNCONVERGED = (
+    0.5  # plans that stay at the speed limit, say, are not missed; a batch may repeat them
+)
 RETRY_ITERATIONS = 20  # other guesses that beat a warm start show it by then
 
 
@@ -74,6 +77,7 @@ class Planning(BasePolicy):
         mpc = options.make(self.observation_space)
         _check_spaces(mpc, self.observation_space, self.action_space)
         _leave_out_bounds(mpc)
+        mpc.expected_unconverged = UNCONVERGED
         self.mpc = mpc
         self.cost_map = None
         if isinstance(mpc.cost, ContextualCost):

@@ -52,6 +52,22 @@ def test_nothing_converged_gives_zero_gradients_and_exactly_one_warning(
     assert ours[0].filename == __file__, "the warning points at the line that called"
 
 
+def test_as_many_may_lack_a_gradient_without_a_warning_as_are_expected_to(
+    pendulum, paper_mpc, recwarn
+):
+    mpc = paper_mpc(pendulum)
+    x_init = pendulum.x_init[:8].requires_grad_()
+    needed = mpc(x_init).iterations
+    mpc.max_iterations = int(needed.median())
+    share = (needed > mpc.max_iterations).double().mean().item()
+    mpc.expected_unconverged = share
+    assert mpc(x_init).converged.double().mean() == 1 - share < 1
+    assert not [w for w in recwarn if "did not converge" in str(w.message)]
+    mpc.expected_unconverged = 0.5 * share
+    with pytest.warns(UserWarning, match="did not converge"):
+        mpc(x_init)
+
+
 def test_no_warning_where_no_gradient_was_asked_for(pendulum, paper_mpc, recwarn):
     with torch.no_grad():
         paper_mpc(pendulum, max_iterations=1)(pendulum.x_init[:2])
