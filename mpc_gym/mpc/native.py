@@ -159,7 +159,7 @@ class CompiledModels:
             self._warned_of_device = True
             warnings.warn(
                 f"x_init is on {device}, and compiled code computes on the CPU: the PyTorch "
-                "reference plans instead, some thousand times slower. Move x_init and the modules "
+                "reference plans instead, hundreds of times slower. Move x_init and the modules "
                 "to the CPU (of a policy: device='cpu'). (This is said once.)",
                 stacklevel=2,
             )

@@ -20,9 +20,9 @@ from mpc_gym.policies.receding_horizon import PlanState, warm_start
 
 COST_MAP_LAYERS = (64, 64)
 COST_MAP_RANGE = 3.0  # of each entry: a weight changes by a factor of 20 at most
-UNCONVERGED = (
-    0.5  # plans that stay at the speed limit, say, are not missed; a batch may repeat them
-)
+# Of a batch, which may hold the same states many times: training does without the gradient of
+# some plans, such as those at the limit of the speed.
+UNCONVERGED = 0.5
 RETRY_ITERATIONS = 20  # other guesses that beat a warm start show it by then
 
 

@@ -45,28 +45,14 @@ class Runs:
         """What there is of `VARIED`, once each, in the runs' order."""
         return list(dict.fromkeys(tuple(r[name] for name in VARIED) for r in self.results))
 
-    def losses(
-        self,
-        system: str,
-        method: str,
-        hessian: str = "exact",
-        planning: str = ONE,
-        rate: str = CONSTANT,
-    ) -> dict[int, list[float]]:
-        """Test losses, likewise."""
-        groups = self.of(system, method, hessian, planning, rate)
+    def losses(self, *variant: str, **varied: str) -> dict[int, list[float]]:
+        """Test losses, likewise; the arguments are those of `of`."""
+        groups = self.of(*variant, **varied)
         return {count: [r["test_loss"] for r in group] for count, group in groups.items()}
 
-    def medians(
-        self,
-        system: str,
-        method: str,
-        hessian: str = "exact",
-        planning: str = ONE,
-        rate: str = CONSTANT,
-    ) -> dict[int, float]:
-        """Their medians over the seeds."""
-        losses = self.losses(system, method, hessian, planning, rate)
+    def medians(self, *variant: str, **varied: str) -> dict[int, float]:
+        """Their medians over the seeds, likewise."""
+        losses = self.losses(*variant, **varied)
         return {count: median(values) for count, values in losses.items()}
 
 
