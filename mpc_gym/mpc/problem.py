@@ -4,18 +4,19 @@
     subject to  x_0 = x_init,  x_{t+1} = f(x_t, u_t)  (t = 0 .. T-2),  low_t <= u_t <= high_t
 
 Dynamics and cost map every row of a batch on its own (see `Dynamics`), so all stages of all
-instances are evaluated in one call, and a derivative takes one tangent per input, not per row.
+instances are evaluated in one call, and so are all rows of their derivatives.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch.func import functional_call
 
+from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
 from mpc_gym.models.base import takes_context
 
 
@@ -36,7 +37,9 @@ class RowFunction:
 
     def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Any:
         """The value at each row, as the module returns it (see `checks.check_model_output`)."""
-        arguments = (x, u, context) if self.takes_context else (x, u)
+        given = (x, u, context) if self.takes_context else (x, u)
+        # copies: a module may write into its arguments
+        arguments = tuple(None if each is None else each.clone() for each in given)
         return functional_call(self.module, dict(self.values), arguments)
 
     def parameters(self) -> list[Tensor]:
@@ -133,54 +136,18 @@ class Problem:
         n = X.shape[-1]
         Z = torch.cat((X, U), -1)
         stages = slice(0, self.horizon - 1)
-        context = self.context_at(stages)
+        at = Z[:, stages], self.context_at(stages)
 
-        def f(z: Tensor) -> Tensor:
+        def f(z: Tensor, context: Tensor | None) -> Tensor:
             found: Tensor = self.f(z[..., :n], z[..., n:], context)
             return found
 
-        def ell(z: Tensor) -> Tensor:
-            found: Tensor = self.l(z[..., :n], z[..., n:], self.context)
+        def ell(z: Tensor, context: Tensor | None) -> Tensor:
+            found: Tensor = self.l(z[..., :n], z[..., n:], context)
             return found
 
-        l_z, l_zz = second_derivatives(ell, Z)
+        l_z, l_zz = second_derivatives(ell, Z, self.context)
         if second_order:
-            F, f_zz = second_derivatives(f, Z[:, stages])
+            F, f_zz = second_derivatives(f, *at, outputs=n)
             return Expansion(F, f_zz, l_z, l_zz)
-        return Expansion(first_derivatives(f, Z[:, stages]), None, l_z, l_zz)
-
-
-def directional(
-    g: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor]:
-    """Value and directional derivative of a function."""
-    value, derivative = jvp(g, at, along)[:2]
-    return value, derivative
-
-
-def first_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Jacobian [..., N] of a row-wise function at z [..., N]."""
-    eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    columns: Tensor = vmap(lambda e: directional(g, (z,), (e.expand_as(z),))[1])(eye)
-    return columns.movedim(0, -1)
-
-
-def second_derivatives(g: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Jacobian [..., N] and Hessian [..., N, N] of a row-wise function at z [..., N].
-
-    Forward over forward mode, one pair of tangents for each entry of the upper triangle.
-    """
-    N = z.shape[-1]
-    eye = torch.eye(N, dtype=z.dtype, device=z.device)
-    i, j = torch.triu_indices(N, N, device=z.device)
-
-    def along(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        def slope(y: Tensor) -> Tensor:
-            return directional(g, (y,), (first.expand_as(y),))[1]
-
-        return directional(slope, (z,), (second.expand_as(z),))
-
-    slopes, curvatures = vmap(along)(eye[i], eye[j])
-    entry = torch.empty(N, N, dtype=torch.long, device=z.device)
-    entry[i, j] = entry[j, i] = torch.arange(len(i), device=z.device)
-    return slopes[entry.diagonal()].movedim(0, -1), curvatures[entry].movedim((0, 1), (-2, -1))
+        return Expansion(first_derivatives(f, *at, outputs=n), None, l_z, l_zz)

@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mpc_gym.compiled.autograd import independent, recording
 from mpc_gym.mpc.boxqp import masked
-from mpc_gym.mpc.problem import Expansion, Problem, directional
+from mpc_gym.mpc.problem import Expansion, Problem
 
 BOUND_TOLERANCE = 1e-9  # relative distance at which a control counts as being at its bound
 
@@ -200,36 +201,32 @@ def _parameter_gradients(
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
     """Derivatives with respect to context, the dynamics' parameters and the cost's.
 
-    One directional derivative of each of l and f over all (batch, time) rows, then one reverse
-    pass.
+    Trajectory, directions and costates are held.
     """
     n = X.shape[-1]
-    dynamics = [p.detach().requires_grad_() for p in problem.f.parameters()]
-    cost = [p.detach().requires_grad_() for p in problem.l.parameters()]
-    context = None if problem.context is None else problem.context.detach().requires_grad_()
-    inputs = [*dynamics, *cost, *([] if context is None else [context])]
-    if not inputs:
-        return None, [], []
-    free = replace(
-        problem,
-        f=problem.f.with_parameters(dynamics),
-        l=problem.l.with_parameters(cost),
-        context=context,
-    )
-    stages = slice(0, problem.horizon - 1)
-    with torch.enable_grad():
-        ell, ell_d = directional(
-            lambda x, u: free.l(x, u, free.context), (X, U), (d[..., :n], d[..., n:])
+    keep = torch.is_grad_enabled()
+    with recording():
+        dynamics, cost = (
+            [independent(p) for p in function.parameters()] for function in (problem.f, problem.l)
         )
-        total = (w[..., 0] * ell + ell_d).sum()
-        if problem.horizon > 1:
-            f, f_d = directional(
-                lambda x, u: free.f(x, u, free.context_at(stages)),
-                (X[:, stages], U[:, stages]),
-                (d[:, stages, :n], d[:, stages, n:]),
-            )
-            total = total + (lam[:, 1:] * f_d + (mu + w * lam)[:, 1:] * f).sum()
-        found = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+        context = None if problem.context is None else independent(problem.context)
+        inputs = [*dynamics, *cost, *([] if context is None else [context])]
+        if not inputs:
+            return None, [], []
+        free = replace(
+            problem,
+            f=problem.f.with_parameters(dynamics),
+            l=problem.l.with_parameters(cost),
+            context=context,
+        )
+        Z = independent(torch.cat((X, U), -1))
+        ell = free.l(Z[..., :n], Z[..., n:], context)
+        stages = slice(0, problem.horizon - 1)
+        f = free.f(Z[:, stages, :n], Z[:, stages, n:], free.context_at(stages))
+        lagrangian = ell.sum() + (lam[:, 1:] * f).sum()
+        (slope,) = torch.autograd.grad(lagrangian, Z, create_graph=True, materialize_grads=True)
+        total = (w[..., 0] * ell).sum() + ((mu + w * lam)[:, 1:] * f).sum() + (slope * d).sum()
+        found = torch.autograd.grad(total, inputs, create_graph=keep, materialize_grads=True)
     parameters = len(dynamics) + len(cost)
     return (
         None if context is None else found[-1],

@@ -5,41 +5,12 @@ import torch
 from torch import nn
 
 from mpc_gym.models import CartPoleDynamics, LinearDynamics, PendulumCost, QuadraticCost
-from mpc_gym.mpc.problem import (
-    Problem,
-    RowFunction,
-    first_derivatives,
-    second_derivatives,
-    takes_context,
-)
+from mpc_gym.mpc.problem import Problem, RowFunction, takes_context
 
 
 def normal(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, dtype=torch.float64, generator=generator)
-
-
-def mixture(z):
-    """A row-wise function of three inputs and two outputs."""
-    return torch.stack((z[..., 0] * z[..., 1].exp() - z[..., 2] ** 3, z[..., 1].sin()), -1)
-
-
-def test_jacobian_and_hessian_are_those_of_reverse_mode():
-    z = normal(4, 3)
-    jacobian, hessian = second_derivatives(mixture, z)
-    for i, row in enumerate(z):
-        torch.testing.assert_close(jacobian[i], torch.autograd.functional.jacobian(mixture, row))
-        for output in range(2):
-            torch.testing.assert_close(
-                hessian[i, output],
-                torch.autograd.functional.hessian(lambda y, o=output: mixture(y)[o], row),
-            )
-    torch.testing.assert_close(first_derivatives(mixture, z), jacobian)
-
-
-def test_hessians_are_symmetric():
-    _, hessian = second_derivatives(mixture, normal(5, 3, seed=1))
-    assert torch.equal(hessian, hessian.mT)
 
 
 class TestRowFunction:
