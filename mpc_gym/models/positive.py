@@ -1,7 +1,7 @@
 """Cost weights, masses and lengths that learning cannot make negative."""
 
-from collections.abc import Collection
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -97,8 +97,7 @@ def keep_positive(module: Module) -> Module:
     a full matrix, of a cost whose `is_diagonal` is false, a product S S' (`MatrixRoot`). They are
     read as before, `cost.angle_weight`; what is learned is
     `cost.parametrizations.angle_weight.original` (see `torch.nn.utils.parametrize`). These are
-    new parameters: make an optimiser afterwards. A module with parametrised weights can be copied
-    and its state saved, but PyTorch does not pickle it.
+    new parameters: make an optimiser afterwards. The module can be copied and pickled as before.
 
     Args:
         module: changed in place. What is parametrised already is left as it is.
@@ -126,6 +125,8 @@ def keep_positive(module: Module) -> Module:
     for part, key, parameter, parametrisation in replacements:
         setattr(part, key, parameter)
         parametrize.register_parametrization(part, key, parametrisation)
+        # PyTorch gives the part a class of its own, which no pickle can find by its name
+        type(part).__reduce_ex__ = _reduce  # type: ignore[method-assign,assignment]
     return module
 
 
@@ -171,3 +172,27 @@ def _replacement(
     root = MatrixRoot(name)
     root.right_inverse(copy.detach())
     return copy, root
+
+
+def _reduce(part: nn.Module, protocol: int) -> tuple[Any, ...]:  # noqa: ARG001  (pickle's signature)
+    """How a parametrised module is pickled: as its first class, and what is parametrised."""
+    original = parametrize.type_before_parametrizations(part)
+    own_state = getattr(original, "__getstate__", None)  # of every object from Python 3.11 on
+    state = part.__dict__ if own_state is None else own_state(part)
+    table = part.parametrizations
+    assert isinstance(table, nn.ModuleDict)
+    return _parametrised, (original, tuple(table)), state
+
+
+def _parametrised(original: type[nn.Module], names: Sequence[str]) -> nn.Module:
+    """A module of this class that reads these names from its parametrisations, still without state.
+
+    What is registered here makes the class; the state that pickle sets then takes its place.
+    """
+    part: nn.Module = original.__new__(original)
+    nn.Module.__init__(part)
+    for name in names:
+        part.register_parameter(name, nn.Parameter(torch.empty(0)))
+        parametrize.register_parametrization(part, name, nn.Identity())
+    type(part).__reduce_ex__ = _reduce  # type: ignore[method-assign,assignment]
+    return part

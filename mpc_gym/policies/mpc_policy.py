@@ -55,8 +55,6 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         ValueError: the model does not fit the spaces, or an option is not supported.
     """
 
-    action_dist: DiagGaussianDistribution
-
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -158,7 +156,8 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
 
     def _distribution(self, plan: Plan) -> Distribution:
         mean = self.action_limits.gaussian_mean(plan)
-        return self.action_dist.proba_distribution(mean, self.log_std)
+        # a new one: PyTorch does not copy a policy that holds on to the graph of its last mean
+        return DiagGaussianDistribution(self.mpc.n_ctrl).proba_distribution(mean, self.log_std)
 
     def _values(self, obs: PyTorchObs, plan: Plan | None) -> Tensor:
         features = BasePolicy.extract_features(self, obs, self.vf_features_extractor)

@@ -1,7 +1,9 @@
 """Weights that learning cannot make negative: the values, the state, and what is refused."""
 
 import copy
+import pickle
 
+import cloudpickle
 import pytest
 import torch
 from torch import Tensor, nn
@@ -189,3 +191,40 @@ def test_values_are_named_as_they_are_read_where_parts_are_nested() -> None:
     found = current_values(cost)
     assert set(found) == {"p", *(f"cost.{name}" for name in PendulumCost.positive_parameters)}
     assert found["cost.speed_weight"].item() == 0.3
+
+
+DUPLICATES = [
+    copy.copy,
+    copy.deepcopy,
+    lambda module: pickle.loads(pickle.dumps(module)),
+    lambda module: pickle.loads(cloudpickle.dumps(module)),
+    lambda module: pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(module)))),
+]
+
+
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize(
+    "duplicate", DUPLICATES, ids=["copy", "deepcopy", "pickle", "cloudpickle", "pickled twice"]
+)
+def test_what_was_learned_survives_every_way_of_being_copied(index: int, duplicate) -> None:
+    cost = keep_positive(costs()[index])
+    with torch.no_grad():
+        for parameter in cost.parameters():
+            parameter.add_(0.3)
+    twin = duplicate(cost)
+    assert type(twin).__mro__[1] is type(cost).__mro__[1]
+    assert list(twin.state_dict()) == list(cost.state_dict())
+    for given, found in zip(values(cost), values(twin), strict=True):
+        assert torch.equal(found, given)
+
+
+def test_an_unpickled_module_learns_on_its_own_and_stays_positive() -> None:
+    cost = keep_positive(PendulumCost())
+    twin = pickle.loads(pickle.dumps(cost))
+    optimiser = torch.optim.SGD(twin.parameters(), lr=30.0)
+    twin.angle_weight.backward()
+    optimiser.step()
+    assert 0.0 < twin.angle_weight < 1.0
+    assert cost.angle_weight == 1.0
+    twin.angle_weight = 2.0 * torch.ones((), dtype=torch.float64)
+    assert twin.angle_weight == 2.0
