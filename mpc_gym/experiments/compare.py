@@ -9,14 +9,13 @@ from typing import Any
 from rich.console import Console
 
 from mpc_gym.experiments.compare_report import ReportOptions, write_report
-from mpc_gym.experiments.files import make_writable_folder
 from mpc_gym.experiments.learnable import check_env_id, starts
 from mpc_gym.experiments.learner import EXPERT, make_run
 from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
 from mpc_gym.experiments.progress import Stages
-from mpc_gym.experiments.run import Run, check_folder
+from mpc_gym.experiments.run import LOCK, Run, check_folder
 from mpc_gym.experiments.runs import execute
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import FOR_EVER, holding, make_writable_folder, read_json, write
 
 MARK = "comparison.json"
 RUNS = "runs"
@@ -220,14 +219,25 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         ValueError: it holds something else, or cannot be written to.
     """
-    mark = folder / MARK
+    if _is_claimed(folder, identity):
+        return
+    make_writable_folder(folder)
+    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
+        # another process may have been at it in the meantime
+        if not _is_claimed(folder, identity):
+            write(folder / MARK, json.dumps(identity, indent=2) + "\n")
+
+
+def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether the folder has its mark; refuses that of something else."""
     try:
-        found = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else None
+        # in this order: what another process puts there comes after its mark
         entries = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        found = read_json(folder / MARK) if (folder / MARK).exists() else None
     except (OSError, ValueError) as error:
         raise ValueError(f"folder {str(folder)!r} cannot be read: {error}") from error
     if found == identity:
-        return
+        return True
     if isinstance(found, dict):
         names = [name for name in identity if found.get(name) != identity[name]]
         differing = "; ".join(f"{n} was {found.get(n)!r} and is {identity[n]!r}" for n in names)
@@ -240,9 +250,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             f"folder must be new, empty or that of a comparison, but {str(folder)!r} holds "
             f"{visible[0]!r} of something else. Choose another folder"
         )
-    make_writable_folder(folder)
-    with replacing(mark) as unfinished:
-        unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    return False
 
 
 def check_positive(**numbers: float | None) -> None:

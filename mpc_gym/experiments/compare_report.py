@@ -18,8 +18,8 @@ from mpc_gym.experiments.paper.section import picture
 from mpc_gym.experiments.progress import Stages
 from mpc_gym.experiments.run import versions_in_words
 from mpc_gym.experiments.summary import method_table, parameter_table, plot, score_table
+from mpc_gym.files import write
 from mpc_gym.imitation import Stateless
-from mpc_gym.imitation.files import replacing
 from mpc_gym.policies import PlanningPolicy, load_pretrained
 
 REPORT = "report.md"
@@ -81,7 +81,7 @@ def write_report(
     learned = parameter_table("parameters", "Learned parameters", found)
     tables = [scores, *([learned] if learned.rows else [])]
     for table in tables:
-        _write(folder / f"{table.name}.csv", table.csv())
+        write(folder / f"{table.name}.csv", table.csv())
     parts = [
         f"# Learning from demonstrations in {options.env}",
         _introduction(options, found),
@@ -92,7 +92,7 @@ def write_report(
         *(table.markdown() for table in tables),
         f"---\n\n{versions_in_words([folder / name for name in results])} {ABOUT}",
     ]
-    _write(folder / REPORT, "\n\n".join(parts) + "\n")
+    write(folder / REPORT, "\n\n".join(parts) + "\n")
     pictures = [folder / IMAGES / PLOT, *videos]
     return [folder / REPORT, *pictures, *(folder / f"{table.name}.csv" for table in tables)]
 
@@ -142,8 +142,3 @@ def _film(
     with stages.stage("The video is drawn", len(actors) + len(paths)) as advance:
         film(actors, options.env, seed, options.max_steps, paths, advance, columns=COLUMNS)
     return paths
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")

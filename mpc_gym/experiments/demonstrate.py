@@ -9,11 +9,11 @@ import rich.table
 
 from mpc_gym.experiments.agents import EXPERT, check_agent, load_agent
 from mpc_gym.experiments.compare import check_positive
-from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.learnable import check_env_id
 from mpc_gym.experiments.learner import Expert, quiet
 from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.experiments.runs import LEAST_FREE
+from mpc_gym.files import check_space, holding, make_writable_folder
 from mpc_gym.imitation import Demonstrations, Evaluation, Stateless, collect, evaluate
 from mpc_gym.imitation.rollout import Agent
 
@@ -77,21 +77,24 @@ def collect_to(options: EpisodeOptions, path: Path) -> Demonstrations:
         path: of the file, see `Demonstrations`.
 
     Raises:
-        ValueError: before anything is computed: the file is there already or cannot be written,
-            the disk is full, or the agent cannot be read.
+        ValueError: before anything is computed: the file is there already, another process is
+            about to write it, or it cannot be written; the disk is full, or the agent cannot be
+            read.
     """
     if len(options.policies) != 1:
         raise ValueError(f"policies must be one agent, got {list(options.policies)}")
-    if path.exists():
-        raise ValueError(f"output must be a new file, and {str(path)!r} exists. Choose another")
-    make_writable_folder(path.absolute().parent)
-    check_space(path.absolute().parent, LEAST_FREE)
-    (agent,) = options.agents().values()
-    with quiet():
-        found = collect(
-            agent, options.env, options.episodes, options.seed, max_steps=options.max_steps
-        )
-    found.save(path)
+    folder = path.absolute().parent
+    make_writable_folder(folder)
+    check_space(folder, LEAST_FREE)
+    with holding(folder / f".{path.name}.lock", f"output {str(path)!r}"):
+        if path.exists():
+            raise ValueError(f"output must be a new file, and {str(path)!r} exists. Choose another")
+        (agent,) = options.agents().values()
+        with quiet():
+            found = collect(
+                agent, options.env, options.episodes, options.seed, max_steps=options.max_steps
+            )
+        found.save(path)
     return found
 
 

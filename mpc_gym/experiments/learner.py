@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from mpc_gym.envs import make_mpc
 from mpc_gym.experiments.methods import MethodOptions, Start, find_method
 from mpc_gym.experiments.run import Run
+from mpc_gym.files import FOR_EVER, holding
 from mpc_gym.imitation import (
     Demonstrations,
     Stateless,
@@ -163,7 +163,7 @@ class Expert:
         name = f"{stream}-{seed}"
         path = self.folder / f"{name}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".{name}.lock"):
+        with holding(self.folder / f".{name}.lock", str(path), FOR_EVER):
             known = Demonstrations.load(path) if path.exists() else None
             if known is not None:
                 check_demonstrations(known, self.env, path)

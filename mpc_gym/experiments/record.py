@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.agents import check_agent, load_agent
-from mpc_gym.experiments.files import make_writable_folder
+from mpc_gym.files import make_writable_folder
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy
 from mpc_gym.policies.receding_horizon import PlanState, carry, warm_start

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mpc_gym.experiments.problems import Quantity
 from mpc_gym.experiments.result import Demo, Score
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import replacing, write
 
 COLUMNS = {
     "expert": "Expert",
@@ -111,9 +111,7 @@ def _quantity_metrics(values: dict[str, float]) -> dict[str, float]:
 
 def write_metrics(demo: Demo, path: Path) -> None:
     """Write `metrics` as JSON, whole or not at all."""
-    text = json.dumps(metrics(demo), indent=2, allow_nan=False)
-    with replacing(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write(path, json.dumps(metrics(demo), indent=2, allow_nan=False) + "\n")
 
 
 def learning_curve(demo: Demo) -> Figure:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpc_gym.experiments.files import make_writable_folder
 from mpc_gym.experiments.problems import Physics, Problem, find_problem
+from mpc_gym.files import make_writable_folder
 from mpc_gym.imitation import Evaluation
 
 

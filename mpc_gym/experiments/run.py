@@ -23,14 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 import mpc_gym
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import InUseError, holding, read_json, write
 
 CONFIG = "config.json"
 RESULT = "result.json"
 LOCK = ".lock"
+MAX_BYTES = 2**30  # of a result, which is the user's own
+PART_OF = {CONFIG: "versions", RESULT: "result"}  # what is in that file alone
 VERSIONS = ("gymnasium", "numba", "numpy", "stable-baselines3", "torch")
 
 # None of these leaves the folder, is hidden, or means something else on another system.
@@ -138,9 +139,9 @@ def attempt(run: Run, folder: Path, patience: float) -> Outcome:
                 f"there is no folder {str(place)!r} on {platform.node()}: the workers of a cluster "
                 "must see the experiment's folder under the same path"
             )
-        with FileLock(place / LOCK, timeout=patience):
+        with holding(place / LOCK, f"folder {str(place)!r}", patience):
             return Outcome(run.name, _result(run, place))
-    except Timeout:
+    except InUseError:
         return Outcome(run.name)
     except Exception as error:
         return Outcome(run.name, failure=_portable(error), trace=traceback.format_exc())
@@ -152,18 +153,20 @@ def check_folder(run: Run, place: Path) -> None:
     Raises:
         ValueError: it holds another run, or files that are not of a run.
     """
+    try:
+        # before the settings are looked for: another process, which may begin this very run at
+        # this moment, writes them before anything else
+        entries = sorted(p.name for p in place.iterdir()) if place.exists() else []
+    except OSError as error:
+        raise ValueError(f"{str(place)!r} must be a folder: {error.strerror}") from error
     if not (place / CONFIG).exists():
-        try:
-            entries = sorted(p.name for p in place.iterdir()) if place.exists() else []
-        except OSError as error:
-            raise ValueError(f"{str(place)!r} must be a folder: {error.strerror}") from error
         if files := [name for name in entries if not name.startswith(".")]:
             raise ValueError(
                 f"{str(place)!r} holds files that are not of a run, such as {files[0]!r}. Choose "
                 "another folder"
             )
         return
-    found = read_json(place / CONFIG)
+    found = read_record(place / CONFIG)
     differing = list(_differences(found, run.identity))
     if differing:
         raise ValueError(
@@ -179,7 +182,7 @@ def finished(run: Run, place: Path) -> dict[str, Any] | None:
     """
     if not (place / RESULT).exists():
         return None
-    found = read_json(place / RESULT)
+    found = read_record(place / RESULT)
     if differing := list(_differences(found, run.identity)):
         raise ValueError(
             f"{str(place / RESULT)!r} is of another run: {'; '.join(differing)}. Choose another "
@@ -189,17 +192,20 @@ def finished(run: Run, place: Path) -> dict[str, Any] | None:
     return result
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """A file that this module wrote.
 
     Raises:
         ValueError: it is damaged, or of something else.
     """
     try:
-        data = json.loads(path.read_bytes())
-        data["function"], data["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is damaged, or not of a run: {error!r}") from error
+        data = read_json(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged, or not of a run: {error}") from error
+    kinds = {"function": str, "settings": dict, PART_OF[path.name]: dict}
+    for name, kind in kinds.items():
+        if not isinstance(data, dict) or not isinstance(data.get(name), kind):
+            raise ValueError(f"{str(path)!r} is damaged, or not of a run: it has no {name!r}")
     found: dict[str, Any] = data
     return found
 
@@ -208,7 +214,7 @@ def versions_in_words(places: Iterable[Path]) -> str:
     """With which versions some runs were done, as they recorded it; where they differ, with all."""
     found: dict[str, dict[str, None]] = {}
     for place in places:
-        for name, number in json.loads((place / CONFIG).read_bytes())["versions"].items():
+        for name, number in read_record(place / CONFIG)["versions"].items():
             found.setdefault(name, {})[number] = None
     each = [f"{name} {' and '.join(numbers)}" for name, numbers in found.items()]
     return f"Run with {', '.join(each)}."
@@ -221,12 +227,12 @@ def _result(run: Run, place: Path) -> dict[str, Any]:
     if before is not None:
         return before
     if not (place / CONFIG).exists():
-        _write_json(place / CONFIG, _config(run))
+        write(place / CONFIG, json.dumps(_config(run), indent=2) + "\n")
     with _process, _one_thread():
         result = run.load()(place, **run.identity["settings"])
     if not isinstance(result, dict):
         raise TypeError(f"{run.function} must return a dict, got {type(result).__name__}")
-    _write_json(place / RESULT, {**run.identity, "result": result})
+    write(place / RESULT, json.dumps({**run.identity, "result": result}, indent=2) + "\n")
     after = finished(run, place)  # as it will be read the next time: tuples are lists
     assert after is not None
     return after
@@ -240,12 +246,6 @@ def _config(run: Run) -> dict[str, Any]:
         "versions": versions | {name: version(name) for name in VERSIONS},
         "platform": {"system": platform.platform(), "implementation": sys.implementation.name},
     }
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    text = json.dumps(data, indent=2)
-    with replacing(path) as unfinished:
-        unfinished.write_text(text + "\n")
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from mpc_gym.experiments.engines import LostWorkerError, Work, check_engine, workers
-from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.progress import counted
 from mpc_gym.experiments.run import (
     CONFIG,
@@ -18,14 +17,14 @@ from mpc_gym.experiments.run import (
     Run,
     check_folder,
     finished,
-    read_json,
+    read_record,
 )
+from mpc_gym.files import FOR_EVER, NOT_AT_ALL, check_space, make_writable_folder
 
 __all__ = ["FailedRunsError", "Run", "execute", "results"]
 
 LEAST_FREE = 100 * 2**20  # bytes; an experiment that takes more asks for more
 LOSSES = 2  # a run that may have lost so many workers is tried alone
-NOT_AT_ALL, FOR_EVER = 0.0, -1.0
 
 
 class FailedRunsError(RuntimeError):
@@ -116,9 +115,9 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"folder must be that of an experiment, got {str(folder)!r}")
     paths = (path.relative_to(folder) for path in sorted(folder.rglob(RESULT)))
     return {
-        path.parent.as_posix(): read_json(folder / path)["result"]
+        path.parent.as_posix(): read_record(folder / path)["result"]
         for path in paths
-        # what a process left that was killed while it wrote
+        # what versions before 0.2 left that were killed while they wrote
         if not any(part.startswith(".") for part in path.parts)
     }
 

@@ -1,16 +1,18 @@
 """A training run's state on disk: written whole or not at all, read without running code."""
 
+import io
 import json
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import parse_json, read, write
 
 FORMAT = "mpc_gym.training"
 FORMAT_VERSION = 1
+MAX_BYTES = 2**32
 
 
 def write_checkpoint(path: Path, identity: dict[str, Any], content: dict[str, Any]) -> None:
@@ -19,31 +21,38 @@ def write_checkpoint(path: Path, identity: dict[str, Any], content: dict[str, An
     Args:
         identity: JSON data that says which run this is.
         content: tensors, numbers, text, and dicts and lists of them.
+
+    Raises:
+        OSError: the file cannot be written; the disk is full, for instance.
     """
     header = {"format": FORMAT, "version": FORMAT_VERSION, "identity": json.dumps(identity)}
-    with replacing(path) as unfinished:
-        torch.save({**header, "content": content}, unfinished)
+    buffer = io.BytesIO()  # a full disk is an error inside torch that does not say so
+    torch.save({**header, "content": content}, buffer)
+    write(path, buffer.getvalue())
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """What `write_checkpoint` wrote for the same run.
 
     Raises:
+        OSError: the file cannot be read.
         ValueError: the file is damaged, of a newer version, or of another run.
     """
+    data = read(path, MAX_BYTES)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        known = saved["format"] == FORMAT
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        saved = _load(data)
+        known, version = saved["format"] == FORMAT, int(saved["version"])
+        found = dict(parse_json(saved["identity"]))
+        content: dict[str, Any] = dict(saved["content"])
+    except Exception as error:  # whatever torch says to bytes that it did not write
         raise ValueError(
             f"{path} is damaged or no checkpoint. Remove it to start the run anew"
         ) from error
-    if not known or saved["version"] > FORMAT_VERSION:
+    if not known or version > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format {saved['format']} {saved['version']}, expected {FORMAT} up to "
+            f"{path} has format {saved['format']} {version}, expected {FORMAT} up to "
             f"{FORMAT_VERSION}"
         )
-    found = json.loads(saved["identity"])
     here = json.loads(json.dumps(identity))
     differing = [
         f"{name} was {found.get(name)!r} and is {here.get(name)!r}"
@@ -55,5 +64,16 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             f"{path} belongs to another run: {'; '.join(differing)}. Choose another folder, or "
             "remove the checkpoint"
         )
-    content: dict[str, Any] = saved["content"]
     return content
+
+
+def _load(data: bytes) -> dict[str, Any]:
+    """What `torch.save` wrote, if not a bit of it has changed."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # torch stores its records as they are: what is packed would grow when it is read
+        if any(entry.compress_size != entry.file_size for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+        if archive.testzip() is not None:  # torch itself does not look at the checksums
+            raise ValueError("a checksum is wrong")
+    saved: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return saved

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import replacing
 
 FORMAT = "mpc_gym.demonstrations"
 FORMAT_VERSION = 1

@@ -12,25 +12,20 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from stable_baselines3.common.logger import (
-    CSVOutputFormat,
-    KVWriter,
-    Logger,
-    TensorBoardOutputFormat,
-)
 from torch import Tensor, nn
 
+from mpc_gym.files import holding, naming
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
+from mpc_gym.imitation.metrics import Metrics, Row
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import current_values
 
 OPTIMIZERS = ("adam", "rmsprop")
 RMSPROP_ALPHA = 0.5  # as in Amos et al. (2018)
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.csv"
+LOCK = ".training.lock"  # not that of an experiment's run, which may hold the folder itself
 
-Row = dict[str, float]
 Enough = Callable[[list[Row]], bool]
 
 
@@ -150,9 +145,20 @@ class Training:
 
         Raises:
             FloatingPointError: the loss is not finite.
+            InUseError: another process trains in the folder.
+            OSError: the folder cannot be written to; the disk is full, for instance. With room
+                there, training goes on from the last checkpoint.
         """
+        with self._alone(), self._log() as log:
+            self._run(epochs, progress_bar, enough, log)
+        self.module.load_state_dict(self.best.weights)
+        self.module.eval()
+        return self.history
+
+    def _run(
+        self, epochs: int, progress_bar: bool, enough: Enough | None, log: Metrics | None
+    ) -> None:
         self.module.load_state_dict(self.last_weights)
-        logger = self._logger()
         self._saved = time.monotonic()
         with _random_state(self._random_state), _progress(epochs, progress_bar) as progress:
             while len(self.history) <= epochs and not (enough and enough(self.history)):
@@ -160,16 +166,12 @@ class Training:
                 self.module.eval()
                 with torch.no_grad():
                     row |= self._epoch(self.validation_rows, "validation")
-                self._finish_epoch(row, logger)
+                self._finish_epoch(row, log)
                 if time.monotonic() - self._saved >= self.checkpoint_seconds:
                     self._save()
                 progress(self.epoch, row["validation/loss"])
-        logger.close()
         if self._saved_epochs < len(self.history):
             self._save()
-        self.module.load_state_dict(self.best.weights)
-        self.module.eval()
-        return self.history
 
     def _train_epoch(self) -> Row:
         self.loss.begin_epoch(self.epoch)
@@ -202,7 +204,7 @@ class Training:
         means = {key: errors.mean() for key, errors in whole.metrics.items()}
         return {f"{name}/{key}": mean for key, mean in {"loss": whole.mean(), **means}.items()}
 
-    def _finish_epoch(self, row: Row, logger: Logger) -> None:
+    def _finish_epoch(self, row: Row, log: Metrics | None) -> None:
         epoch = len(self.history)
         row |= {
             f"parameters/{name}": value.item()
@@ -215,10 +217,8 @@ class Training:
         self.history.append(row)
         self._random_state = torch.get_rng_state()
         self.last_weights = _copy(self.module)
-        if epoch % self.log_epochs == 0:
-            for key, number in row.items():
-                logger.record(key, number)
-            logger.dump(epoch)
+        if log is not None and epoch % self.log_epochs == 0:
+            log.record(row)
 
     def _save(self) -> None:
         if self.folder is not None:
@@ -245,16 +245,30 @@ class Training:
         self.history = state["history"]
         self._saved_epochs = len(self.history)
 
-    def _logger(self) -> Logger:
-        """SB3's logger to CSV and TensorBoard, with the rows of a resumed run written again."""
-        formats: list[KVWriter] = []
-        if self.folder is not None:
+    @contextmanager
+    def _log(self) -> Iterator[Metrics | None]:
+        """The log, with the rows of a resumed run written again."""
+        if self.folder is None:
+            yield None
+            return
+        log = Metrics(self.folder, self.history[:: self.log_epochs], by="epoch")
+        try:
+            yield log
+        except BaseException:
+            log.abandon()
+            raise
+        log.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes, which would write the same files, out of the folder."""
+        if self.folder is None:
+            yield
+            return
+        with naming(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            table = CSVOutputFormat(str(self.folder / METRICS))  # empties the file
-            for epoch, row in enumerate(self.history[:: self.log_epochs]):
-                table.write(dict(row), dict.fromkeys(row, ()), epoch)
-            formats = [table, TensorBoardOutputFormat(str(self.folder))]
-        return Logger(str(self.folder), formats)
+        with holding(self.folder / LOCK, f"folder {str(self.folder)!r}"):
+            yield
 
 
 def _make_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:

@@ -269,17 +269,17 @@ def test_one_failing_run_does_not_stop_the_others(
 def test_a_disk_that_fills_up_leaves_no_half_written_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[str, Any]
 ) -> None:
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def full(path: Path, text: str) -> int:
-        if path.name == "result.json":
-            write_text(path, text[:20])
+    def full(path: Path, data: bytes) -> int:
+        if b'"result":' in data:
+            write_bytes(path, data[:20])
             raise OSError(28, os.strerror(28))
-        return write_text(path, text)
+        return write_bytes(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
-        with pytest.raises(FailedRunsError, match="No space left on device"):
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(FailedRunsError, match=r"result\.json.*No space left on device"):
             execute(walks(1), tmp_path)
     assert results(tmp_path) == {}
     assert execute(walks(1), tmp_path)["walk/0"] == reference["walk/0"]

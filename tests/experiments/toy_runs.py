@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mpc_gym.experiments.runs import Run, execute
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import replacing
 
 WALK = f"{__name__}:walk"
 STEPS = 6

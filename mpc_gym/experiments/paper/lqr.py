@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from mpc_gym.experiments.paper.lqr_section import section
-from mpc_gym.experiments.paper.metrics import Metrics, Row
 from mpc_gym.experiments.run import Run
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
+from mpc_gym.imitation.metrics import Metrics, Row
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import replacing
 
 # Okabe & Ito (2008): told apart with every kind of colour vision. Yellow is left out, as it is too
 # pale for a line.

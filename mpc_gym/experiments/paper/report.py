@@ -9,7 +9,7 @@ from typing import Any
 import rich.table
 
 from mpc_gym.experiments.paper.section import Finding, Section, shown
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import write
 
 REPORT = "report.md"
 FINDINGS = "findings.json"
@@ -50,8 +50,7 @@ def write_report(
         for table in section.tables:
             texts[folder / TABLES / f"{table.name}.csv"] = table.csv()
     for path, text in texts.items():
-        with replacing(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        write(path, text)
     return list(texts)
 
 

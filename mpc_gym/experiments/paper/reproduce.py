@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mpc_gym.experiments.files import check_space, make_writable_folder
 from mpc_gym.experiments.paper.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
 from mpc_gym.experiments.paper.section import Section
-from mpc_gym.experiments.run import Run, check_folder, finished, versions_in_words
+from mpc_gym.experiments.run import LOCK, Run, check_folder, finished, versions_in_words
 from mpc_gym.experiments.runs import FailedRunsError, execute
-from mpc_gym.imitation.files import replacing
+from mpc_gym.files import (
+    FOR_EVER,
+    check_space,
+    holding,
+    make_writable_folder,
+    read_json,
+    write,
+)
 
 # the modules beside this one, with a hyphen for an underscore
 EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
@@ -145,11 +151,27 @@ def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
     Raises:
         ValueError: it holds something else, or cannot be written to.
     """
-    folder, mark = options.folder, options.folder / MARK
+    folder = options.folder
     identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
-    found = _read(mark)
+    claimed = _is_claimed(folder, identity)
+    for run in runs:
+        check_folder(run, folder / run.name)
+    if claimed:
+        return
+    check_space(folder, LEAST_FREE)
+    make_writable_folder(folder)
+    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
+        # another process may have been at it in the meantime
+        if not _is_claimed(folder, identity):
+            write(folder / MARK, json.dumps(identity) + "\n")
+
+
+def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether the folder has its mark; refuses that of something else."""
+    # in this order: what another process puts there comes after its mark
+    taken = [name for name in (REPORT, FINDINGS, TABLES, IMAGES) if (folder / name).exists()]
+    found = _read(folder / MARK)
     if found is None:
-        taken = [name for name in (REPORT, FINDINGS, TABLES, IMAGES) if (folder / name).exists()]
         if taken:
             raise ValueError(
                 f"folder must be new, or one of `mpc-gym reproduce`, but {str(folder)!r} holds "
@@ -160,19 +182,13 @@ def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
             f"folder {str(folder)!r} holds another experiment, {found!r}, and not {identity!r}. "
             "Choose another folder"
         )
-    for run in runs:
-        check_folder(run, folder / run.name)
-    if found is None:
-        check_space(folder, LEAST_FREE)
-        make_writable_folder(folder)
-        with replacing(mark) as unfinished:
-            unfinished.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+    return found is not None
 
 
 def _read(mark: Path) -> Any:
     """What the mark says; None where there is none."""
     try:
-        return json.loads(mark.read_text(encoding="utf-8"))
+        return read_json(mark)
     except FileNotFoundError:
         return None
     except ValueError:

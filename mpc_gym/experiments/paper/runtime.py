@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.envs import make_mpc
-from mpc_gym.experiments.paper.metrics import Metrics
 from mpc_gym.experiments.paper.plots import Line, draw_lines, make_figure, save_figure
 from mpc_gym.experiments.paper.section import Finding, Section, Table, picture, shown
 from mpc_gym.experiments.run import Run
+from mpc_gym.imitation.metrics import Metrics
 from mpc_gym.mpc import MPC
 
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)

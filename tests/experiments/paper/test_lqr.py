@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mpc_gym.experiments.paper import lqr
-from mpc_gym.experiments.paper.metrics import Metrics
+from mpc_gym.imitation.metrics import Metrics
 
 SETTINGS = {"seed": 3, "guesses": 1, "trial_steps": 300, "steps": 30, "decay_steps": 20}
 Array = NDArray[np.float64]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mpc_gym.experiments.paper import learning, nonconvex
-from mpc_gym.imitation.training import CHECKPOINT, METRICS, Training
+from mpc_gym.imitation.metrics import METRICS
+from mpc_gym.imitation.training import CHECKPOINT, Training
 
 SETTINGS: dict[str, Any] = {
     "system": "pendulum",

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpc_gym.files import replacing
 from mpc_gym.imitation import Demonstrations
 from mpc_gym.imitation.checkpoint import write_checkpoint
-from mpc_gym.imitation.files import replacing
 
 
 def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:

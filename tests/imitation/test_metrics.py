@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mpc_gym.experiments.paper.metrics import Metrics
+from mpc_gym.imitation.metrics import Metrics
 
 ROWS = [{"step": 0.0, "loss": 1.0}, {"step": 5.0, "loss": 0.1, "noise": 0.25}]
 
