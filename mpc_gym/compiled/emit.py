@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from mpc_gym.compiled.cache import cache_directory, write_atomically
+from mpc_gym.compiled.cache import MAX_BYTES, PRIVATE, cache_directory
 from mpc_gym.compiled.program import Expression, Operand, Program, Value
+from mpc_gym.files import read, write
 
 LANES = 16
 """Problems that one lane function runs at once; LLVM declined to vectorise 8."""
@@ -136,9 +137,9 @@ def _write_source(path: Path, source: str) -> None:
     # Only for people and tracebacks to read; a full disk is no reason to stop.
     data = source.encode()
     try:
-        if not path.exists() or path.read_bytes() != data:
-            write_atomically(path, data)
-    except OSError:
+        if not path.exists() or read(path, MAX_BYTES) != data:
+            write(path, data, PRIVATE)
+    except (OSError, ValueError):
         pass
 
 
