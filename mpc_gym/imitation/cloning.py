@@ -19,7 +19,8 @@ from mpc_gym.imitation.losses import (
     WeightedLoss,
     half_range,
 )
-from mpc_gym.imitation.training import Row, Training, TrainingOptions
+from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 LOSSES = ("action", "plan")

@@ -22,8 +22,9 @@ from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.rollout import Agent, EnvSource, Stateless
-from mpc_gym.imitation.training import Row, TrainingOptions
+from mpc_gym.imitation.training import TrainingOptions
 
 RUN = "run.pt"
 DEMONSTRATIONS = "demonstrations.npz"

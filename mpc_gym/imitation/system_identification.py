@@ -9,7 +9,8 @@ from torch import nn
 from mpc_gym.imitation.cloning import follow_actor
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
-from mpc_gym.imitation.training import Row, Training, TrainingOptions
+from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.policies import PlanningPolicy
 
 

@@ -7,8 +7,8 @@ loaded. The folder that `save_pretrained` writes cannot:
     policy.safetensors   the state dict, each tensor in its own dtype
     README.md            a model card
 
-Nothing in it is imported or called by name (see `serial`). What it can do is ask for a large model,
-and so for memory and time. The optimiser's state is not in it: to resume a training run, save
+Nothing in it is imported or called by name (see `serial`), and what it can ask for in memory and
+time is bounded (see `sizes`). The optimiser's state is not in it: to resume a training run, save
 the algorithm.
 """
 
@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -25,23 +24,28 @@ from typing import Any, TypeVar
 import safetensors.torch
 import stable_baselines3
 import torch
-from safetensors import SafetensorError
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 import mpc_gym
 from mpc_gym.mpc import MPC
-from mpc_gym.policies.model_card import LIBRARY_LINE, model_card
+from mpc_gym.policies.model_card import model_card
+from mpc_gym.policies.policy_folder import (
+    CONFIG_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_CONFIG_BYTES,
+    MAX_TENSOR_BYTES,
+    TENSOR_FILE,
+    Config,
+    check_replaceable,
+    read_policy,
+    replace_files,
+)
 from mpc_gym.policies.serial import POLICIES, decode_arguments, encode_arguments
+from mpc_gym.policies.sizes import check_sizes, check_tensor_file
 from mpc_gym.policies.spaces import Env, check_env, decode_space, encode_space
-
-FORMAT = "mpc_gym.policy"
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-TENSOR_FILE = "policy.safetensors"
-CARD_FILE = "README.md"
-MAX_CONFIG_BYTES = 2**24
 
 SPACES = ("observation_space", "action_space")
 NOT_OF_THE_POLICY = (*SPACES, "lr_schedule", "use_sde")
@@ -49,7 +53,6 @@ NOT_OF_THE_POLICY = (*SPACES, "lr_schedule", "use_sde")
 
 PathLike = str | os.PathLike[str]
 MPCSource = str | Callable[..., MPC]
-Config = dict[str, Any]
 P = TypeVar("P", bound="Pretrained")
 
 
@@ -82,8 +85,7 @@ def save_pretrained(
 ) -> None:
     """Write a policy to a folder that is safe to load.
 
-    Its three files are replaced one by one, `config.json` last. A folder where that was cut short
-    is refused by `load_pretrained`.
+    Stopped at any moment, it leaves the policy that was there before, or this one.
 
     Args:
         policy: a planning policy, or `MlpPolicy` of PPO, A2C, SAC, TD3 or DDPG (`model.policy`).
@@ -95,11 +97,12 @@ def save_pretrained(
 
     Raises:
         TypeError: a constructor argument can't be written down, or a space is no `Box`.
-        ValueError: a weight is not finite, or the folder holds a `config.json` or `README.md` of
-            another origin.
+        ValueError: a weight is not finite, the policy is larger than can be loaded, or the folder
+            holds a `config.json` or `README.md` of another origin.
+        OSError: the folder cannot be written to; the disk is full, for instance.
     """
     folder = Path(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
     _check_finite("policy", tensors, policy)
     # a copy each: what shares its memory, or is not contiguous, cannot be written
@@ -111,7 +114,7 @@ def save_pretrained(
         for name, value in policy._get_constructor_parameters().items()
         if name not in (*SPACES, "lr_schedule")
     }
-    arguments = encode_arguments(given)
+    arguments, digest = encode_arguments(given), hashlib.sha256(content).hexdigest()
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -125,14 +128,22 @@ def save_pretrained(
             "stable_baselines3": stable_baselines3.__version__,
         },
         "tensors": {name: _describe(tensor) for name, tensor in tensors.items()},
-        "tensors_sha256": hashlib.sha256(content).hexdigest(),
+        "tensors_sha256": digest,
     }
-    files = {
-        TENSOR_FILE: content,
-        CARD_FILE: model_card(policy, arguments, description, license_id).encode(),
-        CONFIG_FILE: json.dumps(config, indent=2, allow_nan=False).encode(),
-    }
-    _replace(folder, files)
+    card = model_card(policy, arguments, description, license_id).encode()
+    text = json.dumps(config, indent=2, allow_nan=False).encode()
+    check_tensor_file("policy", content)
+    check_sizes({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
+    for name, found, limit in (
+        ("the weights", content, MAX_TENSOR_BYTES),
+        ("the arguments", text, MAX_CONFIG_BYTES),
+    ):
+        if len(found) > limit:
+            raise ValueError(
+                f"policy cannot be saved: {name} take {len(found)} bytes, and at most {limit} are "
+                "loaded"
+            )
+    replace_files(folder, digest, content, text, card)
 
 
 def load_pretrained(
@@ -166,10 +177,9 @@ def load_pretrained(
             missing, unknown, of another shape or dtype, or not finite.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config, tensors = read_policy(folder)
     policy_class = _policy_class(folder, config, expected_class)
-    tensors = _read_tensors(folder, config)
-    arguments = _read_arguments(folder, config, mpc)
+    arguments = _read_arguments(folder, config, tensors, mpc)
     if env is not None:
         check_env(folder, arguments["observation_space"], arguments["action_space"], env)
     learning_rate = _read_learning_rate(folder, config)
@@ -198,7 +208,8 @@ def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource | None = None) -> dict
         ValueError: as for `load_pretrained`.
     """
     folder = Path(folder)
-    arguments = _read_arguments(folder, _read_config(folder), mpc)
+    config, tensors = read_policy(folder)
+    arguments = _read_arguments(folder, config, tensors, mpc)
     return {name: value for name, value in arguments.items() if name not in NOT_OF_THE_POLICY}
 
 
@@ -224,70 +235,6 @@ def _check_finite(where: object, tensors: dict[str, Tensor], policy: BasePolicy)
         raise ValueError(f"{where}: NaN or infinity in {', '.join(wrong)}")
 
 
-def _check_replaceable(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder must be a folder or not exist yet, got the file {folder}")
-    config, card = folder / CONFIG_FILE, folder / CARD_FILE
-    for file, mark in ((config, f'"format": "{FORMAT}"'), (card, LIBRARY_LINE)):
-        if file.exists() and mark.encode() not in file.read_bytes():
-            raise ValueError(
-                f"{file} was not written by save_pretrained, and would be overwritten. Choose "
-                "another folder, or remove it"
-            )
-
-
-def _replace(folder: Path, files: dict[str, bytes]) -> None:
-    """Put the files in place, in this order, once all of them are written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
-        for name, content in files.items():
-            (Path(unfinished) / name).write_bytes(content)
-        for name in files:
-            (Path(unfinished) / name).replace(folder / name)
-
-
-def _read_config(folder: Path) -> Config:
-    if folder.is_file():
-        raise ValueError(
-            f"folder must be a folder that save_pretrained wrote, got the file {folder}. A zip of "
-            "Stable-Baselines3 is a pickle, which can run code: load one that you trust with "
-            "the algorithm's own load, such as PPO.load"
-        )
-    if not folder.is_dir():
-        raise ValueError(f"folder must be a folder on this computer, and {folder} does not exist")
-    file = folder / CONFIG_FILE
-    content = _read_file(file, MAX_CONFIG_BYTES)
-    try:
-        config = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{file} describes no policy: its format is not {FORMAT!r}")
-    version = config.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise ValueError(
-            f"{file} has format version {version!r}, and this mpc_gym reads up to "
-            f"{FORMAT_VERSION}. Update mpc_gym"
-        )
-    return config
-
-
-def _read_file(file: Path, limit: int | None = None) -> bytes:
-    try:
-        if limit is not None and file.stat().st_size > limit:
-            raise ValueError(f"{file} must be at most {limit} bytes, got {file.stat().st_size}")
-        return file.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"{file} cannot be read: {error.strerror}. {file.parent} holds no policy that "
-            "save_pretrained wrote, or its saving was cut short"
-        ) from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _policy_class(
     folder: Path, config: Config, expected_class: type[BasePolicy]
 ) -> type[BasePolicy]:
@@ -305,13 +252,17 @@ def _policy_class(
     return policy_class
 
 
-def _read_arguments(folder: Path, config: Config, mpc: MPCSource | None) -> dict[str, Any]:
+def _read_arguments(
+    folder: Path, config: Config, tensors: dict[str, Tensor], mpc: MPCSource | None
+) -> dict[str, Any]:
     try:
         arguments = decode_arguments(config.get("arguments"), mpc)
         reserved = {"lr_schedule", *SPACES}.intersection(arguments)
         if reserved:
             raise ValueError(f"arguments must not hold {', '.join(reserved)}")
-        return {**{name: decode_space(name, config.get(name)) for name in SPACES}, **arguments}
+        spaces = {name: decode_space(name, config.get(name)) for name in SPACES}
+        check_sizes({**spaces, **arguments}, tensors)
+        return {**spaces, **arguments}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
 
@@ -321,20 +272,6 @@ def _read_learning_rate(folder: Path, config: Config) -> float:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
         raise ValueError(f"{folder / CONFIG_FILE}: learning_rate must be a number, got {rate!r}")
     return float(rate)
-
-
-def _read_tensors(folder: Path, config: Config) -> dict[str, Tensor]:
-    file = folder / TENSOR_FILE
-    content = _read_file(file)
-    if hashlib.sha256(content).hexdigest() != config.get("tensors_sha256"):
-        raise ValueError(
-            f"{file} is not the one that {CONFIG_FILE} was written with: it is damaged, or the "
-            "saving was cut short. Save or download the folder again"
-        )
-    try:
-        return safetensors.torch.load(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} is damaged or no safetensors file: {error}") from error
 
 
 def _check_tensors(

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
-from mpc_gym.policies.pretrained import CONFIG_FILE, load_pretrained
+from mpc_gym.policies.policy_folder import CONFIG_FILE
+from mpc_gym.policies.pretrained import load_pretrained
 
 FOLDER = Path(__file__).parent / "trained"
 

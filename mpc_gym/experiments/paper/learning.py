@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from mpc_gym.experiments.paper.plots import thinned
 from mpc_gym.experiments.paper.problems import Hessian, LearnedCost, Plans, System
 from mpc_gym.imitation.losses import Rows, Sum, Value
+from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.rates import FallingRate
-from mpc_gym.imitation.training import Row, Training, TrainingOptions
+from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.mpc import MPC
 
 SYSID = "sysid"
