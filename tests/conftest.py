@@ -9,6 +9,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.shapes import checked
+
 # The inner modules, whose callers are our own. Public entry points are left out: they check what
 # a user hands them by themselves, and tests must see their messages rather than the checker's.
 SHAPE_CHECKED = (
@@ -19,10 +21,7 @@ SHAPE_CHECKED = (
     "mpc_gym.mpc.sensitivity",
     "mpc_gym.rendering",
 )
-# The numeric tower lets an int stand where a float is asked for, as type checkers do.
-install_import_hook(
-    SHAPE_CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
+install_import_hook(SHAPE_CHECKED, f"{checked.__module__}.{checked.__name__}")
 
 torch.set_num_threads(1)
 

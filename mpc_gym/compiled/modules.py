@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
+from mpc_gym.checks import LARGEST_COUNT, check_count, real_tensor
 from mpc_gym.compiled import derive
 from mpc_gym.compiled.emit import build, row_function_source, sources
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
@@ -41,6 +43,8 @@ def compile_module(
         n_context: Size of the context; 0 if the module takes none.
 
     Raises:
+        TypeError: `module` is no module.
+        ValueError: A size is no positive integer.
         UnsupportedOperation: The module uses an operation that cannot be compiled, or its control
             flow depends on values; the message names the operation and the line.
         ProgramTooLarge: The module has too many scalar operations. Derivatives are made, and
@@ -103,7 +107,7 @@ class CompiledModule:
             context: [..., n_context], if there is one.
             stage: Which slice of parameters with a time axis to take.
         """
-        per_output = _as_floats(weights)
+        per_output = _given("weights", weights)
         shape = self.graph.output_shape
         if per_output.shape[per_output.ndim - len(shape) :] != shape:
             raise ValueError(
@@ -122,6 +126,8 @@ class CompiledModule:
         """The module's present parameters and floating-point buffers as one vector."""
         per_stage = self.graph.per_stage
         values = numeric_parameters(self.graph.module).items()
+        stages = min((len(value) for name, value in values if name in per_stage), default=None)
+        check_count("stage", stage, 0, LARGEST_COUNT if stages is None else stages - 1)
         flat = [_as_floats(v[stage] if k in per_stage else v).ravel() for k, v in values]
         return np.concatenate(flat) if flat else np.empty(0)
 
@@ -170,7 +176,7 @@ class CompiledModule:
         named["context"] = (np.empty(0) if context is None else context, graph.n_context)
         arrays = []
         for name, (value, size) in named.items():
-            array = _as_floats(value)
+            array = _given(name, value)
             if array.ndim == 0 or array.shape[-1] != size:
                 raise ValueError(
                     f"{name} has shape {list(array.shape)}, expected {_expected(size)}"
@@ -242,6 +248,11 @@ def _unflatten(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 def _stores(values: Any) -> list[tuple[str, Value]]:
     return [(f"out[{i}]", value) for i, value in enumerate(elements(values))]
+
+
+def _given(name: str, value: Any) -> Floats:
+    array: Floats = real_tensor(name, value, torch.float64).detach().cpu().numpy()
+    return array
 
 
 def _as_floats(value: Any) -> Floats:

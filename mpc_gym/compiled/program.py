@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpc_gym.checks import check_count
 from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.compiled.primitives import COMMUTATIVE, CONDITIONS, fold
 
@@ -45,7 +46,7 @@ class Program:
 
     def __init__(self, limit: int = MAX_OPERATIONS) -> None:
         self.operations: list[Operation] = []
-        self.limit = limit
+        self.limit = check_count("limit", limit)
         self._index: dict[Operation, int] = {}
 
     def input(self, name: str) -> Expression:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mpc_gym.checks import check_module, check_size
 from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
@@ -98,9 +99,18 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
     parameters and floating buffers of the parametrisation have that axis.
 
     Raises:
+        TypeError: `module` is no module.
+        ValueError: A size is no positive integer.
         UnsupportedOperation: Its forward depends on values (`if state[0] > 0`), or fails on a state
             [n_state], control [n_ctrl] and context [n_context]; the message names the line.
     """
+    check_module("module", module)
+    for name, size, least in (
+        ("n_state", n_state, 1),
+        ("n_ctrl", n_ctrl, 1),
+        ("n_context", n_context, 0),
+    ):
+        check_size(name, size, least)
     generator = torch.Generator().manual_seed(0)
     sizes = [n_state, n_ctrl] + [n_context] * (n_context > 0)
     inputs = [0.1 * torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]

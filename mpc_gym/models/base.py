@@ -1,13 +1,14 @@
 """What every dynamics module has in common."""
 
 import inspect
-import math
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from mpc_gym.checks import check_number, check_size
 
 
 class Dynamics(nn.Module):
@@ -25,9 +26,9 @@ class Dynamics(nn.Module):
     def __init__(self, n_state: int | None = None, n_ctrl: int | None = None) -> None:
         super().__init__()
         if n_state is not None:
-            self.n_state = n_state
+            self.n_state = check_size("n_state", n_state)
         if n_ctrl is not None:
-            self.n_ctrl = n_ctrl
+            self.n_ctrl = check_size("n_ctrl", n_ctrl)
 
 
 def physical_parameter(
@@ -39,25 +40,26 @@ def physical_parameter(
     the float32 states it is combined with.
 
     Raises:
-        ValueError: `value` is not finite, or not positive where it must be.
+        ValueError: `value` is not finite, not positive where it must be, or requires a gradient.
     """
-    value = float(value)
-    if not math.isfinite(value) or (positive and value <= 0):
-        kind = "a positive number" if positive else "a finite number"
-        raise ValueError(f"{name} must be {kind}, got {value}")
-    return nn.Parameter(torch.tensor(value, dtype=torch.float64))
+    refuse_gradient(name, value)
+    number = check_number(name, value, above=0.0 if positive else None)
+    return nn.Parameter(torch.tensor(number, dtype=torch.float64))
 
 
-def time_step(dt: float) -> float:
-    """Check the integration step `dt` [s].
+def refuse_gradient(name: str, value: object) -> None:
+    """Refuse a tensor whose gradient a copy would lose.
 
     Raises:
-        ValueError: `dt` is not a positive finite number.
+        ValueError: `value` requires a gradient.
     """
-    dt = float(dt)
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt must be a positive number of seconds, got {dt}")
-    return dt
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"{name} must not require a gradient, as it is copied and the gradient would not come "
+            f"back to it: pass {name}.detach(), and differentiate with respect to the module's "
+            "own parameter, or call the module with torch.func.functional_call. For a value of "
+            "each instance of a batch, write a module that takes a context"
+        )
 
 
 def angle(cosine: Tensor, sine: Tensor) -> Tensor:

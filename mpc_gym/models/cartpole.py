@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mpc_gym.models.base import Dynamics, angle, physical_parameter, time_step
+from mpc_gym.checks import check_number
+from mpc_gym.models.base import Dynamics, angle, physical_parameter
 
 
 class CartPoleDynamics(Dynamics):
@@ -44,7 +45,7 @@ class CartPoleDynamics(Dynamics):
         self.cart_mass = physical_parameter("cart_mass", cart_mass, positive=True)
         self.pole_mass = physical_parameter("pole_mass", pole_mass, positive=True)
         self.pole_length = physical_parameter("pole_length", pole_length, positive=True)
-        self.dt = time_step(dt)
+        self.dt = check_number("dt", dt, above=0.0)
 
     def forward(
         self, state: Float[Tensor, "*batch 5"], control: Float[Tensor, "*batch 1"]

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpc_gym.models.base import Dynamics
+from mpc_gym.checks import check_floating, real_tensor
+from mpc_gym.models.base import Dynamics, refuse_gradient
 
 
 class LinearDynamics(Dynamics):
@@ -19,6 +20,7 @@ class LinearDynamics(Dynamics):
     An `nn.Parameter` is kept as it is; any other tensor is copied into a new one.
 
     Raises:
+        TypeError: a tensor is not made of real numbers.
         ValueError: the shapes do not fit each other, or a tensor that is no `nn.Parameter`
             requires a gradient, which the copy would lose.
     """
@@ -27,9 +29,9 @@ class LinearDynamics(Dynamics):
 
     def __init__(self, A: Tensor, B: Tensor, offset: Tensor | None = None) -> None:
         A, B = own_parameter("A", A), own_parameter("B", B)
-        if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        if A.ndim != 2 or A.shape[0] != A.shape[1] or len(A) == 0:
             raise ValueError(f"A must be [n_state, n_state], got {list(A.shape)}")
-        if B.ndim != 2 or B.shape[0] != A.shape[0]:
+        if B.ndim != 2 or B.shape[0] != A.shape[0] or B.shape[1] == 0:
             raise ValueError(f"B must be [n_state={A.shape[0]}, n_ctrl], got {list(B.shape)}")
         super().__init__(n_state=B.shape[0], n_ctrl=B.shape[1])
         self.A = A
@@ -58,27 +60,22 @@ def own_parameter(name: str, value: Tensor) -> nn.Parameter:
     is a copy (integers become the default dtype).
 
     Raises:
-        ValueError: `value` requires a gradient and is no `nn.Parameter`.
+        TypeError: `value` is not made of real numbers.
+        ValueError: `value` requires a gradient and is no `nn.Parameter`, or is not finite.
     """
     if isinstance(value, nn.Parameter) and value.is_floating_point():
+        check_floating(name, value)
         return value
-    refuse_gradient(name, value)
-    tensor = torch.as_tensor(value).detach().clone()
-    return nn.Parameter(
-        tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
-    )
+    return nn.Parameter(plain_tensor(name, value).detach().clone())
 
 
-def refuse_gradient(name: str, value: object) -> None:
-    """Refuse a tensor whose gradient a copy would lose.
+def plain_tensor(name: str, value: Tensor | float) -> Tensor:
+    """A floating-point tensor; integers become the default dtype.
 
     Raises:
-        ValueError: `value` requires a gradient.
+        TypeError: `value` is not made of real numbers.
+        ValueError: it requires a gradient, which a copy would lose.
     """
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise ValueError(
-            f"{name} must not require a gradient, as it is copied and the gradient would not come "
-            f"back to it: pass {name}.detach(), and differentiate with respect to the module's "
-            "own parameter, or call the module with torch.func.functional_call. For a value of "
-            "each instance of a batch, write a module that takes a context"
-        )
+    refuse_gradient(name, value)
+    tensor = real_tensor(name, value)
+    return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_instance, check_size, found
 from mpc_gym.models.base import Dynamics
 
 
@@ -23,6 +24,7 @@ class NeuralDynamics(Dynamics):
         activation: makes the activation module.
 
     Raises:
+        TypeError: `hidden` is no sequence, or `activation` makes no module.
         ValueError: a size is not positive.
     """
 
@@ -33,16 +35,12 @@ class NeuralDynamics(Dynamics):
         hidden: Sequence[int] = (32, 32),
         activation: Callable[[], nn.Module] = nn.Tanh,
     ) -> None:
-        widths = (n_state + n_ctrl, *hidden, n_state)
-        if min(n_state, n_ctrl, *widths) < 1:
-            raise ValueError(
-                "n_state, n_ctrl and every hidden width must be at least 1, "
-                f"got n_state={n_state}, n_ctrl={n_ctrl}, hidden={tuple(hidden)}"
-            )
-        super().__init__(n_state=n_state, n_ctrl=n_ctrl)
+        super().__init__(check_size("n_state", n_state), check_size("n_ctrl", n_ctrl))
+        check_instance("hidden", hidden, (list, tuple), "a list of the layers' widths")
+        inner = [check_size(f"hidden[{i}]", width) for i, width in enumerate(hidden)]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), activation()]
+        for fan_in, fan_out in pairwise((self.n_state + self.n_ctrl, *inner, self.n_state)):
+            layers += [nn.Linear(fan_in, fan_out), _made(activation)]
         self.net = nn.Sequential(*layers[:-1])
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
@@ -56,3 +54,11 @@ class NeuralDynamics(Dynamics):
         """The next state."""
         step: Tensor = self.net(torch.cat((state, control), -1))
         return state + step
+
+
+def _made(activation: Callable[[], nn.Module]) -> nn.Module:
+    made = None if isinstance(activation, nn.Module) or not callable(activation) else activation()
+    wanted = "a function or class that makes a module without arguments, such as torch.nn.Tanh"
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"activation must be {wanted}, got {found(activation)}")
+    return made

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mpc_gym.models.base import Dynamics, angle, physical_parameter, time_step
+from mpc_gym.checks import check_number
+from mpc_gym.models.base import Dynamics, angle, physical_parameter
 
 
 class PendulumDynamics(Dynamics):
@@ -50,15 +51,15 @@ class PendulumDynamics(Dynamics):
         dt: float = 0.05,
     ) -> None:
         super().__init__()
-        if max_speed is not None and not max_speed > 0:
-            raise ValueError(f"max_speed must be positive, or None for no limit, got {max_speed}")
         self.gravity = physical_parameter("gravity", gravity)
         self.mass = physical_parameter("mass", mass, positive=True)
         self.length = physical_parameter("length", length, positive=True)
         self.damping = physical_parameter("damping", damping)
         self.wind = physical_parameter("wind", wind)
-        self.max_speed = max_speed
-        self.dt = time_step(dt)
+        self.max_speed = (
+            None if max_speed is None else check_number("max_speed", max_speed, above=0.0)
+        )
+        self.dt = check_number("dt", dt, above=0.0)
 
     def forward(
         self, state: Float[Tensor, "*batch 3"], control: Float[Tensor, "*batch 1"]

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from mpc_gym.checks import check_module
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -106,14 +108,16 @@ def keep_positive(module: Module) -> Module:
         The same module.
 
     Raises:
+        TypeError: it is no module.
         ValueError: the module names no such parameters, or one is negative, not finite, or a matrix
             that is not positive semidefinite.
     """
+    check_module("module", module)
     names: Collection[str] = getattr(module, "positive_parameters", ())
     if not names:
         raise ValueError(
-            f"{type(module).__name__} has no positive_parameters: name there the parameters that "
-            "are to be kept positive"
+            f"module {type(module).__name__} has no positive_parameters: name there the "
+            "parameters that are to be kept positive"
         )
     found = [(name, *owner(module, name)) for name in names]
     # every start is checked before the first parameter is replaced
@@ -132,6 +136,7 @@ def keep_positive(module: Module) -> Module:
 
 def current_values(module: nn.Module) -> dict[str, Tensor]:
     """A module's parameters by dotted name, those that are parametrised by their own names."""
+    check_module("module", module)
     values: dict[str, Tensor] = {}
     for path, part in module.named_modules():
         prefix = f"{path}." if path else ""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mpc_gym.models.linear import own_parameter, refuse_gradient
+from mpc_gym.models.linear import own_parameter, plain_tensor
 
 
 class QuadraticCost(nn.Module):
@@ -21,6 +21,7 @@ class QuadraticCost(nn.Module):
     changes with time is called on whole trajectories, `[..., T, n_state]`.
 
     Raises:
+        TypeError: a tensor is not made of real numbers.
         ValueError: the shapes do not fit each other, or a tensor that is no `nn.Parameter`
             requires a gradient, which the copy would lose.
     """
@@ -29,13 +30,13 @@ class QuadraticCost(nn.Module):
 
     def __init__(self, C: Tensor, c: Tensor | None = None) -> None:
         C = own_parameter("C", C)
-        self._build(C, c, diagonal=C.ndim == 1)
+        self._build("C", C, c, diagonal=C.ndim == 1)
 
     @classmethod
     def diagonal(cls, weights: Tensor, c: Tensor | None = None) -> "QuadraticCost":
         """`1/2 sum_i weights_i tau_i^2 + c' tau` with weights of shape [n] or [T, n]."""
         cost = cls.__new__(cls)
-        cost._build(own_parameter("weights", weights), c, diagonal=True)
+        cost._build("weights", own_parameter("weights", weights), c, diagonal=True)
         return cost
 
     @classmethod
@@ -53,33 +54,42 @@ class QuadraticCost(nn.Module):
             control_penalty: one weight for a single control, or [n_ctrl].
 
         Raises:
-            ValueError: the shapes do not fit each other, or a tensor requires a gradient: these
-                are no parameters of the cost, which are `C` and `c`.
+            TypeError: an argument is not made of real numbers.
+            ValueError: the shapes do not fit each other, an entry is not finite, or a tensor
+                requires a gradient: these are no parameters of the cost, which are `C` and `c`.
         """
-        for name, value in (
-            ("goal_state", goal_state),
-            ("goal_weights", goal_weights),
-            ("control_penalty", control_penalty),
-        ):
-            refuse_gradient(name, value)
-        goal, weights = torch.as_tensor(goal_state), torch.as_tensor(goal_weights)
+        goal = plain_tensor("goal_state", goal_state)
+        weights = plain_tensor("goal_weights", goal_weights)
+        penalty = plain_tensor("control_penalty", control_penalty).to(weights.dtype)
         if goal.ndim != 1 or goal.shape != weights.shape:
             raise ValueError(
                 "goal_state and goal_weights must both be [n_state], got "
                 f"{list(goal.shape)} and {list(weights.shape)}"
             )
-        penalty = torch.as_tensor(control_penalty, dtype=weights.dtype).reshape(-1)
+        if penalty.ndim > 1 or not penalty.numel():
+            raise ValueError(
+                f"control_penalty must be a number or [n_ctrl], got {list(penalty.shape)}"
+            )
+        penalty = penalty.reshape(-1)
+        for name, value in (
+            ("goal_state", goal),
+            ("goal_weights", weights),
+            ("control_penalty", penalty),
+        ):
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be finite, got {value.tolist()}")
         return cls.diagonal(
             torch.cat((weights, penalty)),
             torch.cat((-weights * goal, torch.zeros_like(penalty))),
         )
 
-    def _build(self, C: nn.Parameter, c: Tensor | None, *, diagonal: bool) -> None:
+    def _build(self, name: str, C: nn.Parameter, c: Tensor | None, *, diagonal: bool) -> None:
         super().__init__()
         matrix_dims = 1 if diagonal else 2
         shape = "[n] or [T, n]" if diagonal else "[n, n] or [T, n, n]"
-        if C.ndim not in (matrix_dims, matrix_dims + 1) or C.shape[-1] != C.shape[-matrix_dims]:
-            raise ValueError(f"C must be {shape}, got {list(C.shape)}")
+        fits = C.ndim in (matrix_dims, matrix_dims + 1) and C.shape[-1] == C.shape[-matrix_dims]
+        if not fits or C.numel() == 0:
+            raise ValueError(f"{name} must be {shape}, got {list(C.shape)}")
         c = own_parameter("c", C.new_zeros(C.shape[-1]) if c is None else c)
         if c.ndim not in (1, 2) or c.shape[-1] != C.shape[-1]:
             raise ValueError(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_module, check_size
 from mpc_gym.models.base import takes_context
 
 
@@ -154,11 +155,12 @@ def check_sizes(cost: nn.Module, **sizes: int) -> None:
     """Refuse sizes that are not positive, or do not fit the size of the inner cost.
 
     Raises:
+        TypeError: the cost is no module.
         ValueError: they do not; n_ctrl may be missing among `sizes`.
     """
+    check_module("cost", cost)
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        check_size(name, value)
     size = getattr(cost, "size", None)
     if not isinstance(size, int):
         return

@@ -1,32 +1,13 @@
 """Checks of what a user hands to the controller."""
 
 import math
-from collections.abc import Sequence
 from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_floating, check_size
 from mpc_gym.mpc.problem import Problem
-
-
-def check_option(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a ValueError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        choices = ", ".join(repr(choice) for choice in allowed)
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-
-
-def check_count(name: str, count: int) -> None:
-    """Raise a ValueError unless `count` is an integer of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}")
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raise a ValueError unless `tolerance` is a positive number."""
-    if not isinstance(tolerance, float | int) or not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
 
 
 def check_stages(cost: nn.Module, horizon: int) -> None:
@@ -50,6 +31,9 @@ def infer_sizes(
     """
     n_state = getattr(dynamics, "n_state", None)
     n_ctrl = getattr(dynamics, "n_ctrl", None)
+    for name, size in (("dynamics.n_state", n_state), ("dynamics.n_ctrl", n_ctrl)):
+        if size is not None:
+            check_size(name, size)
     for bound in (low, high):
         if n_ctrl is None and isinstance(bound, Tensor) and bound.ndim:
             n_ctrl = bound.shape[-1]
@@ -65,20 +49,6 @@ def infer_sizes(
                 f"and n_ctrl = {n_ctrl}"
             )
     return n_state, 1 if n_ctrl is None else n_ctrl
-
-
-def bound_values(name: str, bound: float | Tensor) -> Tensor:
-    """A float64 copy of a bound.
-
-    Raises:
-        TypeError: it is neither a number nor a tensor.
-    """
-    try:
-        return torch.as_tensor(bound, dtype=torch.float64).detach().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} must be a number, a tensor or None, got {type(bound).__name__}"
-        ) from error
 
 
 def check_bounds(low: Tensor, high: Tensor) -> None:
@@ -102,11 +72,8 @@ def check_bounds(low: Tensor, high: Tensor) -> None:
 
 def check_x_init(x_init: Tensor, n_state: int | None) -> None:
     """Raise unless x_init is a floating-point tensor [batch, n_state]; None: any n_state."""
-    if not isinstance(x_init, Tensor):
-        raise TypeError(f"x_init must be a tensor, got {type(x_init).__name__}; use torch.tensor")
-    if not x_init.is_floating_point():
-        raise TypeError(f"x_init must be floating point, got {x_init.dtype}; use x_init.double()")
-    if x_init.ndim != 2 or n_state not in (None, x_init.shape[1]):
+    check_floating("x_init", x_init)
+    if x_init.ndim != 2 or n_state not in (None, x_init.shape[1]) or x_init.shape[1] == 0:
         size = "n_state" if n_state is None else f"n_state={n_state}"
         raise ValueError(
             f"x_init must be [batch, {size}], got {list(x_init.shape)}"
@@ -116,10 +83,7 @@ def check_x_init(x_init: Tensor, n_state: int | None) -> None:
 
 def check_warm_start(warm_start: Tensor, shape: tuple[int, int, int]) -> None:
     """Raise unless warm_start is a floating-point tensor of this shape."""
-    if not isinstance(warm_start, Tensor):
-        raise TypeError(f"warm_start must be a tensor, got {type(warm_start).__name__}")
-    if not warm_start.is_floating_point():
-        raise TypeError(f"warm_start must be floating point, got {warm_start.dtype}")
+    check_floating("warm_start", warm_start)
     if tuple(warm_start.shape) != shape:
         raise ValueError(
             f"warm_start must be [batch, horizon, n_ctrl] = {list(shape)}, "
@@ -141,8 +105,7 @@ def check_context(context: Tensor | None, batch: int, horizon: int, wanted: bool
             "context was given, but neither dynamics.forward nor cost.forward takes a third "
             "argument"
         )
-    if not isinstance(context, Tensor) or not context.is_floating_point():
-        raise TypeError("context must be a floating-point tensor")
+    check_floating("context", context)
     if context.ndim not in (2, 3) or context.shape[:-1] not in ((batch,), (batch, horizon)):
         raise ValueError(
             f"context must be [batch={batch}, n_context] or [batch={batch}, horizon={horizon}, "

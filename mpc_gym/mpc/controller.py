@@ -7,18 +7,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mpc_gym.checks import (
+    check_count,
+    check_flag,
+    check_module,
+    check_number,
+    check_option,
+    check_size,
+    real_tensor,
+)
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
 from mpc_gym.mpc.checks import (
-    bound_values,
     check_bounds,
     check_context,
-    check_count,
     check_finite_parameters,
     check_model_output,
-    check_option,
     check_stages,
-    check_tolerance,
     check_warm_start,
     check_x_init,
     infer_sizes,
@@ -90,16 +95,8 @@ class MPC(nn.Module):
         starts: int = 1,
     ) -> None:
         super().__init__()
-        for name, module in (("dynamics", dynamics), ("cost", cost)):
-            if not isinstance(module, nn.Module):
-                raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
-        for name, count in (
-            ("horizon", horizon),
-            ("max_iterations", max_iterations),
-            ("starts", starts),
-        ):
-            check_count(name, count)
-        check_tolerance(tolerance)
+        check_module("dynamics", dynamics)
+        check_module("cost", cost)
         check_option("hessian", hessian, ("exact", "gauss-newton"))
         check_option("differentiate", differentiate, ("implicit", "unrolled"))
         check_option("backend", backend, ("auto", "native", "torch"))
@@ -107,18 +104,18 @@ class MPC(nn.Module):
             raise ValueError("differentiate='unrolled' needs backend='torch' (or 'auto')")
         self.dynamics = dynamics
         self.cost = cost
-        self.horizon = horizon
+        self.horizon = check_size("horizon", horizon)
         self.hessian = hessian
         self.differentiate = differentiate
         self.backend = backend
-        self.tolerance = float(tolerance)
-        self.max_iterations = max_iterations
-        self.starts = starts
+        self.tolerance = check_number("tolerance", tolerance, above=0.0)
+        self.max_iterations = check_count("max_iterations", max_iterations)
+        self.starts = check_size("starts", starts)
         self.n_state, self.n_ctrl = infer_sizes(dynamics, cost, control_low, control_high)
         self._set_bound("control_low", control_low, -math.inf)
         self._set_bound("control_high", control_high, math.inf)
         check_bounds(self.control_low, self.control_high)
-        check_stages(cost, horizon)
+        check_stages(cost, self.horizon)
         self._compiled = CompiledModels()
         self.expected_unconverged = 0.0
         self._warned = False
@@ -157,11 +154,11 @@ class MPC(nn.Module):
             TypeError: an argument is not a floating-point tensor.
         """
         check_x_init(x_init, self.n_state)
-        starts = self.starts if starts is None else starts
-        max_iterations = self.max_iterations if max_iterations is None else max_iterations
-        check_count("starts", starts)
-        check_count("max_iterations", max_iterations)
-        if unclamped and self.differentiate == "unrolled":
+        starts = check_size("starts", self.starts if starts is None else starts)
+        max_iterations = check_count(
+            "max_iterations", self.max_iterations if max_iterations is None else max_iterations
+        )
+        if check_flag("unclamped", unclamped) and self.differentiate == "unrolled":
             raise ValueError("unclamped=True needs differentiate='implicit'")
         batch = x_init.shape[0]
         contexts = check_context(context, batch, self.horizon, self._takes_context())
@@ -207,12 +204,13 @@ class MPC(nn.Module):
         )
 
     def _set_bound(self, name: str, bound: Bound, unbounded: float) -> None:
-        if isinstance(bound, nn.Parameter):
-            self.register_parameter(name, bound)
-        elif isinstance(bound, Tensor) and bound.requires_grad:
-            self.register_buffer(name, bound)
+        learned = isinstance(bound, nn.Parameter) or getattr(bound, "requires_grad", False)
+        given = unbounded if bound is None else bound
+        value = real_tensor(name, given, None if learned else torch.float64)
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
         else:
-            self.register_buffer(name, bound_values(name, unbounded if bound is None else bound))
+            self.register_buffer(name, value if learned else value.detach().clone())
         shape = tuple(getattr(self, name).shape)
         if shape not in ((), (1,), (self.n_ctrl,), (self.horizon, self.n_ctrl)):
             raise ValueError(

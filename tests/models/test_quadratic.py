@@ -135,7 +135,10 @@ def test_it_says_its_size() -> None:
         (lambda: QuadraticCost(torch.zeros(3, 2)), r"C must be \[n, n\] or \[T, n, n\]"),
         (lambda: QuadraticCost(torch.zeros(2, 2, 3, 3)), "C must be"),
         (lambda: QuadraticCost(torch.tensor(1.0)), "C must be"),
-        (lambda: QuadraticCost.diagonal(torch.zeros(2, 3, 3)), r"C must be \[n\] or \[T, n\]"),
+        (
+            lambda: QuadraticCost.diagonal(torch.zeros(2, 3, 3)),
+            r"weights must be \[n\] or \[T, n\]",
+        ),
         (lambda: QuadraticCost(torch.eye(3), torch.zeros(2)), r"c must be \[3\] or \[T, 3\]"),
         (
             lambda: QuadraticCost.from_goal(torch.zeros(3), torch.zeros(2), 0.1),

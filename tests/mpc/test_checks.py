@@ -42,9 +42,15 @@ nan, inf = math.nan, math.inf
 
 class TestConstructor:
     @pytest.mark.parametrize("name", ["horizon", "max_iterations", "starts"])
-    @pytest.mark.parametrize("value", [0, -1, True, 2.5, "3", None])
-    def test_a_count_is_an_integer_of_at_least_one(self, name, value):
+    @pytest.mark.parametrize("value", [True, 2.5, "3", None])
+    def test_a_count_is_an_integer(self, name, value):
         with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
+            make(**{name: value})
+
+    @pytest.mark.parametrize("name", ["horizon", "max_iterations", "starts"])
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_a_count_is_at_least_one(self, name, value):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got {value}"):
             make(**{name: value})
 
     @pytest.mark.parametrize("value", [0, -1e-3, nan, inf, "small", None])
@@ -90,7 +96,7 @@ class TestConstructor:
     @pytest.mark.parametrize("name", ["control_low", "control_high"])
     @pytest.mark.parametrize("value", ["far", {}, [None]])
     def test_a_bound_that_is_no_number_is_refused(self, name, value):
-        with pytest.raises(TypeError, match=f"{name} must be a number, a tensor or None"):
+        with pytest.raises(TypeError, match=f"{name} must be a number, or a dense tensor"):
             make(**{name: value})
 
     @pytest.mark.parametrize("shape", [(2,), (4, 2), (3, 1), (4,), (1, 4, 1)])
@@ -168,7 +174,7 @@ class TestContext:
 
     @pytest.mark.parametrize("value", [1.0, np.zeros((2, 1)), torch.zeros(2, 1).long()])
     def test_it_is_a_floating_point_tensor(self, value):
-        with pytest.raises(TypeError, match="context must be a floating-point tensor"):
+        with pytest.raises(TypeError, match=r"context must be (a tensor|floating point), got"):
             make(cost=WithContext())(x_init(), context=value)
 
     @pytest.mark.parametrize("shape", [(2,), (3, 1), (2, 3, 1), (2, 4, 1, 1)])

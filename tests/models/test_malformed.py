@@ -1,0 +1,107 @@
+"""Malformed calls of the models are answered in words, whatever is wrong with them."""
+
+import torch
+from torch import nn
+
+from mpc_gym.models import (
+    CartPoleDynamics,
+    ContextualCost,
+    Dynamics,
+    LinearCost,
+    LinearDynamics,
+    NeuralDynamics,
+    PendulumCost,
+    PendulumDynamics,
+    QuadraticCost,
+    TerminalCost,
+    current_values,
+    keep_positive,
+)
+from tests.malformed import Case, failures, rows
+
+
+def positive_cost() -> nn.Module:
+    return keep_positive(PendulumCost())
+
+
+CASES = {
+    "PendulumDynamics": Case(
+        PendulumDynamics,
+        {},
+        {
+            **dict.fromkeys(("gravity", "damping", "wind"), "number"),
+            **dict.fromkeys(("mass", "length", "max_speed", "dt"), "positive"),
+        },
+        none=("max_speed",),
+    ),
+    "CartPoleDynamics": Case(
+        CartPoleDynamics,
+        {},
+        {
+            "gravity": "number",
+            **dict.fromkeys(("cart_mass", "pole_mass", "pole_length", "dt"), "positive"),
+        },
+    ),
+    "PendulumCost": Case(
+        PendulumCost,
+        {},
+        dict.fromkeys(("angle_weight", "speed_weight", "torque_weight"), "number"),
+    ),
+    "Dynamics": Case(
+        Dynamics, {}, {"n_state": "count", "n_ctrl": "count"}, none=("n_state", "n_ctrl")
+    ),
+    "NeuralDynamics": Case(
+        NeuralDynamics,
+        {"n_state": lambda: 2, "n_ctrl": lambda: 1},
+        {"n_state": "count", "n_ctrl": "count", "hidden": "widths", "activation": "activation"},
+    ),
+    "LinearDynamics": Case(
+        LinearDynamics,
+        {"A": lambda: torch.eye(2), "B": lambda: torch.ones(2, 1)},
+        {"A": "numbers", "B": "numbers", "offset": "numbers"},
+        none=("offset",),
+    ),
+    "QuadraticCost": Case(
+        QuadraticCost,
+        {"C": lambda: torch.eye(3)},
+        {"C": "numbers", "c": "numbers"},
+        none=("c",),
+    ),
+    "QuadraticCost.diagonal": Case(
+        QuadraticCost.diagonal,
+        {"weights": lambda: torch.ones(3)},
+        {"weights": "numbers", "c": "numbers"},
+        none=("c",),
+    ),
+    "QuadraticCost.from_goal": Case(
+        QuadraticCost.from_goal,
+        {
+            "goal_state": lambda: torch.zeros(2),
+            "goal_weights": lambda: torch.ones(2),
+            "control_penalty": lambda: 0.1,
+        },
+        dict.fromkeys(("goal_state", "goal_weights", "control_penalty"), "numbers"),
+    ),
+    "LinearCost": Case(
+        LinearCost,
+        {"cost": PendulumCost, "n_state": lambda: 3, "n_ctrl": lambda: 1},
+        {"cost": "module", "n_state": "count", "n_ctrl": "count"},
+    ),
+    "TerminalCost": Case(
+        TerminalCost,
+        {"cost": PendulumCost, "horizon": lambda: 5, "n_state": lambda: 3},
+        {"cost": "module", "horizon": "count", "n_state": "count"},
+    ),
+    "ContextualCost": Case(
+        ContextualCost,
+        {"cost": positive_cost, "n_state": lambda: 3, "n_ctrl": lambda: 1},
+        {"cost": "module", "n_state": "count", "n_ctrl": "count"},
+    ),
+    "keep_positive": Case(keep_positive, {"module": PendulumCost}, {"module": "module"}),
+    "current_values": Case(current_values, {"module": PendulumCost}, {"module": "module"}),
+}
+
+
+@rows(CASES)
+def test_a_bad_argument_is_named_with_what_was_found(case: Case, argument: str) -> None:
+    assert not failures(case, argument)
