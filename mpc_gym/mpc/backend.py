@@ -32,6 +32,9 @@ class BackendProblem(Protocol):
     def lifted(self) -> "BackendProblem":
         """The same problem without the bounds of the first stage."""
 
+    def reference(self) -> "ReferenceProblem":
+        """The same problem, with the same values, for the PyTorch reference."""
+
     def solve(
         self,
         x_init: Float[Tensor, "batch n_state"],
@@ -86,6 +89,34 @@ class ReferenceProblem:
     def lifted(self) -> "ReferenceProblem":
         """See `BackendProblem`."""
         return replace(self, problem=self.problem.lifted())
+
+    def reference(self) -> "ReferenceProblem":
+        """See `BackendProblem`."""
+        return self
+
+    def as_function_of(self, inputs: tuple[Tensor | None, ...]) -> "ReferenceProblem":
+        """The same problem, as a differentiable function of what it depends on.
+
+        Args:
+            inputs: low, high, context (or None), the parameters of the dynamics and those of the
+                cost, as the controller's caller has them (see `ImplicitSolution.attach`).
+        """
+        low, high, context, *parameters = inputs
+        values = [value.double() for value in parameters if value is not None]
+        f, l = self.problem.f, self.problem.l
+        count = len(f.parameters())
+        if context is not None and context.ndim == 2:
+            context = context.unsqueeze(1).expand(-1, self.problem.horizon, -1)
+        assert low is not None
+        assert high is not None
+        problem = Problem(
+            f=f.with_parameters(values[:count]),
+            l=l.with_parameters(values[count:]),
+            low=low.double().expand_as(self.problem.low),
+            high=high.double().expand_as(self.problem.high),
+            context=None if context is None else context.double(),
+        )
+        return replace(self, problem=problem)
 
     def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
         """See `BackendProblem`."""

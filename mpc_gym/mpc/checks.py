@@ -1,13 +1,73 @@
 """Checks of what a user hands to the controller."""
 
+import functools
 import math
+import sys
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import (
+    is_functorch_wrapped_tensor,
+    is_legacy_batchedtensor,
+    peek_interpreter_stack,
+)
+from torch.autograd import forward_ad
 
 from mpc_gym.checks import check_floating, check_size
 from mpc_gym.mpc.problem import Problem
+
+_unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
+
+_OURS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), functools.__file__)
+
+
+def caller_level() -> int:
+    """The `stacklevel` of a warning, given by who calls this, that points at the user's line.
+
+    That is the first outside this package and PyTorch.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+_INSTEAD = (
+    "use torch.autograd.grad, .backward() or torch.autograd.functional without vectorize, and a "
+    "batch of start states in the place of vmap"
+)
+
+
+def check_no_transform(values: Iterable[Tensor | None]) -> None:
+    """Raise a TypeError if one is being transformed by `torch.func`, or has a forward-mode tangent.
+
+    The solver would see neither.
+    """
+    if peek_interpreter_stack() is None and forward_ad._current_level < 0:
+        return
+    for value in values:
+        if value is None:
+            continue
+        if is_functorch_wrapped_tensor(value):
+            raise TypeError(
+                "MPC is called inside a transform of torch.func (grad, vmap, jacrev, ...), which "
+                f"it does not support: {_INSTEAD}"
+            )
+        if forward_ad._current_level >= 0 and _unpack_dual(value).tangent is not None:
+            raise TypeError(
+                "MPC is called in forward-mode differentiation, which it does not support: "
+                f"{_INSTEAD}"
+            )
+
+
+def check_not_batched(gradient: Tensor) -> None:
+    """Raise a TypeError if a gradient stands for several (`vectorize`, `is_grads_batched`)."""
+    if is_legacy_batchedtensor(gradient) or is_functorch_wrapped_tensor(gradient):
+        raise TypeError(f"the gradient of a plan is found one at a time: {_INSTEAD}")
 
 
 def check_stages(cost: nn.Module, horizon: int) -> None:

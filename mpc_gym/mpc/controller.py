@@ -1,5 +1,6 @@
 """The differentiable model predictive controller."""
 
+import itertools
 import math
 import warnings
 from typing import Literal
@@ -23,6 +24,7 @@ from mpc_gym.mpc.checks import (
     check_context,
     check_finite_parameters,
     check_model_output,
+    check_no_transform,
     check_stages,
     check_warm_start,
     check_x_init,
@@ -154,6 +156,7 @@ class MPC(nn.Module):
             TypeError: an argument is not a floating-point tensor.
         """
         check_x_init(x_init, self.n_state)
+        check_no_transform(itertools.chain((x_init, context), self.parameters()))
         starts = check_size("starts", self.starts if starts is None else starts)
         max_iterations = check_count(
             "max_iterations", self.max_iterations if max_iterations is None else max_iterations

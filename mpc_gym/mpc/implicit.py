@@ -1,13 +1,18 @@
-"""The solution as a differentiable function of everything it depends on."""
+"""The solution as a differentiable function of everything it depends on.
+
+Its derivative is itself a function of the solution, of what that depends on and of the incoming
+gradients. Where that is to be differentiated (`create_graph=True`), it is written in operations of
+PyTorch: `sensitivity.gradients` of the reference, at a solution that is a node of the graph again.
+"""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mpc_gym.mpc.backend import BackendProblem
+from mpc_gym.mpc.checks import check_not_batched
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.unclamped import Unclamped
 
@@ -52,36 +57,60 @@ class ImplicitSolution(torch.autograd.Function):
         return solution.X.clone(), solution.U.clone(), solution.cost.clone(), free
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, g_X: Tensor, g_U: Tensor, g_cost: Tensor, g_free: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Gradients of the converged instances; zero for the others."""
         inputs = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
+        for gradient in (g_X, g_U, g_cost):
+            check_not_batched(gradient)
         problem, solution, unclamped = ctx.problem, ctx.solution, ctx.unclamped
-        parts = []
-        if unclamped is not None:
-            assert g_free is not None
-            g_U = g_U.clone()
-            g_U[:, 0] += torch.where(unclamped.sign == 0, g_free, 0.0)
-            g_lifted = torch.zeros_like(g_U)
-            g_lifted[:, 0] = unclamped.sign * g_free
-            rows = g_lifted[:, 0].any(-1).nonzero()[:, 0]
-            if len(rows):
-                no_loss = torch.zeros_like(g_X), torch.zeros_like(g_cost)
-                parts.append(
-                    _gradients(
-                        problem.lifted(), solution, rows, (no_loss[0], g_lifted, no_loss[1]), inputs
-                    )
-                )
-        felt = g_X.flatten(1).any(1) | g_U.flatten(1).any(1) | (g_cost != 0)
-        rows = (solution.converged & felt).nonzero()[:, 0]
-        if len(rows) or not parts:
-            parts.append(_gradients(problem, solution, rows, (g_X, g_U, g_cost), inputs))
-        return (None, None, None, *(_sum(column) for column in zip(*parts, strict=True)))
+        if not torch.is_grad_enabled():
+            found = _gradients(problem, solution, unclamped, (g_X, g_U, g_cost, g_free), inputs)
+            return None, None, None, *found
+        # create_graph=True: the same by operations that autograd can follow, at a solution that
+        # depends on the inputs in its turn
+        live = problem.reference().as_function_of(inputs[1:])
+        attached, _ = ImplicitSolution.attach(problem, solution, unclamped, inputs)
+        found = _gradients(live, attached, unclamped, (g_X, g_U, g_cost, g_free), inputs)
+        return None, None, None, *found
 
 
 def _gradients(
+    problem: BackendProblem,
+    solution: Solution,
+    unclamped: Unclamped | None,
+    loss: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    inputs: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    """Gradients by the inputs, from those by states, controls, cost and `unclamped.control`."""
+    g_X, g_U, g_cost, g_free = loss
+    parts = []
+    if unclamped is not None:
+        assert g_free is not None
+        later = torch.zeros_like(g_U[:, 1:])
+        held = torch.where(unclamped.sign == 0, g_free, 0.0)
+        g_U = g_U + torch.cat((held.unsqueeze(1), later), 1)
+        g_lifted = torch.cat(((unclamped.sign * g_free).unsqueeze(1), later), 1)
+        no_loss = torch.zeros_like(g_X), g_lifted, torch.zeros_like(g_cost)
+        rows = _felt(unclamped.sign.any(-1), no_loss)
+        if len(rows):
+            parts.append(_gradients_of_rows(problem.lifted(), solution, rows, no_loss, inputs))
+    rows = _felt(solution.converged, (g_X, g_U, g_cost))
+    if len(rows) or not parts:
+        parts.append(_gradients_of_rows(problem, solution, rows, (g_X, g_U, g_cost), inputs))
+    return [_sum(column) for column in zip(*parts, strict=True)]
+
+
+def _felt(rows: Tensor, loss: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Indices of those rows that the loss depends on."""
+    if not torch.is_grad_enabled():  # a gradient of zero may have a derivative that is not
+        g_X, g_U, g_cost = loss
+        rows = rows & (g_X.flatten(1).any(1) | g_U.flatten(1).any(1) | (g_cost != 0))
+    return rows.nonzero()[:, 0]
+
+
+def _gradients_of_rows(
     problem: BackendProblem,
     solution: Solution,
     rows: Tensor,

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
 from mpc_gym.compiled.trace import trace_inputs, trace_key
-from mpc_gym.mpc.backend import Settings
+from mpc_gym.mpc.backend import ReferenceProblem, Settings
+from mpc_gym.mpc.checks import caller_level
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
+from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
 from mpc_gym.mpc.starts import initial_guesses
 
@@ -39,15 +41,27 @@ _first_step: Callable[..., None] = first_step
 class NativeModel:
     """Dynamics and cost, traced and compiled. Parameters are read anew for every problem.
 
+    Args:
+        modules: dynamics and cost.
+        n_state, n_ctrl, n_context: sizes of their arguments.
+        required: whether a derivative that cannot be compiled is an error, or the reference's.
+
     Raises:
         UnsupportedOperation: a module uses what cannot be compiled.
         ProgramTooLarge: straight-line code would be too long.
     """
 
     def __init__(
-        self, modules: tuple[nn.Module, nn.Module], n_state: int, n_ctrl: int, n_context: int
+        self,
+        modules: tuple[nn.Module, nn.Module],
+        n_state: int,
+        n_ctrl: int,
+        n_context: int,
+        *,
+        required: bool = True,
     ) -> None:
         self.modules = modules
+        self._required = required
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
         self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
         self._shared, self._staged = self._sources()
@@ -67,9 +81,22 @@ class NativeModel:
         return found
 
     @cached_property
-    def sensitivity(self) -> tuple[Integers, Integers]:
-        """Stages and layout of the derivative, compiled when they are first needed."""
-        return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
+    def sensitivity(self) -> tuple[Integers, Integers] | None:
+        """Stages and layout of the derivative, compiled when they are first needed.
+
+        None where it is too long, which may be where the plan is not.
+        """
+        try:
+            return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
+        except ProgramTooLarge as error:
+            if self._required:
+                raise
+            warnings.warn(
+                f"differentiating with the slow PyTorch reference, because {error}. "
+                "(backend='torch' does so without this warning.)",
+                stacklevel=caller_level(),
+            )
+            return None
 
     def problem(
         self,
@@ -181,7 +208,7 @@ def _compiled(
     modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int], required: bool
 ) -> NativeModel | None:
     try:
-        return NativeModel(modules, *sizes)
+        return NativeModel(modules, *sizes, required=required)
     except (UnsupportedOperation, ProgramTooLarge) as error:
         if required:
             raise
@@ -222,6 +249,19 @@ class NativeProblem:
         S[0, :m], S[0, m : 2 * m] = -np.inf, np.inf
         return replace(self, S=S)
 
+    def reference(self) -> ReferenceProblem:
+        """See `BackendProblem`."""
+        m = self.model.model.m
+        low, high = torch.from_numpy(self.S[:, :m]), torch.from_numpy(self.S[:, m : 2 * m])
+        functions = [RowFunction.of(module).detached() for module in self.model.modules]
+        found = self._by_name(self.P, self.S[:, 2 * m :])
+        f, l = (
+            replace(function, values={**function.values, **values})
+            for function, values in zip(functions, found, strict=True)
+        )
+        context = None if self.context is None else torch.from_numpy(self.context)
+        return ReferenceProblem(Problem(f, l, low, high, context), self.settings)
+
     def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
         """See `BackendProblem`."""
         m = first.shape[-1]
@@ -244,6 +284,9 @@ class NativeProblem:
         self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor
     ) -> Gradients:
         """See `BackendProblem`."""
+        stages = self.model.sensitivity
+        if stages is None:
+            return self.reference().gradients(X, U, g_X, g_U, g_cost)
         (batch, horizon, n), m = X.shape, U.shape[-1]
         blocks = -(-batch // LANES)
         x_init = np.empty((batch, n))
@@ -254,11 +297,15 @@ class NativeProblem:
         given += [self._context(batch), *(_array(value) for value in (g_X, g_U, g_cost))]
         exact = float(self.settings.exact)
         given += [self.P, self.S]
-        stages = self.model.sensitivity
         results = (x_init, context, staged, shared)
         _in_threads(lambda part: _differentiate(*stages, *given, exact, part, *results), batch)
         by_stage, by_parameter = staged.sum(0), shared.sum(0)
-        dynamics, cost = self._by_module(by_parameter, by_stage[:, 2 * m :])
+        dynamics, cost = (
+            [values[name] for name, _ in module.named_parameters()]
+            for values, module in zip(
+                self._by_name(by_parameter, by_stage[:, 2 * m :]), self.model.modules, strict=True
+            )
+        )
         return Gradients(
             x_init=torch.from_numpy(x_init),
             low=torch.from_numpy(by_stage[:, :m]),
@@ -270,10 +317,12 @@ class NativeProblem:
 
     def first_step(self, X: Tensor, U: Tensor) -> Tensor:
         """See `BackendProblem`."""
+        stages, exact = self.model.sensitivity, float(self.settings.exact)
+        if stages is None:
+            return self.reference().first_step(X, U)
         batch, m = U.shape[0], U.shape[-1]
         step = np.empty((batch, m))
         given = (_array(X), _array(U), self._context(batch), self.P, self.S)
-        stages, exact = self.model.sensitivity, float(self.settings.exact)
         _in_threads(lambda part: _first_step(*stages, *given, exact, part, step), batch)
         return torch.from_numpy(step)
 
@@ -282,21 +331,21 @@ class NativeProblem:
             return np.empty((batch, len(self.S), 0))
         return self.context
 
-    def _by_module(self, shared: Vector, staged: Vector) -> tuple[list[Tensor], list[Tensor]]:
-        """Gradients by each parameter of dynamics and cost, from those by all numbers."""
-        found: list[list[Tensor]] = []
+    def _by_name(self, shared: Vector, staged: Vector) -> list[dict[str, Tensor]]:
+        """All numbers of the parameters and buffers of dynamics and cost, by name."""
+        found: list[dict[str, Tensor]] = []
         used = {"shared": 0, "staged": 0}
         model = self.model.model
-        for graph, module in zip((model.dynamics, model.cost), self.model.modules, strict=True):
-            parts = []
+        for graph in (model.dynamics, model.cost):
+            parts = {}
             for name, shape in graph.parameter_shapes.items():
                 kind = "staged" if name in graph.per_stage else "shared"
                 start = used[kind]
                 used[kind] = stop = start + int(np.prod(shape, dtype=int))
                 values = staged[:, start:stop] if kind == "staged" else shared[start:stop]
-                parts.append(torch.from_numpy(values.reshape((*values.shape[:-1], *shape)).copy()))
-            found.append(parts[: len(list(module.parameters()))])
-        return found[0], found[1]
+                parts[name] = torch.from_numpy(values.reshape((*values.shape[:-1], *shape)).copy())
+            found.append(parts)
+        return found
 
 
 def _array(value: Tensor) -> Vector:

@@ -32,7 +32,8 @@ class RowFunction:
     def of(cls, module: nn.Module) -> "RowFunction":
         """The module with its own values, in float64 where they are floating point."""
         named = (*module.named_parameters(), *module.named_buffers())
-        values = {k: v.double() if v.is_floating_point() else v for k, v in named}
+        with torch.inference_mode(False):  # what is made in it cannot be differentiated with
+            values = {k: v.double() if v.is_floating_point() else v for k, v in named}
         return cls(module, values, takes_context(module))
 
     def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Any:
@@ -52,8 +53,9 @@ class RowFunction:
         return replace(self, values={**self.values, **dict(zip(names, parameters, strict=True))})
 
     def detached(self) -> "RowFunction":
-        """The same function, cut off from autograd."""
-        return replace(self, values={name: value.detach() for name, value in self.values.items()})
+        """The same function, cut off from autograd and from later changes of the values."""
+        values = {name: value.detach().clone() for name, value in self.values.items()}
+        return replace(self, values=values)
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,14 @@ class Problem:
         return self if self.context is None else replace(self, context=self.context[index])
 
     def detached(self) -> "Problem":
-        """The same problem, cut off from autograd."""
+        """The same problem, cut off from autograd and from later changes of the values."""
         return replace(
             self,
             f=self.f.detached(),
             l=self.l.detached(),
-            low=self.low.detach(),
-            high=self.high.detach(),
-            context=None if self.context is None else self.context.detach(),
+            low=self.low.detach().clone(),
+            high=self.high.detach().clone(),
+            context=None if self.context is None else self.context.detach().clone(),
         )
 
     def lifted(self) -> "Problem":

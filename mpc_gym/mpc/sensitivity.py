@@ -173,8 +173,13 @@ def _solve_lq(lin: Linearisation, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Q_ux = torch.where(free_t.unsqueeze(-1), Q[:, n:, :n], 0.0)
         q_u = torch.where(free_t, q[:, n:], 0.0)
         right = torch.cat((q_u.unsqueeze(-1), Q_ux), -1)
-        gains, info = torch.linalg.solve_ex(masked(Q[:, n:, n:], free_t), right)
-        regular = regular & (info == 0)
+        Q_uu = masked(Q[:, n:, n:], free_t)
+        gains, info = torch.linalg.solve_ex(Q_uu, right)
+        if bool(info.any()):  # what is not used must not spoil a derivative of the rest
+            regular = regular & (info == 0)
+            identity = torch.eye(Q_uu.shape[-1], dtype=Q_uu.dtype, device=Q_uu.device)
+            Q_uu = torch.where((info == 0)[:, None, None], Q_uu, identity)
+            gains = torch.linalg.solve_ex(Q_uu, right).result
         k_t, K_t = -gains[..., 0], -gains[..., 1:]
         V = Q[:, :n, :n] + Q_ux.mT @ K_t
         v = q[:, :n] + (Q_ux.mT @ k_t.unsqueeze(-1)).squeeze(-1)

@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from mpc_gym.compiled import ProgramTooLarge
+from mpc_gym.models import PendulumCost, PendulumDynamics
+from mpc_gym.mpc import MPC, native
+
 HORIZON = 8
 
 
@@ -98,10 +102,137 @@ def test_a_parameter_overwritten_before_backward_is_an_error(pendulum, paper_mpc
         loss.backward()
 
 
-def test_second_derivatives_are_refused_rather_than_wrong(pendulum, paper_mpc):
+def test_a_gradient_penalty_is_that_of_the_unrolled_solver(pendulum):
+    """The incoming gradient is constant here: all of the second derivative is the plan's own."""
+    found = {}
+    for name, options in {
+        "unrolled": {"differentiate": "unrolled", "backend": "torch"},
+        "torch": {"backend": "torch"},
+        "native": {"backend": "native"},
+    }.items():
+        mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, tolerance=1e-10, **options)
+        x_init = pendulum.x_init[:2].requires_grad_()
+        plan = mpc(x_init)
+        (gradient,) = torch.autograd.grad(plan.controls.sum(), x_init, create_graph=True)
+        (plan.controls.sum() + gradient.square().sum()).backward()
+        found[name] = [x_init.grad, *(p.grad for p in mpc.parameters())]
+    for backend in ("torch", "native"):
+        for ours, unrolled in zip(found[backend], found["unrolled"], strict=True):
+            torch.testing.assert_close(ours, unrolled, rtol=1e-6, atol=1e-6)
+
+
+def test_a_learner_that_differentiates_through_its_own_step_learns_the_right_thing(backend):
+    """Model-agnostic meta-learning: one gradient step on the model, then the loss of the plan."""
+    x_init = torch.tensor([[0.9, 0.4, -0.5]], dtype=torch.float64)
+    length = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    mpc = MPC(PendulumDynamics(max_speed=None), PendulumCost(), 6, backend=backend, tolerance=1e-10)
+
+    def controls(length):
+        return torch.func.functional_call(mpc, {"dynamics.length": length}, (x_init,)).controls
+
+    def loss_after_a_step(length):
+        (slope,) = torch.autograd.grad(controls(length).sum(), length, create_graph=True)
+        return controls(length - 0.01 * slope).square().sum()
+
+    loss = loss_after_a_step(length)
+    (slope,) = torch.autograd.grad(loss, length)
+    step = 1e-5
+    ahead, behind = (
+        loss_after_a_step((length + sign * step).detach().requires_grad_()) for sign in (1, -1)
+    )
+    quotient = (ahead - behind).detach() / (2 * step)
+    torch.testing.assert_close(slope, quotient, rtol=1e-6, atol=1e-8)
+
+
+def second_derivative(plan, x_init):
+    (gradient,) = torch.autograd.grad(plan.controls.sum(), x_init, create_graph=True)
+    return torch.autograd.grad(gradient.square().sum(), x_init)[0]
+
+
+def test_instances_that_did_not_converge_spoil_no_second_derivative(pendulum, paper_mpc):
+    mpc = paper_mpc(pendulum)
+    x_init = pendulum.x_init[:8].clone()
+    with torch.no_grad():
+        mpc.max_iterations = int(mpc(x_init).iterations.median())
+    x_init.requires_grad_()
+    with pytest.warns(UserWarning, match="did not converge"):
+        plan = mpc(x_init)
+    together = second_derivative(plan, x_init)
+    done = plan.converged
+    assert (together[~done] == 0).all()
+    x_done = x_init[done].detach().requires_grad_()
+    alone = second_derivative(mpc(x_done), x_done)
+    assert alone.any()
+    torch.testing.assert_close(together[done], alone)
+
+
+def test_the_derivative_of_an_unclamped_control_can_be_differentiated(pendulum, backend):
+    mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, backend=backend, tolerance=1e-10)
+    x_init = pendulum.x_init[:6].clone().requires_grad_()
+
+    def slope(x_init):
+        plan = mpc(x_init, unclamped=True)
+        assert (plan.controls[:, 0].abs() == 2).any()
+        (found,) = torch.autograd.grad(plan.unclamped.sum(), x_init, create_graph=True)
+        return found
+
+    direction = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (found,) = torch.autograd.grad((slope(x_init) * direction).sum(), x_init)
+    step = 1e-6 * direction
+    quotient = (slope(x_init + step) - slope(x_init - step)).detach() / 2e-6
+    # the Hessian of each is symmetric only where the derivative is that of a function
+    pulled = (found * direction).sum(-1)
+    torch.testing.assert_close(pulled, (quotient * direction).sum(-1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "differentiate",
+    [
+        lambda mpc, x: torch.func.grad(lambda y: mpc(y).cost.sum())(x),
+        lambda mpc, x: torch.func.jacrev(lambda y: mpc(y).controls)(x),
+        lambda mpc, x: torch.func.vmap(lambda y: mpc(y[None]).controls)(x),
+        lambda mpc, x: torch.func.jvp(lambda y: mpc(y).cost, (x,), (x,)),
+        lambda mpc, x: torch.func.grad(
+            lambda p: torch.func.functional_call(mpc, p, (x,)).cost.sum()
+        )({name: p.detach() for name, p in mpc.named_parameters()}),
+        lambda mpc, x: torch.autograd.functional.jacobian(lambda y: mpc(y).cost, x, vectorize=True),
+        lambda mpc, x: torch.autograd.functional.jacobian(
+            lambda y: mpc(y).cost, x, vectorize=True, strategy="forward-mode"
+        ),
+    ],
+    ids=["grad", "jacrev", "vmap", "jvp", "parameters", "vectorize", "forward-mode"],
+)
+def test_other_ways_to_differentiate_are_refused_with_the_one_to_use(
+    differentiate, pendulum, paper_mpc
+):
     mpc = paper_mpc(pendulum, HORIZON)
-    x_init = pendulum.x_init[:2].requires_grad_()
-    loss = mpc(x_init).controls.square().sum()
-    (gradient,) = torch.autograd.grad(loss, x_init, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    with pytest.raises(TypeError, match=r"torch\.autograd\.grad.*batch of start states"):
+        differentiate(mpc, pendulum.x_init[:2])
+
+
+def test_a_derivative_too_long_to_compile_is_the_references(pendulum, monkeypatch, recwarn):
+    def too_long(_):
+        raise ProgramTooLarge("the program has more than 7 scalar operations")
+
+    monkeypatch.setattr(native, "sensitivity_stages", too_long)
+    x_init = pendulum.x_init[:4]
+    found = {}
+    for backend in ("torch", "auto"):
+        mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, backend=backend)
+        x = x_init.clone().requires_grad_()
+        plan = mpc(x, unclamped=True)
+        with torch.no_grad():
+            mpc.dynamics.gravity.data += 1.0  # not seen by autograd: the values are the solve's
+        (plan.controls.square().sum() + plan.unclamped.sum()).backward()
+        found[backend] = [x.grad, *(p.grad for p in mpc.parameters())]
+        mpc(x).cost.sum().backward()
+    for ours, expected in zip(found["auto"], found["torch"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-8)
+    ours = [
+        w for w in recwarn if "differentiating with the slow PyTorch reference" in str(w.message)
+    ]
+    assert len(ours) == 1
+    assert ours[0].filename == __file__
+    mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, backend="native")
+    with pytest.raises(ProgramTooLarge):
+        mpc(x_init.requires_grad_()).cost.sum().backward()

@@ -149,6 +149,38 @@ def test_every_gradient_is_that_of_finite_differences(make, backend):
     assert_gradients_match(lambda: losses_of(mpc, x_init, context, guess), tensors)
 
 
+@pytest.mark.parametrize("make", PROBLEMS, ids=lambda make: make.__name__)
+def test_second_derivatives_are_those_of_finite_differences_of_the_gradients(make, backend):
+    """Along one direction of everything that the plan depends on, bounds and context included."""
+    mpc, x_init, context = make()
+    mpc.backend, mpc.tolerance = backend, 1e-10
+    with torch.no_grad():
+        guess = mpc(x_init, context=context).controls
+    tensors = [*mpc.parameters(), x_init.requires_grad_()]
+    if context is not None:
+        tensors.append(context.requires_grad_())
+    weights = [normal(*tensor.shape, seed=40 + i) for i, tensor in enumerate(tensors)]
+
+    def slope() -> Tensor:
+        losses = losses_of(mpc, x_init, context, guess)
+        gradients = torch.autograd.grad(losses.sum(), tensors, create_graph=True)
+        return sum((w * g).sum() for w, g in zip(weights, gradients, strict=True))
+
+    second = torch.autograd.grad(slope(), tensors)
+    directions = [
+        normal(*tensor.shape, seed=60 + i) * tensor.detach().abs().clamp(min=0.1)
+        for i, tensor in enumerate(tensors)
+    ]
+    analytic = sum((s * d).sum() for s, d in zip(second, directions, strict=True))
+    found = []
+    for sign in (1, -2):
+        for tensor, direction in zip(tensors, directions, strict=True):
+            tensor.data += sign * STEP * direction
+        found.append(slope().detach())
+    quotient = (found[0] - found[1]) / (2 * STEP)
+    torch.testing.assert_close(analytic, quotient, rtol=1e-6, atol=1e-6)
+
+
 def test_the_speed_clip_is_active_in_the_problem_that_is_to_test_it():
     mpc, x_init, _ = clipped_pendulum()
     with torch.no_grad():
