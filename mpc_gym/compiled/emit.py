@@ -18,6 +18,7 @@ from types import ModuleType
 from mpc_gym.compiled.cache import MAX_BYTES, PRIVATE, cache_directory
 from mpc_gym.compiled.program import Expression, Operand, Program, Value
 from mpc_gym.files import read, write
+from mpc_gym.functional import LOCK
 
 LANES = 16
 """Problems that one lane function runs at once; LLVM declined to vectorise 8."""
@@ -117,6 +118,11 @@ def build(source: str, name: str) -> ModuleType:
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:20]
     module_name = f"mpc_gym_generated_{name}_{digest}"
+    with LOCK:
+        return _built(source, module_name)
+
+
+def _built(source: str, module_name: str) -> ModuleType:
     if module_name in sys.modules:
         return sys.modules[module_name]
     path = cache_directory() / f"{module_name}.py"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 
 from mpc_gym.compiled.cache import CheckedCache
+from mpc_gym.functional import LOCK
+
+_compiler: Any = global_compiler_lock  # Numba is not typed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,3 +43,18 @@ def _compile(function: Function, options: dict[str, Any]) -> Function:
     dispatcher._cache = CheckedCache(function)
     compiled: Function = dispatcher
     return compiled
+
+
+def _hold() -> None:
+    LOCK.acquire()  # in the order in which a thread that compiles takes them
+    _compiler.acquire()
+
+
+def _release() -> None:
+    _compiler.release()
+    LOCK.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has what is half made, but not the thread that would finish it.
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)

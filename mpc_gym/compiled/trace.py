@@ -27,10 +27,12 @@ from mpc_gym.checks import check_module, check_size
 from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
+from mpc_gym.functional import LOCK, call_with
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 _TORCH = str(Path(torch.__file__).parent) + os.sep
+_NOT_THE_USERS = (__file__, call_with.__code__.co_filename)
 _STACK_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 
 
@@ -86,7 +88,8 @@ class Graph:
         shapes = [*((size,) for size in sizes), *self.parameter_shapes.values()]
         assert [a.shape for a in arrays] == shapes, ([a.shape for a in arrays], shapes)
         assert all(v.program is program for a in arrays for v in a.flat if _is_expression(v))
-        result: Array = _Interpreter(self._graph).run(*arrays)
+        with LOCK:
+            result: Array = _Interpreter(self._graph).run(*arrays)
         return result
 
 
@@ -208,13 +211,14 @@ def _capture(
     def forward(*values: Tensor) -> Any:
         arguments, replaced = values[: len(inputs)], values[len(inputs) :]
         named = dict(zip(parameters, replaced, strict=True))
-        return torch.func.functional_call(module, named, arguments)
+        return call_with(module, named, arguments)
 
     tracer: Callable[..., torch.fx.GraphModule] = make_fx(
         forward, decomposition_table=decompositions(), record_stack_traces=True
     )
     try:
-        return tracer(*inputs, *parameters.values())
+        with LOCK:
+            return tracer(*inputs, *parameters.values())
     except Exception as error:
         reason = f"it raised {type(error).__name__}: {str(error).splitlines()[0]}"
         if "get value out of a tracing tensor" in str(error):
@@ -289,7 +293,7 @@ def _is_expression(value: Any) -> bool:
 
 
 def _is_users(file: str) -> bool:
-    return not file.startswith((_TORCH, "<")) and file != __file__
+    return not file.startswith((_TORCH, "<")) and file not in _NOT_THE_USERS
 
 
 def _line_in_stack(stack: str) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpc_gym.envs.live_parameters import LiveParameters
+from mpc_gym.functional import call_with
 
 if TYPE_CHECKING:
     from mpc_gym.compiled import Graph
@@ -200,7 +201,7 @@ def _torch_step(stage: Stage) -> Step:
         }
         tensors = tuple(map(torch.from_numpy, arguments))
         with torch.no_grad():
-            result: Tensor = torch.func.functional_call(stage, named, tensors)
+            result: Tensor = call_with(stage, named, tensors)
         return result.numpy()
 
     def step(

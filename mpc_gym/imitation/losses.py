@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
@@ -252,7 +252,7 @@ class PredictionLoss(_Stateless):
         """The errors of these rows."""
         parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
         inputs = (self.before[rows], self.actions[rows])
-        predicted: Tensor = functional_call(self.dynamics, parameters, inputs)
+        predicted: Tensor = call_with(self.dynamics, parameters, inputs)
         return _value("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
 
 

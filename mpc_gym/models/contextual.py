@@ -11,8 +11,8 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from mpc_gym.functional import call_with
 from mpc_gym.models.base import takes_context
 from mpc_gym.models.positive import LogScale, owner, parametrisations
 from mpc_gym.models.wrapped import WrappedCost, check_sizes
@@ -101,7 +101,7 @@ class ContextualCost(WrappedCost):
             assert learned is not None, f"{name} was kept positive"
             originals[_original_name(name)] = learned.original + shift
             start = stop
-        cost: Tensor = functional_call(self.cost, originals, (state, control))
+        cost: Tensor = call_with(self.cost, originals, (state, control))
         tau = torch.cat((state, control), -1)
         return cost + (context[..., start:].to(tau.dtype) * tau).sum(-1)
 

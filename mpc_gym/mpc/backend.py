@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mpc_gym.functional import LOCK
 from mpc_gym.mpc import ddp, sensitivity
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.problem import Problem, RowFunction
@@ -129,23 +130,26 @@ class ReferenceProblem:
     ) -> Solution:
         """Solve from the controls U; autograd can follow."""
         settings = self.settings
-        return ddp.solve(
-            self.problem,
-            x_init,
-            U,
-            exact=settings.exact,
-            tolerance=settings.tolerance,
-            max_iterations=settings.max_iterations,
-        )
+        with LOCK:
+            return ddp.solve(
+                self.problem,
+                x_init,
+                U,
+                exact=settings.exact,
+                tolerance=settings.tolerance,
+                max_iterations=settings.max_iterations,
+            )
 
     def gradients(
         self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor
     ) -> Gradients:
         """See `BackendProblem`."""
-        return sensitivity.gradients(
-            self.problem, X, U, g_X, g_U, g_cost, exact=self.settings.exact
-        )
+        with LOCK:
+            return sensitivity.gradients(
+                self.problem, X, U, g_X, g_U, g_cost, exact=self.settings.exact
+            )
 
     def first_step(self, X: Tensor, U: Tensor) -> Tensor:
         """See `BackendProblem`."""
-        return sensitivity.first_step(self.problem, X, U, exact=self.settings.exact)
+        with LOCK:
+            return sensitivity.first_step(self.problem, X, U, exact=self.settings.exact)

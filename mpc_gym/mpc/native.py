@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
 from mpc_gym.compiled.trace import trace_inputs, trace_key
+from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.checks import caller_level
 from mpc_gym.mpc.ddp import Solution
@@ -86,17 +87,20 @@ class NativeModel:
 
         None where it is too long, which may be where the plan is not.
         """
-        try:
-            return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
-        except ProgramTooLarge as error:
-            if self._required:
-                raise
-            warnings.warn(
-                f"differentiating with the slow PyTorch reference, because {error}. "
-                "(backend='torch' does so without this warning.)",
-                stacklevel=caller_level(),
-            )
-            return None
+        with LOCK:  # it is held by whoever compiles them already
+            if "sensitivity" in vars(self):
+                return self.sensitivity
+            try:
+                return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
+            except ProgramTooLarge as error:
+                if self._required:
+                    raise
+                warnings.warn(
+                    f"differentiating with the slow PyTorch reference, because {error}. "
+                    "(backend='torch' does so without this warning.)",
+                    stacklevel=caller_level(),
+                )
+                return None
 
     def problem(
         self,
@@ -172,14 +176,16 @@ class CompiledModels:
             self._warn_of_device(device)
             return None
         key = (sizes, required, *map(trace_key, modules))
-        if key not in self._models:
-            check()
-            self._make_room()
-            self._models[key] = (
-                _compiled(modules, sizes, required),
-                list(map(trace_inputs, modules)),
-            )
-        return self._models[key][0]
+        found = self._models.get(key)
+        if found is None:
+            with LOCK:
+                found = self._models.get(key)  # another thread may have made it meanwhile
+                if found is None:
+                    check()
+                    self._make_room()
+                    found = (_compiled(modules, sizes, required), list(map(trace_inputs, modules)))
+                    self._models[key] = found
+        return found[0]
 
     def _warn_of_device(self, device: torch.device) -> None:
         if not self._warned_of_device:

@@ -9,14 +9,15 @@ instances are evaluated in one call, and so are all rows of their derivatives.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
+from mpc_gym.functional import WithValues
 from mpc_gym.models.base import takes_context
 
 
@@ -40,8 +41,12 @@ class RowFunction:
         """The value at each row, as the module returns it (see `checks.check_model_output`)."""
         given = (x, u, context) if self.takes_context else (x, u)
         # copies: a module may write into its arguments
-        arguments = tuple(None if each is None else each.clone() for each in given)
-        return functional_call(self.module, dict(self.values), arguments)
+        arguments = (None if each is None else each.clone() for each in given)
+        return self._evaluated(*arguments)
+
+    @cached_property
+    def _evaluated(self) -> WithValues:
+        return WithValues(self.module, self.values)
 
     def parameters(self) -> list[Tensor]:
         """The values that stand in for parameters, in the order of `module.named_parameters()`."""
