@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from stable_baselines3 import A2C, PPO, SAC, TD3
+
 from mpc_gym.policies.critic_first import CriticFirst
 from mpc_gym.policies.lstm_policy import LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
@@ -30,6 +32,11 @@ __all__ = [
     "shipped_folder",
     "shipped_policies",
 ]
+
+# so that an algorithm takes their names too, as it takes "MlpPolicy"
+for _algorithm in (A2C, PPO, SAC, TD3):  # DDPG has TD3's
+    for _policy in (MPCPolicy, SACMPCPolicy, TD3MPCPolicy):
+        _algorithm.policy_aliases[_policy.__name__] = _policy
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The LSTM that writes down a sequence of controls, as a policy: it acts by the first of them."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -9,8 +9,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
+from mpc_gym.policies.algorithms import calling_algorithm
 from mpc_gym.policies.lstm import LSTMPlanner
 from mpc_gym.policies.pretrained import Pretrained
+
+P = TypeVar("P", bound="LSTMPolicy")
 
 
 class LSTMPolicy(Pretrained, BasePolicy):
@@ -29,6 +32,19 @@ class LSTMPolicy(Pretrained, BasePolicy):
     Raises:
         ValueError: a space is no Box, the actions have no limits, or a size is not positive.
     """
+
+    def __new__(cls: type[P], *_: Any, **__: Any) -> P:
+        """A new policy.
+
+        Raises:
+            ValueError: an algorithm makes it, that has no use for a policy without a distribution.
+        """
+        if calling_algorithm("_setup_model") is not None:
+            raise ValueError(
+                f"{cls.__name__} is trained by imitation (mpc_gym.imitation), not by an algorithm: "
+                "it has no distribution of actions and no critic. Take MPCPolicy, or MlpPolicy"
+            )
+        return super().__new__(cls)
 
     def __init__(
         self,

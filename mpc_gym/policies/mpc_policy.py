@@ -1,5 +1,6 @@
 """A planning policy for SB3's on-policy algorithms (PPO, A2C)."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -169,8 +170,25 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         return values
 
 
-def _value_layers(net_arch: list[int] | dict[str, list[int]] | None) -> dict[str, list[int]]:
-    if net_arch is None:
-        net_arch = list(DEFAULT_VALUE_LAYERS)
-    layers = net_arch.get("vf", []) if isinstance(net_arch, dict) else net_arch
+def _value_layers(net_arch: object) -> dict[str, list[int]]:
+    """The layers of the value network.
+
+    Raises:
+        TypeError: `net_arch` is none of what SB3 takes.
+    """
+    layers = DEFAULT_VALUE_LAYERS if net_arch is None else net_arch
+    if isinstance(layers, Sequence) and layers and isinstance(layers[0], Mapping):
+        warnings.warn(
+            "net_arch=[dict(pi=..., vf=...)] is the form of SB3 before 1.8: pass the dict itself, "
+            "net_arch=dict(pi=..., vf=...)",
+            stacklevel=3,
+        )
+        layers = layers[0]
+    if isinstance(layers, Mapping):
+        layers = layers.get("vf", [])
+    if not isinstance(layers, Sequence) or not all(isinstance(size, int) for size in layers):
+        raise TypeError(
+            "net_arch must be a list of layer sizes or a dict of two, dict(pi=[...], vf=[...]), "
+            f"got {net_arch!r}"
+        )
     return {"pi": [], "vf": list(layers)}

@@ -13,6 +13,7 @@ from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
+from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.arguments import check_call, check_importable, check_plain_data
 
@@ -96,7 +97,7 @@ class PlanOptions:
 
         Raises:
             TypeError: the function returned something else, or does not take the options.
-            ValueError: an option does not fit the model.
+            ValueError: an option does not fit the model, or the model takes a context.
         """
         additions, rest = _split(self.learn)
         options = {**asdict(self), "learn": rest}
@@ -109,6 +110,7 @@ class PlanOptions:
                 raise TypeError(
                     f"mpc={source.__qualname__} must return an MPC, got {type(mpc).__name__}"
                 )
+            _check_context(source.__qualname__, mpc)
         else:
             given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **given}
             if additions and rest is None:
@@ -117,8 +119,8 @@ class PlanOptions:
         _add(mpc, additions, spaces.flatdim(observation_space))
         return mpc
 
-    def cosine_index(self, observation_space: spaces.Space[Any]) -> int | None:
-        """Where the observation has its angle's cosine, before the sine; None: a user's model."""
+    def environment(self, observation_space: spaces.Space[Any]) -> DiffEnv | None:
+        """One whose model it is; None: a user's own model."""
         if callable(self.mpc):
             return None
         if self.mpc is not None:
@@ -128,7 +130,7 @@ class PlanOptions:
             env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
         model = env.unwrapped
         assert isinstance(model, DiffEnv), "make_mpc admits no other"
-        return model.cosine_index
+        return model
 
 
 def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
@@ -147,6 +149,23 @@ def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
             "features_extractor_class must be FlattenExtractor, got "
             f"{options['features_extractor_class']}: the plan starts from the observation"
         )
+
+
+def _check_context(name: str, mpc: MPC) -> None:
+    """Refuse a model that needs more than the observation.
+
+    Raises:
+        ValueError: its dynamics or cost take a context that no policy gives.
+    """
+    for part, module in (("dynamics", mpc.dynamics), ("cost", mpc.cost)):
+        # a policy has a network for the context of this cost
+        if takes_context(module) and not isinstance(module, ContextualCost):
+            raise ValueError(
+                f"mpc={name} returns an MPC whose {part}, {type(module).__name__}, wants a "
+                "context, and a policy has none to give: it knows the observation alone. Let it "
+                "take state and control only, with what is constant as a parameter or buffer of "
+                "the module, and what changes as an entry of the state"
+            )
 
 
 def _split(learn: Learn) -> tuple[list[str], Learn]:

@@ -11,8 +11,22 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
+from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.algorithms import (
+    calling_algorithm,
+    check_not_normalised,
+    environment_of,
+)
+from mpc_gym.policies.fit import (
+    box,
+    check_actions,
+    check_observations,
+    check_own_actions,
+    check_sizes,
+    no_model,
+)
 from mpc_gym.policies.limits import ActionLimits
 from mpc_gym.policies.observations import check_angle, check_finite
 from mpc_gym.policies.options import PlanOptions
@@ -72,22 +86,35 @@ class Planning(BasePolicy):
         """Set the attributes.
 
         Raises:
-            ValueError: the model does not fit the spaces.
+            ValueError: the model does not fit the spaces, or is not known; an algorithm makes the
+                policy for observations that are normalised.
         """
-        mpc = options.make(self.observation_space)
-        _check_spaces(mpc, self.observation_space, self.action_space)
+        observations = box("observation_space", self.observation_space)
+        actions = box("action_space", self.action_space)
+        algorithm = calling_algorithm("_setup_model")
+        if callable(options.mpc) and algorithm is not None:
+            check_not_normalised(algorithm)
+        env_id, wrappers = environment_of(algorithm)
+        if options.mpc is None and not isinstance(observations, EnvBox):
+            raise no_model(observations, env_id, wrappers)
+        mpc = options.make(observations)
+        check_sizes(mpc, observations, actions)
+        own = callable(options.mpc) and "RescaleAction" not in wrappers
+        (check_own_actions if own else check_actions)(mpc, actions)
         _leave_out_bounds(mpc)
         mpc.expected_unconverged = UNCONVERGED
         self.mpc = mpc
         self.cost_map = None
         if isinstance(mpc.cost, ContextualCost):
-            size = spaces.flatdim(self.observation_space)
+            size = spaces.flatdim(observations)
             self.cost_map = CostMap(size, mpc.horizon, mpc.cost.n_context)
-        self._cosine_index = options.cosine_index(self.observation_space)
-        space = self.action_space
-        assert isinstance(space, spaces.Box), "_check_spaces admits no other"
-        self.register_buffer("_low", torch.tensor(space.low.ravel()), persistent=False)
-        self.register_buffer("_high", torch.tensor(space.high.ravel()), persistent=False)
+        self._cosine_index = None
+        model = options.environment(observations)
+        if model is not None:
+            check_observations(model.env_id, model.observation_space, observations)
+            self._cosine_index = model.cosine_index
+        self.register_buffer("_low", torch.tensor(actions.low.ravel()), persistent=False)
+        self.register_buffer("_high", torch.tensor(actions.high.ravel()), persistent=False)
 
     @property
     def action_limits(self) -> ActionLimits:
@@ -191,44 +218,9 @@ class Planning(BasePolicy):
         return None if self.cost_map is None else self.cost_map(states.float())
 
 
-def _check_spaces(
-    mpc: MPC, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-) -> None:
-    for name, space, size, meaning in (
-        ("observation_space", observation_space, mpc.n_state, "states"),
-        ("action_space", action_space, mpc.n_ctrl, "controls"),
-    ):
-        # n_state is None for a model that takes any state
-        if not isinstance(space, spaces.Box) or size not in (None, spaces.flatdim(space)):
-            raise ValueError(
-                f"{name} must be a Box of {size} numbers, the {meaning} of the MPC's model, got "
-                f"{space}. Choose another model with policy_kwargs=dict(mpc=...)"
-            )
-    assert isinstance(action_space, spaces.Box)
-    low, high = _limits(mpc)
-    slack = 1e-6 * np.maximum(1.0, np.abs(low) + np.abs(high))  # spaces are float32
-    slack = np.where(np.isfinite(slack), slack, 0.0)
-    if np.any(low < action_space.low.ravel() - slack) or np.any(
-        high > action_space.high.ravel() + slack
-    ):
-        raise ValueError(
-            "the MPC's control bounds must lie within the action space: it plans with controls in "
-            f"[{low}, {high}], the environment takes [{action_space.low}, {action_space.high}]. "
-            "Set control_low and control_high of the MPC"
-        )
-
-
 def _leave_out_bounds(mpc: MPC) -> None:
     """Keep the bounds out of the state dict: they were checked against the spaces, once."""
     bounds = dict(mpc.named_buffers(recurse=False))
     for name in ("control_low", "control_high"):
         if name in bounds:  # a bound that is learned is a parameter
             mpc.register_buffer(name, bounds[name], persistent=False)
-
-
-def _limits(mpc: MPC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The widest bounds over the horizon, each [n_ctrl]."""
-    shape = (mpc.horizon, mpc.n_ctrl)
-    low = mpc.control_low.detach().expand(shape).cpu().numpy().min(0)
-    high = mpc.control_high.detach().expand(shape).cpu().numpy().max(0)
-    return low, high

@@ -1,7 +1,7 @@
 """What an SB3 algorithm sees of a planning policy, whichever module in it plans."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +12,18 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.policies.algorithms import (
+    calling_algorithm,
+    check_algorithm,
+    check_not_normalised,
+)
 from mpc_gym.policies.observations import check_array
+from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.planning import Planning
 from mpc_gym.policies.pretrained import Pretrained
 from mpc_gym.policies.receding_horizon import PlanState, carry
+
+Policy = TypeVar("Policy", bound="PlanningPolicy")
 
 
 class PlanningPolicy(Pretrained, BasePolicy):
@@ -23,9 +31,23 @@ class PlanningPolicy(Pretrained, BasePolicy):
 
     Attributes:
         mpc: its controller.
+        plan_options: how it was made.
     """
 
     mpc: MPC
+    plan_options: PlanOptions
+
+    def __new__(cls: type[Policy], *_: Any, **__: Any) -> Policy:
+        """A new policy, for an algorithm that can train it.
+
+        Raises:
+            ValueError: an algorithm makes it that it is not for.
+        """
+        # before __init__, to which an algorithm of another kind gives other arguments
+        algorithm = calling_algorithm("_setup_model")
+        if algorithm is not None:
+            check_algorithm(cls, algorithm)
+        return super().__new__(cls)
 
     @property
     @abstractmethod
@@ -81,6 +103,18 @@ class PlanningPolicy(Pretrained, BasePolicy):
         actions = controls.cpu().numpy().reshape(-1, *space.shape)
         actions = np.clip(actions, space.low, space.high)
         return (actions if is_batch else actions[0]), carry(plan)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Switch to training or evaluation, as an algorithm does before each rollout.
+
+        Raises:
+            ValueError: the algorithm was given an environment with normalised observations since.
+        """
+        if callable(self.plan_options.mpc):  # others are checked by each observation's angle
+            algorithm = calling_algorithm("collect_rollouts")
+            if algorithm is not None:
+                check_not_normalised(algorithm)
+        super().set_training_mode(mode)
 
     def load_from_vector(self, vector: NDArray[np.floating]) -> None:
         """Set the parameters from `parameters_to_vector`, each in its own dtype.

@@ -82,6 +82,17 @@ def check_env(
         )
 
 
+def limits(space: gym.Space[Any]) -> str:
+    """The limits of a `Box` for a message, all of them; another space as it prints itself."""
+    if not isinstance(space, gym.spaces.Box):
+        return str(space)
+    # Box's own text leaves out where its limits differ from axis to axis
+    low, high = (
+        np.array2string(side, max_line_width=1000, threshold=20) for side in (space.low, space.high)
+    )
+    return f"[{low}, {high}] {space.dtype}"
+
+
 def _read_space(name: str, data: Any) -> gym.spaces.Box:
     kind, dtype = data["type"], data["dtype"]
     if kind not in {"Box", "EnvBox"} or dtype not in BOX_DTYPES:
@@ -114,16 +125,6 @@ def _environment(
     if env_id is None and isinstance(observation_space, EnvBox):
         env_id = observation_space.env_id
     return (
-        f"{env_id or 'one without a known id'}, with observations {_limits(observation_space)} "
-        f"and actions {_limits(action_space)}"
+        f"{env_id or 'one without a known id'}, with observations {limits(observation_space)} "
+        f"and actions {limits(action_space)}"
     )
-
-
-def _limits(space: gym.Space[Any]) -> str:
-    if not isinstance(space, gym.spaces.Box):
-        return str(space)
-    # Box's own text leaves out where its limits differ from axis to axis
-    low, high = (
-        np.array2string(side, max_line_width=1000, threshold=20) for side in (space.low, space.high)
-    )
-    return f"[{low}, {high}] {space.dtype}"

@@ -1,5 +1,6 @@
 """The planning policy for TQC of sb3-contrib, which is an optional dependency."""
 
+from sb3_contrib import TQC
 from sb3_contrib.tqc.policies import TQCPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
@@ -24,3 +25,6 @@ class TQCMPCPolicy(OffPolicyMPCPolicy, TQCPolicy):
 
     def _act(self, obs: Tensor, plan: Plan) -> Tensor:
         return squashed_sample(self.actor, obs, plan)
+
+
+TQC.policy_aliases[TQCMPCPolicy.__name__] = TQCMPCPolicy  # so that it takes the name

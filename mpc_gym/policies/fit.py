@@ -1,0 +1,169 @@
+"""Whether a model fits the spaces of the environment that a policy is for.
+
+The plan starts from the observation and its controls are the actions, so both must be the model's:
+as many numbers, in the same units. Of the units the spaces tell only their limits. So these are
+compared, which finds what a wrapper has scaled.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.mpc import MPC
+from mpc_gym.policies.spaces import limits
+
+ROUNDING = 1e-6  # relative: spaces are float32
+
+
+def box(name: str, space: gym.Space[Any]) -> spaces.Box:
+    """The space, which must be one of vectors of numbers.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(space, spaces.Box):
+        return space
+    if name == "action_space":
+        reason = "a plan's controls are continuous. Take an environment with continuous actions"
+    else:
+        reason = (
+            "a plan starts from the model's state. Let a wrapper of the environment give that as "
+            "one vector (gymnasium.wrappers.TransformObservation)"
+        )
+    raise ValueError(f"{name} must be a Box, got {space}: {reason}")
+
+
+def no_model(space: spaces.Box, env_id: str | None, wrappers: Sequence[str]) -> ValueError:
+    """What to say where nobody has said whose model to plan with.
+
+    Args:
+        space: of the observations.
+        env_id: of the environment, None where it is not known.
+        wrappers: of the environment, their names.
+    """
+    if env_id in ENTRY_POINTS:
+        return ValueError(
+            f"a wrapper has replaced the observation space of {env_id}: behind "
+            f"{', '.join(wrappers)} it is {space}. A plan starts from the model's state, as the "
+            "environment gives it: remove the wrapper. If it leaves the numbers as they are, say "
+            f'so with policy_kwargs=dict(mpc="{env_id}")'
+        )
+    ids = [each for each in ENTRY_POINTS if each != "DiffCartpole-v0"]  # an older spelling
+    remedy = (
+        f'policy_kwargs=dict(mpc="{ids[0]}") for the model of an environment of this package '
+        f"({', '.join(ids)}), or dict(mpc=function) for a model of your own, with a function that "
+        "returns an MPC"
+    )
+    if env_id is not None:
+        return ValueError(f"{env_id} does not say whose model to plan with. Say it: {remedy}")
+    return ValueError(
+        "the environment does not say whose model to plan with: its observation space is "
+        f"{space}. Say it: {remedy}. Is it an environment of this package in a wrapper? Then the "
+        "wrapper has replaced the observation, which must be the model's state: remove it"
+    )
+
+
+def check_sizes(mpc: MPC, observation_space: spaces.Box, action_space: spaces.Box) -> None:
+    """Refuse spaces of another size than the model's.
+
+    Raises:
+        ValueError: they are.
+    """
+    for name, space, size, meaning in (
+        ("observation_space", observation_space, mpc.n_state, "states"),
+        ("action_space", action_space, mpc.n_ctrl, "controls"),
+    ):
+        # n_state is None for a model that takes any state
+        if size not in (None, spaces.flatdim(space)):
+            raise ValueError(
+                f"{name} must be a Box of {size} numbers, the {meaning} of the MPC's model, got "
+                f"{space}. Choose another model with policy_kwargs=dict(mpc=...), or remove the "
+                "wrapper that has changed them"
+            )
+
+
+def check_actions(mpc: MPC, space: spaces.Box) -> None:
+    """Refuse actions in other limits than those of the model's controls.
+
+    An action space without a limit says nothing of its units.
+
+    Raises:
+        ValueError: a limit differs, beyond rounding.
+    """
+    low, high = _control_limits(mpc)
+    if (_differs(low, space.low.ravel()) | _differs(high, space.high.ravel())).any():
+        raise _other_units(low, high, space)
+
+
+def check_own_actions(mpc: MPC, space: spaces.Box) -> None:
+    """As `check_actions`, for an MPC of the user's own, which may hold some controls back.
+
+    Its bounds must be within the limits, and be equal to them for at least one control: where all
+    bounds are tighter, it is more likely that the actions are scaled.
+
+    Raises:
+        ValueError: they are not.
+    """
+    low, high = _control_limits(mpc)
+    differ = _differs(low, space.low.ravel()) | _differs(high, space.high.ravel())
+    beyond = (low < space.low.ravel()) | (high > space.high.ravel())
+    if differ.all() or (differ & beyond).any():
+        raise _other_units(low, high, space)
+
+
+def check_observations(env_id: str, own: spaces.Box, space: spaces.Box) -> None:
+    """Refuse observations in other limits than those of the environment whose model is named.
+
+    Infinite limits say nothing of their units.
+
+    Args:
+        env_id: of that environment.
+        own: its observation space.
+        space: of the same size, of what the policy observes.
+
+    Raises:
+        ValueError: a limit differs, beyond rounding.
+    """
+    limited = np.isfinite(own.low) & np.isfinite(own.high)
+    differ = _differs(own.low, space.low.ravel()) | _differs(own.high, space.high.ravel())
+    if (limited & differ).any():
+        raise ValueError(
+            f"observation_space must be that of {env_id}, whose model mpc={env_id!r} plans with: "
+            f"that is {limits(own)}, and the observations are in {limits(space)}. Remove the "
+            "wrapper that rescales them, if there is one (gymnasium.wrappers.RescaleObservation). "
+            "If they are the model's state all the same, say so with mpc=function, a function that "
+            f'returns make_mpc("{env_id}", ...)'
+        )
+
+
+def _control_limits(mpc: MPC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The widest bounds over the horizon, each [n_ctrl]."""
+    shape = (mpc.horizon, mpc.n_ctrl)
+    low = mpc.control_low.detach().expand(shape).cpu().numpy().min(0)
+    high = mpc.control_high.detach().expand(shape).cpu().numpy().max(0)
+    return low, high
+
+
+def _differs(own: NDArray[Any], given: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a limit that is given is not one's own."""
+    differs: NDArray[np.bool_] = np.isfinite(given) & ~np.isclose(
+        own, given, rtol=ROUNDING, atol=0.0
+    )
+    return differs
+
+
+def _other_units(
+    low: NDArray[np.float64], high: NDArray[np.float64], space: spaces.Box
+) -> ValueError:
+    return ValueError(
+        "the MPC's control bounds must lie within the action space and reach its limits, so that "
+        f"both have the same units: it plans with controls in [{low}, {high}], and the action "
+        f"space is {limits(space)}. Remove the wrapper that rescales the actions, if there is one "
+        "(gymnasium.wrappers.RescaleAction); otherwise give a model with controls in these units "
+        "and limits, an MPC with control_low and control_high, by mpc=function"
+    )
