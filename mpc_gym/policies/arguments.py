@@ -4,7 +4,26 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import torch
+from stable_baselines3.common.policies import BasePolicy
+
+SCRIPT = "__main__"  # the module of what is defined in a script, or in the cell of a notebook
+
+
+class Rebuilt(BasePolicy):
+    """A policy or actor that is saved as its arguments, and is made anew from them."""
+
+    def save(self, path: str | Path) -> None:
+        """As SB3's own `save`, with the functions of a script themselves in the file.
+
+        A plain pickle would have their names, which mean nothing to another script.
+        """
+        content = {"state_dict": self.state_dict(), "data": self._get_constructor_parameters()}
+        torch.save(content, path, pickle_module=cloudpickle)
 
 
 def check_plain_data(name: str, value: object) -> None:
@@ -32,11 +51,18 @@ def check_plain_data(name: str, value: object) -> None:
 def check_importable(name: str, function: Callable[..., object]) -> None:
     """Refuse a function that another process could not find by its name.
 
+    One that is defined in a script or a notebook is not found by its name either, but SB3 keeps
+    what such a function consists of, so that it is there when the file is loaded.
+
     Raises:
-        TypeError: `function` is a lambda, a closure, a method or an instance.
+        TypeError: `function` is a lambda, a closure, a method or an instance, or is defined in a
+            script and uses what cannot be kept.
     """
     module_name = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", None)
+    if module_name == SCRIPT and isinstance(path, str) and path.isidentifier():
+        _check_kept(name, function)
+        return
     if isinstance(module_name, str) and isinstance(path, str):
         found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
         for part in path.split("."):
@@ -48,6 +74,17 @@ def check_importable(name: str, function: Callable[..., object]) -> None:
         f"policy can be saved and rebuilt; got {function!r}. Define it with `def` at the top "
         "level of a module"
     )
+
+
+def _check_kept(name: str, function: Callable[..., object]) -> None:
+    try:
+        cloudpickle.dumps(function)
+    except Exception as error:  # whatever an object of the script says to being pickled
+        raise TypeError(
+            f"{name}={function.__qualname__} could not be saved with the policy, since it uses "
+            f"what cannot be pickled: {error}. Let it make what it needs itself, or define it in a "
+            "module of its own and import it"
+        ) from error
 
 
 def check_call(function: Callable[..., object], options: Mapping[str, object]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
+from mpc_gym.policies.arguments import SCRIPT
 from mpc_gym.policies.serial import POLICIES
 
 LIBRARY_LINE = "library_name: mpc_gym"
@@ -104,7 +105,7 @@ def _usage(policy_class: type[BasePolicy], env_id: str | None, function: str | N
     imports = [
         *(["import gymnasium as gym"] if env_id else []),
         "from mpc_gym.policies.pretrained import load_pretrained",
-        *([f"from {policy_class.__module__} import {name}"] if unknown else []),
+        *([f"from {_module(policy_class)} import {name}"] if unknown else []),
     ]
     lines = ["", f"policy = load_pretrained({', '.join(given)})"]
     if env_id:
@@ -114,6 +115,12 @@ def _usage(policy_class: type[BasePolicy], env_id: str | None, function: str | N
             "action, _ = policy.predict(observation, deterministic=True)",
         ]
     return "\n".join([*imports, *lines])
+
+
+def _module(policy_class: type[BasePolicy]) -> str:
+    """Where a reader finds a class; what is defined in a script has no such place yet."""
+    module = policy_class.__module__
+    return "its_module" if module == SCRIPT else module
 
 
 def _learned(policy: BasePolicy) -> str:

@@ -8,7 +8,6 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from mpc_gym.envs.spaces import EnvBox
@@ -19,6 +18,7 @@ from mpc_gym.policies.algorithms import (
     check_not_normalised,
     environment_of,
 )
+from mpc_gym.policies.arguments import Rebuilt
 from mpc_gym.policies.fit import (
     box,
     check_actions,
@@ -69,7 +69,7 @@ class CostMap(nn.Module):
         return COST_MAP_RANGE * torch.tanh(raw / COST_MAP_RANGE)
 
 
-class Planning(BasePolicy):
+class Planning(Rebuilt):
     """A policy or actor whose observation is the start state of an MPC.
 
     Attributes:

@@ -8,7 +8,6 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from mpc_gym.mpc import MPC, Plan
@@ -17,6 +16,7 @@ from mpc_gym.policies.algorithms import (
     check_algorithm,
     check_not_normalised,
 )
+from mpc_gym.policies.arguments import Rebuilt
 from mpc_gym.policies.observations import check_array
 from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.planning import Planning
@@ -26,7 +26,7 @@ from mpc_gym.policies.receding_horizon import PlanState, carry
 Policy = TypeVar("Policy", bound="PlanningPolicy")
 
 
-class PlanningPolicy(Pretrained, BasePolicy):
+class PlanningPolicy(Pretrained, Rebuilt):
     """A policy that acts by plans, and whose recurrent state are the plans.
 
     Attributes:

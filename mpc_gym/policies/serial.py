@@ -201,7 +201,8 @@ def _decode_argument(name: str, data: Any) -> Any:
     if name == "mpc" and isinstance(data, dict):
         raise ValueError(
             f"the policy's MPC is made by the function {excerpt(data.get('$function'))}. No code "
-            "is looked up by a name in a file: if you trust it, import it and pass it as mpc="
+            "is looked up by a name in a file: bring that function (import it, or define it again) "
+            "and pass it as mpc="
         )
     if name == "mpc" and data is not None:
         check_env_id(name, data)
