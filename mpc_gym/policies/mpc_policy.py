@@ -27,8 +27,10 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         model = PPO(MPCPolicy, "DiffPendulum-v0")
         model = PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=dict(mpc="DiffPendulum-v0", starts=8))
 
-    The observation must be the model's state: normalised ones (SB3's `VecNormalize`) are refused
-    where the model is an environment's. To normalise rewards alone is well.
+    The observation must be the model's state, and the action its control, in the same units: an
+    action space with other limits is refused, and so are observations in other limits than those of
+    the environment whose model is named, and normalised ones (SB3's `VecNormalize`). To normalise
+    rewards alone is well.
 
     The mean is a function of the observation alone: each plan is solved from nothing. Where a limit
     of the action space holds the plan's control, the mean lies beyond it (see `limits`), so that it
@@ -46,6 +48,7 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
             loss does not change the plan.
         net_arch: layers of the value network, a list or a dict with an entry `vf`. An entry `pi`
             is accepted, so that settings for `MlpPolicy` can be used, but the actor has no layers.
+            `[dict(...)]`, the form of SB3 before 1.8, is taken with a warning.
         log_std_init: logarithm of the initial standard deviation, in units of the action.
         use_sde: must be False.
         sb3_options: further arguments of `ActorCriticPolicy`: activation_fn, ortho_init,
@@ -53,7 +56,8 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
 
     Raises:
         TypeError: an argument is neither plain data nor importable.
-        ValueError: the model does not fit the spaces, or an option is not supported.
+        ValueError: the model does not fit the spaces, an option is not supported, or an algorithm
+            other than PPO or A2C makes the policy.
     """
 
     def __init__(

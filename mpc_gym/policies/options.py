@@ -29,8 +29,9 @@ class PlanOptions:
     """How a policy makes its MPC: the constructor arguments that all planning policies share.
 
     Args:
-        mpc: whose model to plan with: an environment's id; an importable function (or class) that
-            returns an `MPC`; None for the environment that the observation space belongs to.
+        mpc: whose model to plan with: an environment's id; a function (or class) that returns an
+            `MPC`, of a module or of the script itself; None for the environment that the
+            observation space belongs to.
         horizon: the plan's length in time steps; None for the default of `make_mpc`.
         learn: what is trained besides networks: a name, or a sequence of names, of parameters and
             groups of them as in `make_mpc` ("dynamics", "cost", "mass", "cost.angle_weight"), and
