@@ -6,6 +6,7 @@ The state is kept in float64; the observation is the same state in float32.
 """
 
 import copy
+import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,7 +20,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from mpc_gym.envs.checks import as_array, check_options, checked_state, plan_states
+from mpc_gym.envs.checks import (
+    as_array,
+    check_options,
+    checked_physics,
+    checked_state,
+    plan_states,
+)
+from mpc_gym.envs.monitor import find_monitor, take_attributes
 from mpc_gym.envs.randomisation import Ranges, draw_parameters, parameter_ranges
 from mpc_gym.envs.scene import Memory, Scene
 from mpc_gym.envs.spaces import EnvBox
@@ -42,6 +50,9 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     makes of the modules to rounding. A parameter changed in place, or replaced by another, counts
     from the next step on; anything else about the modules from the next reset on. Modules that
     cannot be compiled run in PyTorch.
+
+    Each physical parameter is also an attribute, a number: `env.unwrapped.mass = 2.0` writes it
+    into the dynamics, checked as the constructor checks it.
 
     A subclass makes the dynamics, the start states and the frames.
 
@@ -98,6 +109,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         if not (width > 0 and height > 0):
             raise ValueError(f"width and height must be positive, got {width} and {height}")
         physics = {name: float(value) for name, value in physics.items()}
+        self._physics_names = frozenset(physics)
         self.dynamics = self.make_dynamics(**physics)
         self.cost = cost
         high = np.asarray(state_limit, dtype=np.float32)
@@ -112,6 +124,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._ranges: Ranges = {}
         self._memory: Memory | None = None
         self._transition: Transition | None = None
+        self._monitor: weakref.ref[Any] | None = None
         self._window = None
         if render_mode == "human":
             from mpc_gym.rendering import Window
@@ -137,6 +150,15 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             name: getattr(self.dynamics, name).item() for name in self.observation_space.env_kwargs
         }
 
+    def set_physics(self, values: Mapping[str, float]) -> None:
+        """Give physical parameters other values, from the next step on.
+
+        Raises:
+            ValueError: there is no such parameter, or its value is impossible.
+        """
+        checked = checked_physics(values, self.physics, self.make_dynamics)
+        self._write_physics(checked)
+
     def nominal_dynamics(self) -> Dynamics:
         """What a controller for this environment knows of its dynamics: here all, as a copy."""
         return copy.deepcopy(self.dynamics)
@@ -160,20 +182,22 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             ValueError: an option is unknown, the state is not one of this environment, or a range
                 is impossible.
         """
+        self._monitor = find_monitor(self)
+        self._take_settings()
         super().reset(seed=seed)
         options = options or {}
         check_options(options, ("state", "parameters"))
         if "parameters" in options:
             defaults = self.observation_space.env_kwargs
             ranges = parameter_ranges(options["parameters"], defaults, self.make_dynamics)
-            self._set_physics({name: defaults[name] for name in self._ranges if name in defaults})
+            self._write_physics({name: defaults[name] for name in self._ranges if name in defaults})
             self._ranges = ranges
         if "state" in options:
             state = checked_state(options["state"], self.observation_space, self.cosine_index)
         else:
             state = self.start_states(self.np_random.random(len(self.start_limit)))
         drawn = draw_parameters(self._ranges, self.np_random)
-        self._set_physics(drawn)
+        self._write_physics(drawn)
         self._state = state[np.newaxis]
         self.retrace()
         if self.render_mode is not None:
@@ -193,6 +217,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """
         if self._state is None:
             raise ResetNeeded(RESET_NEEDED)
+        if self._monitor is not None:
+            self._take_settings()
         actions = as_array("action", action, self._control_shape)
         following, costs, controls = self.transition(self._state, actions[np.newaxis])
         self._state = following
@@ -310,12 +336,30 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Native code is found again where the copy is used.
-        return {**self.__dict__, "_transition": None}
+        return {**self.__dict__, "_transition": None, "_monitor": None}
 
     def _is_of_mine(self, transition: Transition) -> bool:
         return transition.dynamics is self.dynamics and transition.cost is self.cost
 
-    def _set_physics(self, values: Mapping[str, float]) -> None:
+    def __getattr__(self, name: str) -> Any:
+        # Not found otherwise; `__dict__` may be empty still, while a copy is made.
+        if name in self.__dict__.get("_physics_names", ()):
+            return getattr(self.dynamics, name).item()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_physics_names", ()):
+            self.set_physics({name: value})
+        else:
+            super().__setattr__(name, value)
+
+    def _take_settings(self) -> None:
+        """Physical parameters that Stable-Baselines3's `set_attr` set on its monitor."""
+        settings = take_attributes(self._monitor, self._physics_names)
+        if settings:
+            self.set_physics(settings)
+
+    def _write_physics(self, values: Mapping[str, float]) -> None:
         with torch.no_grad():
             for name, value in values.items():
                 getattr(self.dynamics, name).fill_(value)

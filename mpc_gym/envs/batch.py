@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 
 from mpc_gym.envs.base import RESET_NEEDED, DiffEnv
-from mpc_gym.envs.checks import as_array, checked_state, plan_states
+from mpc_gym.envs.checks import as_array, checked_physics, checked_state, plan_states
 from mpc_gym.envs.randomisation import Ranges, parameter_ranges
 from mpc_gym.envs.scene import Memory
 from mpc_gym.envs.streams import Streams
@@ -131,8 +131,8 @@ class Batch:
         Raises:
             ValueError: there is no such parameter, or its value is impossible.
         """
-        self.env.make_dynamics(**{**self.physics(index), **values})
-        for name, value in values.items():
+        checked = checked_physics(values, self.physics(index), self.env.make_dynamics)
+        for name, value in checked.items():
             self._own_values(name)[index] = value
 
     def set_state(self, index: int, state: ArrayLike) -> None:

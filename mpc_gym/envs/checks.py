@@ -1,6 +1,6 @@
 """Checks of what a user hands to an environment."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,34 @@ def checked_state(
             f"got {found}"
         )
     return state
+
+
+def checked_physics(
+    values: Mapping[str, Any], physics: Mapping[str, float], build: Callable[..., object]
+) -> dict[str, float]:
+    """New values of physical parameters.
+
+    Args:
+        values: the new ones.
+        physics: all parameters that exist, with their present values.
+        build: makes the dynamics from all parameters, and raises ValueError where it cannot.
+
+    Raises:
+        ValueError: there is no such parameter, or its value is no number or impossible.
+    """
+    unknown = sorted(set(values) - set(physics))
+    if unknown:
+        raise ValueError(f"no physical parameter {unknown}; there are {[*physics]}")
+    checked = {name: _number(name, value) for name, value in values.items()}
+    build(**{**physics, **checked})
+    return checked
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error
 
 
 def check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:

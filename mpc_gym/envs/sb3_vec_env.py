@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.batch import Batch, Mask
 from mpc_gym.envs.checks import check_options
+from mpc_gym.envs.member import Member
 
 
 class DiffVecEnv(VecEnv):
@@ -106,6 +107,7 @@ class DiffVecEnv(VecEnv):
         """Set an attribute of each environment; see `Member`.
 
         Raises:
+            AttributeError: there is no such attribute that can be set.
             ValueError: the value is impossible, or the attribute is shared by all environments and
                 `indices` names only some.
         """
@@ -136,91 +138,6 @@ class DiffVecEnv(VecEnv):
     ) -> list[bool]:
         """False for each: a copy in a batch has no wrapper."""
         return [False for _ in self._get_indices(indices)]
-
-
-class Member:
-    """One environment of a batch, as those see it who ask for its attributes and methods.
-
-    Its own are `state`, `np_random`, `np_random_seed` and each physical parameter by name (`mass`);
-    `state` and the parameters can be set. All else is shared by the batch: `dynamics`, `cost`,
-    spaces, `spec`, `render_mode`, ... Stepping and resetting are the batch's.
-
-    Args:
-        batch: that it is part of.
-        index: its place there.
-    """
-
-    batch: Batch
-    index: int
-
-    def __init__(self, batch: Batch, index: int) -> None:
-        # Not by assignment, which would set the environment's attributes.
-        self.__dict__.update(batch=batch, index=index)
-
-    def owns(self, name: str) -> bool:
-        """Whether an attribute is this environment's own."""
-        return name == "state" or name in self.batch.env.observation_space.env_kwargs
-
-    @property
-    def unwrapped(self) -> "Member":
-        """Itself."""
-        return self
-
-    @property
-    def state(self) -> NDArray[np.float64]:
-        """The model's state [n_state], a copy."""
-        return np.array(self.batch.states[self.index])
-
-    @property
-    def np_random(self) -> np.random.Generator:
-        """Its random numbers, which are drawn ahead."""
-        return self.batch.streams.generators[self.index]
-
-    @property
-    def np_random_seed(self) -> int:
-        """Its seed; -1 where it came from the operating system."""
-        return self.batch.streams.seeds[self.index]
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """A frame [height, width, 3]."""
-        env = self.batch.env
-        return self.batch.frame(self.index, env.width, env.height)
-
-    def show_plan(self, plan: Any) -> None:
-        """See `DiffEnv.show_plan`."""
-        self.batch.show_plan(self.index, plan)
-
-    def has_wrapper_attr(self, name: str) -> bool:
-        """Whether there is an attribute of that name."""
-        return hasattr(self, name)
-
-    def get_wrapper_attr(self, name: str) -> Any:
-        """The attribute of that name."""
-        return getattr(self, name)
-
-    def set_wrapper_attr(self, name: str, value: Any) -> None:
-        """Set the attribute of that name."""
-        setattr(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by copy and pickle, before there is a batch
-            raise AttributeError(name)
-        if name in {"reset", "step"}:
-            raise AttributeError(
-                f"{name} is not a method of one environment of a batch; call that of the VecEnv"
-            )
-        batch = self.batch
-        if name in batch.env.observation_space.env_kwargs:
-            return batch.physics(self.index)[name]
-        return getattr(batch.env, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "state":
-            self.batch.set_state(self.index, value)
-        elif self.owns(name):
-            self.batch.set_physics(self.index, {name: float(value)})
-        else:
-            setattr(self.batch.env, name, value)
 
 
 def _info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.batch import Batch, Mask
 from mpc_gym.envs.cartpole import DiffCartPoleEnv
 from mpc_gym.envs.checks import check_options
+from mpc_gym.envs.member import SHARED, Member
 from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
 
@@ -37,15 +39,17 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
     An environment whose episode ends is reset by the next call of `step`, which ignores its action
     and gives it a reward of 0 (`AutoresetMode.NEXT_STEP`, as in `metadata`).
 
-    Render modes: "rgb_array" is one picture, at most `width` x `height`, of all copies in a grid;
-    "rgb_array_tuple" one picture of that size of each, which Gymnasium's vector wrappers take
-    (`gymnasium.wrappers.vector.RecordVideo`).
+    `get_attr`, `set_attr` and `call` see each copy as one environment, as `SyncVectorEnv` does (see
+    `Member`), and each physical parameter is also an attribute, an array: `envs.mass = 2.0`.
+
+    Render modes: "rgb_array" is a tuple with a frame of each copy, as Gymnasium's vector wrappers
+    expect; "rgb_array_grid" one picture, at most `width` x `height`, of all in a grid.
 
     Args:
         num_envs: how many copies.
         max_episode_steps: after which an episode is truncated; None: never. `make_vec` gives what
             is registered.
-        render_mode: None, "rgb_array" or "rgb_array_tuple".
+        render_mode: None, "rgb_array" or "rgb_array_grid".
         kwargs: those of the single environment.
 
     Raises:
@@ -53,7 +57,7 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
-        "render_modes": ["rgb_array", "rgb_array_tuple"],
+        "render_modes": ["rgb_array", "rgb_array_grid"],
         "render_fps": 20,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
@@ -73,6 +77,7 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
             )
         single = self.env_class(render_mode=render_mode and "rgb_array", **kwargs)
         self._batch = Batch(single, num_envs, max_episode_steps)
+        self._members = [Member(self._batch, i) for i in range(num_envs)]
         self._ended: Mask | None = None
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -80,8 +85,16 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         self.single_action_space = single.action_space
         self.observation_space = batch_space(single.observation_space, num_envs)
         self.action_space = batch_space(single.action_space, num_envs)
-        self.dynamics = single.dynamics
-        self.cost = single.cost
+
+    @property
+    def dynamics(self) -> nn.Module:
+        """Of all copies; a copy's own physical parameters come before those of this module."""
+        return self._batch.env.dynamics
+
+    @property
+    def cost(self) -> nn.Module:
+        """Of all copies."""
+        return self._batch.env.cost
 
     @property
     def states(self) -> NDArray[np.float64]:
@@ -176,8 +189,52 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         for i in range(self.num_envs):
             self._batch.show_plan(i, states[i])
 
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of each environment; see `Member`."""
+        return tuple(getattr(member, name) for member in self._members)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment, such as `"mass"`; see `Member`.
+
+        Args:
+            name: of the attribute.
+            values: a list or tuple with one value for each environment, or one value for all.
+
+        Raises:
+            AttributeError: there is no such attribute that can be set.
+            ValueError: there is not one value for each, or a value is impossible.
+        """
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise ValueError(
+                f"values must be one, or one for each of the {self.num_envs} environments, "
+                f"got {len(each)}"
+            )
+        if not self._members[0].owns(name) and any(value is not each[0] for value in each):
+            raise ValueError(f"set_attr: {name!r} is shared by all environments; give one value")
+        for member, value in zip(self._members, each, strict=True):
+            setattr(member, name, value)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of each environment, or get an attribute; see `Member`."""
+        found = self.get_attr(name)
+        return tuple(each(*args, **kwargs) if callable(each) else each for each in found)
+
+    def __getattr__(self, name: str) -> Any:
+        batch = self.__dict__.get("_batch")  # absent while a copy is made
+        if batch is not None and name in batch.env.observation_space.env_kwargs:
+            return np.array(self.get_attr(name))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        batch = self.__dict__.get("_batch")
+        if batch is not None and name in (*batch.env.observation_space.env_kwargs, *SHARED):
+            self.set_attr(name, value.tolist() if isinstance(value, np.ndarray) else value)
+        else:
+            super().__setattr__(name, value)
+
     def render(self) -> Any:
-        """One picture [height, width, 3] of all, or one of each; see the class."""
+        """A frame [height, width, 3] of each, or one picture of all; see the class."""
         width, height = self._batch.env.width, self._batch.env.height
         if self.render_mode is None:
             gym.logger.warn(
@@ -185,7 +242,7 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
                 f'gym.make_vec("{self._batch.env.env_id}", render_mode="rgb_array")'
             )
             return None
-        if self.render_mode == "rgb_array_tuple":
+        if self.render_mode == "rgb_array":
             return tuple(self._batch.frame(i, width, height) for i in range(self.num_envs))
         from mpc_gym.rendering import tile
 
