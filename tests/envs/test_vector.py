@@ -232,12 +232,13 @@ def test_impossible_arguments_are_refused(kwargs) -> None:
 
 def test_it_draws_all_in_a_grid_or_each_on_its_own(env_id: str) -> None:
     size = {"width": 90, "height": 60}
-    envs = gym.make_vec(env_id, num_envs=N, render_mode="rgb_array", **size)
-    each = gym.make_vec(env_id, num_envs=N, render_mode="rgb_array_tuple", **size)
+    envs = gym.make_vec(env_id, num_envs=N, render_mode="rgb_array_grid", **size)
+    each = gym.make_vec(env_id, num_envs=N, render_mode="rgb_array", **size)
     for env in (envs, each):
         env.reset(seed=0)
         env.step(env.action_space.high)
     grid, frames = envs.render(), each.render()
+    assert type(frames) is tuple
     assert grid.shape == (60, 90, 3)
     assert grid.dtype == np.uint8
     assert [frame.shape for frame in frames] == [(60, 90, 3)] * N
@@ -248,9 +249,7 @@ def test_it_draws_all_in_a_grid_or_each_on_its_own(env_id: str) -> None:
 
 
 def test_plans_are_drawn_in_the_picture_of_their_environment() -> None:
-    envs = gym.make_vec(
-        "DiffPendulum-v0", num_envs=2, render_mode="rgb_array_tuple", width=80, height=80
-    )
+    envs = gym.make_vec("DiffPendulum-v0", num_envs=2, render_mode="rgb_array", width=80, height=80)
     envs.reset(options={"state": [1.0, 0.0, 0.0]})
     plain = envs.render()
     plans = np.tile([1.0, 0.0, 0.0], (2, 10, 1))
@@ -274,7 +273,7 @@ def test_render_without_a_mode_warns_and_with_an_unknown_one_raises(envs, env_id
 def test_gymnasiums_vector_record_video_works(env_id: str, tmp_path) -> None:
     pytest.importorskip("moviepy")
     envs = gym.make_vec(
-        env_id, num_envs=2, render_mode="rgb_array_tuple", width=64, height=64, max_episode_steps=4
+        env_id, num_envs=2, render_mode="rgb_array", width=64, height=64, max_episode_steps=4
     )
     envs = gym.wrappers.vector.RecordVideo(
         envs, str(tmp_path / "videos"), video_length=4, disable_logger=True
@@ -284,3 +283,30 @@ def test_gymnasiums_vector_record_video_works(env_id: str, tmp_path) -> None:
         envs.step(envs.action_space.sample())
     envs.close()
     assert {path.suffix for path in (tmp_path / "videos").iterdir()} == {".mp4"}
+
+
+def test_gymnasiums_vector_human_rendering_works(env_id: str, monkeypatch) -> None:
+    pygame = pytest.importorskip("pygame")
+    pytest.importorskip("cv2")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    envs = gym.make_vec(env_id, num_envs=4, render_mode="rgb_array", width=64, height=64)
+    envs = gym.wrappers.vector.HumanRendering(envs, screen_size=(128, 128))
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    frames = envs.env.render()
+    corner = shown[:64, :64]
+    assert any((corner == frame).all() for frame in frames)
+    envs.close()
+
+
+def test_the_frames_are_what_gymnasiums_own_vector_environments_give(env_id: str) -> None:
+    kwargs = {"num_envs": 2, "render_mode": "rgb_array", "width": 64, "height": 48}
+    ours = gym.make_vec(env_id, **kwargs)
+    theirs = gym.make_vec(env_id, vectorization_mode="sync", **kwargs)
+    for envs in (ours, theirs):
+        envs.reset(seed=0)
+        envs.step(envs.action_space.high)
+    assert len(ours.render()) == len(theirs.render()) == 2
+    for frame, other in zip(ours.render(), theirs.render(), strict=True):
+        np.testing.assert_array_equal(frame, other)
