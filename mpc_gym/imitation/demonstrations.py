@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
-from mpc_gym.files import replacing
+from mpc_gym.files import open_regular, parse_json
+from mpc_gym.imitation.npz import MAX_BYTES, read_npz, write_npz
 
 FORMAT = "mpc_gym.demonstrations"
 FORMAT_VERSION = 1
@@ -34,7 +34,8 @@ class Demonstrations:
         env_kwargs: the arguments it was made with, as JSON can hold them.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not fit each other, a number is not finite, or what should be
+            numbers is not.
     """
 
     observations: Float[NDArray[np.floating], "steps n_obs"]
@@ -61,12 +62,9 @@ class Demonstrations:
                     f"{list(self.observations.shape)} and {self.episodes} episodes, got "
                     f"{list(found)}"
                 )
-        lengths = self.episode_lengths
-        if lengths.ndim != 1 or np.any(lengths < 1) or lengths.sum() != steps:
-            raise ValueError(
-                f"episode_lengths must be positive and sum to the {steps} observations, got "
-                f"{lengths.tolist()}"
-            )
+        for name in _NUMBERS:
+            _check_finite(name, getattr(self, name))
+        _check_lengths(self.episode_lengths, steps)
 
     @property
     def episodes(self) -> int:
@@ -156,13 +154,12 @@ class Demonstrations:
         """Write one `.npz` file, whole or not at all.
 
         Raises:
+            OSError: the file cannot be written; the disk is full, for instance.
             TypeError: `env_kwargs` is not JSON.
+            ValueError: the file would be larger than 4 GiB.
         """
-        path = Path(path)
-        metadata = _metadata(self)
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            arrays = {name: getattr(self, name) for name in _ARRAYS}
-            np.savez_compressed(file, metadata=np.array(metadata), **arrays)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        write_npz(Path(path), {"metadata": np.array(_metadata(self)), **arrays})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Demonstrations":
@@ -180,7 +177,7 @@ class Demonstrations:
         arrays = {name: content[name] for name in _ARRAYS}
         try:
             return cls(**arrays, env_id=metadata["env_id"], env_kwargs=metadata["env_kwargs"])
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
 
@@ -206,6 +203,29 @@ def concatenate(parts: Sequence[Demonstrations]) -> Demonstrations:
 _ARRAYS = ("observations", "actions", "rewards", "episode_lengths", "final_observations")
 
 
+_NUMBERS = ("observations", "actions", "rewards", "final_observations")
+
+
+def _check_finite(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in row "
+            f"{int(np.argwhere(~np.isfinite(array))[0, 0])}"
+        )
+
+
+def _check_lengths(lengths: NDArray[Any], steps: int) -> None:
+    """Refuse lengths that do not part the steps; none is summed that could make the sum wrap."""
+    fit = lengths.ndim == 1 and lengths.dtype.kind in "iu" and len(lengths) <= steps
+    if not (fit and np.all(lengths >= 1) and np.all(lengths <= steps) and lengths.sum() == steps):
+        raise ValueError(
+            f"episode_lengths must be positive integers and sum to the {steps} observations, got "
+            f"{np.array2string(lengths, threshold=20, separator=', ')}"
+        )
+
+
 def _rows_columns(name: str, array: NDArray[Any]) -> tuple[int, int]:
     if array.ndim != 2 or len(array) == 0:
         raise ValueError(
@@ -225,29 +245,28 @@ def _metadata(demonstrations: Demonstrations) -> str:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file of demonstrations at {path}")
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no file of demonstrations: {error}") from error
-    raise ValueError(f"{path} holds no demonstrations: it is a single array")
+    with open_regular(path, MAX_BYTES) as file:
+        if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+            raise ValueError(f"{path} holds no demonstrations: it is a single array")
+    return read_npz(path)
 
 
 def _parse_metadata(path: Path, content: dict[str, NDArray[Any]]) -> dict[str, Any]:
     try:
-        metadata = json.loads(str(content["metadata"]))
+        metadata = parse_json(str(content["metadata"]))
         if metadata["format"] != FORMAT:
             raise KeyError(FORMAT)
         version = int(metadata["version"])
-    except (KeyError, TypeError, ValueError) as error:
+        known = isinstance(metadata["env_id"], str) and isinstance(metadata["env_kwargs"], dict)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} holds no demonstrations of this project") from error
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, this version of mpc_gym reads up to "
             f"{FORMAT_VERSION}. Update mpc_gym"
         )
+    if not known:
+        raise ValueError(f"{path} is damaged: it names no environment")
     return dict(metadata)
