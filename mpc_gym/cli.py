@@ -90,11 +90,8 @@ def demo(
 
     torch.set_num_threads(1)  # more of them only get in each other's way: the networks are small
     console = Console()
-    try:
-        options = DemoOptions(env, demonstrations, seed, output, fast)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    result = run_demo(options, console)
+    with _in_words(console):
+        result = run_demo(DemoOptions(env, demonstrations, seed, output, fast), console)
     console.print(table(result))
     for name in FILES:
         console.print(f"wrote {output / name}", highlight=False, soft_wrap=True, markup=False)
@@ -135,12 +132,10 @@ def record(
 
     console = Console()
     stages = Stages(console)
-    try:
+    with _in_words(console):
         options = RecordOptions(env, policy, episodes, seed, output, max_steps)
         with stages.shown(), stages.stage(f"{policy} in {env}", episodes) as advance:
             returns = write(options, advance)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     for path, value in returns.items():
         message = f"wrote {path}: return {value:.1f}"
         console.print(message, highlight=False, soft_wrap=True, markup=False)
@@ -166,7 +161,7 @@ def reproduce(
     ] = None,
     engine: Annotated[str, typer.Option(help="Where: local, dask or ray.")] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of a cluster, such as tcp://localhost:8786 for dask.")
+        str | None, typer.Option(help="Of a cluster, such as tcp://127.0.0.1:8786 for dask.")
     ] = None,
     folder: Annotated[
         Path | None,

@@ -1,6 +1,5 @@
 """Who acts in an environment: the expert, chance, or a policy from disk."""
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.envs import make_mpc
+from mpc_gym.files import MAX_JSON_BYTES, open_regular, parse_json
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import load_pretrained, shipped_folder, shipped_policies
 
 EXPERT, RANDOM = "expert", "random"
 EXPERT_HORIZON = 30
 EXPERT_STARTS = 8
+MAX_BYTES = 2**36  # of a file of Stable-Baselines3, which can hold a replay buffer
 # What an algorithm keeps in its file and those further down do not. DDPG is a TD3.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "clip_range": PPO,
@@ -77,10 +78,12 @@ def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | Poli
 def _algorithm(path: Path) -> type[BaseAlgorithm]:
     """Which algorithm saved a file: the file itself does not say."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
+        with open_regular(path, MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
+            if archive.getinfo("data").file_size > MAX_JSON_BYTES:
+                raise ValueError("its description is too long")
+            data = parse_json(archive.read("data"))
         return next(algorithm for key, algorithm in ALGORITHMS.items() if key in data)
-    except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
+    except Exception as error:  # whatever libraries say to bytes that anybody wrote
         raise ValueError(
             f"policy must be a file saved by PPO, A2C, SAC, TD3 or DDPG, got {str(path)!r}"
         ) from error

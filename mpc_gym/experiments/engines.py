@@ -19,6 +19,11 @@ ENGINES = ("local", "dask", "ray")
 PATIENCE = 10  # seconds until a cluster must have answered
 NOT_HERE = 2  # joblib takes one worker to be this process
 
+# Both listen to all the world by default, --host leaves their pages open, and they run what is sent.
+SCHEDULER = "`dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:8787`"
+WORKER = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
+OPEN = "Without --host it runs what anybody sends who reaches the machine"
+
 Work = Callable[[Sequence[Run], Path, float], Generator[Outcome, None, None]]
 # What joblib raises when a worker is lost, while there is a connection to the workers.
 Losses = tuple[type[BaseException], ...]
@@ -47,8 +52,8 @@ def check_engine(engine: str, jobs: int, address: str | None) -> None:
         )
     if engine == "dask" and address is None:
         raise ValueError(
-            "engine 'dask' needs the address of a scheduler, such as tcp://localhost:8786; "
-            "`dask scheduler` starts one and says its address"
+            "engine 'dask' needs the address of a scheduler, such as tcp://127.0.0.1:8786; "
+            f"{SCHEDULER} starts one and says its address. {OPEN}"
         )
     library = {"local": "joblib", "dask": "distributed", "ray": "ray"}[engine]
     try:
@@ -114,8 +119,8 @@ def _dask(address: str) -> Iterator[Losses]:
         client = connect(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"no Dask scheduler answers at address {address!r}: {error}. `dask scheduler` starts "
-            "one and says its address"
+            f"no Dask scheduler answers at address {address!r}: {error}. {SCHEDULER} starts one "
+            f"and says its address. {OPEN}"
         ) from error
     with client, joblib.parallel_config(_dask_backend(client, address)):
         yield ()
@@ -126,15 +131,15 @@ def _check_dask_workers(client: Any, address: str) -> None:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError as error:
         raise ValueError(
-            f"the Dask scheduler at {address!r} has no workers; `dask worker {address} --nthreads "
-            "1` starts one"
+            f"the Dask scheduler at {address!r} has no workers; `dask worker {address} "
+            f"{WORKER} --nthreads 1` starts one on this machine. {OPEN}"
         ) from error
     threads = max(client.nthreads().values())
     if threads > 1:
         raise ValueError(
             f"a Dask worker of {address!r} has {threads} threads, of which a run can use one. "
-            f"Start more workers instead: `dask worker {address} --nworkers {threads} --nthreads "
-            "1`"
+            f"Start more workers instead: `dask worker {address} {WORKER} --nworkers "
+            f"{threads} --nthreads 1` on this machine"
         )
 
 

@@ -123,7 +123,13 @@ class Training:
         self.last_weights = _copy(module)
         self._saved, self._saved_epochs = time.monotonic(), 0
         if folder is not None and (folder / CHECKPOINT).exists():
-            self._resume(read_checkpoint(folder / CHECKPOINT, identity))
+            state = read_checkpoint(folder / CHECKPOINT, identity)
+            try:
+                self._resume(state)
+            except Exception as error:  # a whole file of torch, with something else in it
+                raise ValueError(
+                    f"{folder / CHECKPOINT} is damaged: {error!r}. Remove it to start the run anew"
+                ) from error
 
     @property
     def epoch(self) -> int:

@@ -1,38 +1,29 @@
 """Writing frames to a video file."""
 
+import contextlib
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mpc_gym.files import replacing
+
 Frame = UInt8[np.ndarray, "height width 3"]
 
 # H.264 in 4:2:0, which every player and browser shows; the index in front, so that it starts at
 # once.
-MP4: dict[str, Any] = {
-    "codec": "libx264",
-    "pix_fmt_out": "yuv420p",
-    "quality": 7,
-    "output_params": ["-movflags", "+faststart"],
-}
+MP4 = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "15", "-movflags", "+faststart"]
 # One palette, made from all the frames, no dither, and only what changed: flat drawings stay small.
-GIF: dict[str, Any] = {
-    "codec": "gif",
-    "pix_fmt_out": "pal8",
-    "quality": None,
-    "output_params": [
-        "-filter_complex",
-        "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none:diff_mode=rectangle",
-    ],
-}
+GIF_FILTER = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+GIF = ["-vcodec", "gif", "-pix_fmt", "pal8", "-filter_complex", GIF_FILTER]
 FORMATS = {".mp4": MP4, ".gif": GIF}
 
 
@@ -76,45 +67,45 @@ def write_video(
     first = next(pictures, None)
     if first is None:
         raise ValueError("frames must hold at least one frame, got none")
-    with _folder_beside(path) as folder:
-        unfinished = folder / path.name
-        _encode(unfinished, first, pictures, fps / every, FORMATS[path.suffix.lower()])
-        if not unfinished.is_file():
-            raise OSError(f"ffmpeg could not write {path}; it says why on standard error")
-        unfinished.replace(path)
+    with replacing(path) as unfinished:
+        reason = _encode(unfinished, first, pictures, fps / every, FORMATS[path.suffix.lower()])
+        if reason:
+            raise OSError(f"{str(path)!r} cannot be written: ffmpeg failed: {reason}")
     return path
 
 
-@contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`, so that moving a file is one step."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".", dir=path.parent)
-    except OSError as error:
-        raise OSError(f"path {str(path)!r} cannot be written: {error}") from error
-    with folder as name:
-        yield Path(name)
-
-
 def _encode(
-    path: Path, first: Frame, rest: Iterator[Frame], fps: float, settings: dict[str, Any]
-) -> None:
+    path: Path, first: Frame, rest: Iterator[Frame], fps: float, settings: list[str]
+) -> str:
+    """Write a video; returns why that failed, and nothing where it did not."""
     height, width = first.shape[:2]
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        macro_block_size=2,
-        ffmpeg_log_level="error",
-        **settings,
-    )
-    writer.send(None)
-    try:
-        for frame in chain((first,), rest):
-            writer.send(np.ascontiguousarray(frame))
-    finally:
-        writer.close()
+    rate = str(Fraction(fps).limit_denominator())
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-xerror", *raw, "-an"]
+    # imageio_ffmpeg's own writer does not tell how ffmpeg ended
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [*command, *settings, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended before, and said why
+                for frame in chain((first,), rest):
+                    process.stdin.write(np.ascontiguousarray(frame).data)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        except BaseException:
+            process.kill()
+            raise
+        if not process.wait():
+            return ""
+        said.seek(0)
+        return said.read().decode(errors="replace").strip() or "it does not say why"
 
 
 def _pictures(frames: Iterable[np.ndarray], scale: float) -> Iterator[Frame]:

@@ -1,9 +1,12 @@
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mpc_gym.experiments import engines
 from mpc_gym.experiments.runs import execute
 from tests.experiments.toy_runs import walks
 
@@ -44,6 +47,47 @@ def test_an_address_where_nobody_answers_is_an_error(
     ):
         execute(walks(1), tmp_path, engine="dask", address="tcp://localhost:1")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+COMMANDS = re.findall(
+    r"^dask (?:scheduler|worker).*$",
+    (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+
+
+def test_every_dask_command_that_is_recommended_keeps_to_this_machine() -> None:
+    assert [command.split()[1] for command in COMMANDS] == ["scheduler", "worker"]
+    for command in (*COMMANDS, engines.SCHEDULER, engines.WORKER):
+        assert "--host 127.0.0.1" in command
+        assert "--dashboard-address 127.0.0.1:" in command
+
+
+@pytest.mark.slow
+def test_the_dask_commands_in_the_documentation_listen_on_this_machine_alone() -> None:
+    psutil, _ = map(pytest.importorskip, ("psutil", "distributed"))
+    scripts = Path(sys.executable).parent
+    started = [
+        subprocess.Popen(
+            [scripts / "dask", *command.split()[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for command in COMMANDS
+    ]
+    try:
+        seen: set[str] = set()
+        roots = [psutil.Process(process.pid) for process in started]
+        while len(seen) < 6:  # scheduler and its pages, four workers' nannies at the least
+            assert all(process.poll() is None for process in started)
+            for root in roots:
+                for each in (root, *root.children(recursive=True)):
+                    for connection in each.net_connections(kind="inet"):
+                        if connection.status == psutil.CONN_LISTEN:
+                            assert connection.laddr.ip == "127.0.0.1"
+                            seen.add(connection.laddr.port)
+    finally:
+        for process in started[::-1]:
+            process.terminate()
+            process.communicate()
 
 
 def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
