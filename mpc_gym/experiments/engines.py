@@ -19,7 +19,7 @@ ENGINES = ("local", "dask", "ray")
 PATIENCE = 10  # seconds until a cluster must have answered
 NOT_HERE = 2  # joblib takes one worker to be this process
 
-# Both listen to all the world by default, --host leaves their pages open, and they run what is sent.
+# By default both listen to all the world and run what is sent; --host leaves their pages open.
 SCHEDULER = "`dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:8787`"
 WORKER = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
 OPEN = "Without --host it runs what anybody sends who reaches the machine"
