@@ -49,6 +49,7 @@ class Demonstrations:
     def __post_init__(self) -> None:
         steps, n_obs = _rows_columns("observations", self.observations)
         _, n_act = _rows_columns("actions", self.actions)
+        _check_lengths(self.episode_lengths, steps)
         expected = {
             "actions": (steps, n_act),
             "rewards": (steps,),
@@ -64,7 +65,6 @@ class Demonstrations:
                 )
         for name in _NUMBERS:
             _check_finite(name, getattr(self, name))
-        _check_lengths(self.episode_lengths, steps)
 
     @property
     def episodes(self) -> int:

@@ -60,6 +60,7 @@ def replace_files(folder: Path, digest: str, tensors: bytes, config: bytes, card
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
+        _settle(folder)
         try:
             write(folder / _new_name(digest), tensors)
             write(folder / CONFIG_FILE, config)

@@ -1,11 +1,22 @@
 """Demonstrations: what an expert did, sliced by episode and kept in a file."""
 
+import io
+import itertools
 import json
+import os
+import random
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mpc_gym.imitation import Demonstrations, concatenate
+from mpc_gym.imitation.npz import read_npz, write_npz
+from tests.killing import at_every_call, at_random, largest_file, names, needs_fork
+from tests.mutations import of_bytes, refusals
 
 
 def make(lengths=(3, 1, 4), seed: int = 0, env_id: str = "DiffPendulum-v0") -> Demonstrations:
@@ -167,6 +178,221 @@ class TestBadFiles:
         assert_equal(Demonstrations.load(path), make(seed=1))
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_a_full_disk_leaves_the_old_file(self, tmp_path):
+        path = tmp_path / "expert.npz"
+        make(seed=1).save(path)
+        with largest_file(500), pytest.raises(OSError, match=r"expert\.npz' cannot be written"):
+            make(seed=2).save(path)
+        assert_equal(Demonstrations.load(path), make(seed=1))
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize(
+        "lengths",
+        [
+            [2**62, 2**62, 2**62, 2**62 + 8],  # whose sum wraps around to 8
+            [2**63 - 1, 2**63 - 1, 10],
+            [8, 2**64 - 1, 1],
+            [0, 8],
+            [-1, 9],
+            [9],
+            [8.0],
+            [2.5, 5.5],
+            [[8]],
+            8,
+            ["8"],
+            [8 + 0j],
+        ],
+    )
+    def test_lengths_that_do_not_part_the_steps_are_refused_before_they_are_summed(
+        self, tmp_path, lengths
+    ):
+        edited(tmp_path, episode_lengths=np.array(lengths))
+        with pytest.raises(ValueError, match=r"expert\.npz is damaged"):
+            Demonstrations.load(tmp_path / "expert.npz")
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "final_observations"])
+    def test_numbers_that_are_not_finite_are_refused(self, tmp_path, name, wrong):
+        array = getattr(make(), name).copy()
+        array[1] = wrong
+        edited(tmp_path, **{name: array})
+        with pytest.raises(ValueError, match=rf"{name} must be finite, got .* in row 1"):
+            Demonstrations.load(tmp_path / "expert.npz")
+
+    @pytest.mark.parametrize("dtype", ["complex64", "U4", "S4", "M8[s]", "V4", [("a", "f4")]])
+    def test_what_is_no_number_is_refused(self, tmp_path, dtype):
+        edited(tmp_path, actions=np.zeros((8, 1), dtype))
+        with pytest.raises(ValueError, match=r"expert\.npz is damaged.*actions"):
+            Demonstrations.load(tmp_path / "expert.npz")
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            "[" * 100_000,
+            "{",
+            "[]",
+            "null",
+            '{"format": "mpc_gym.demonstrations", "version": 1}',
+            '{"format": "mpc_gym.demonstrations", "version": 1, "env_id": 1, "env_kwargs": {}}',
+            '{"format": "mpc_gym.demonstrations", "version": 1, "env_id": "a", "env_kwargs": []}',
+            '{"format": "mpc_gym.demonstrations", "version": Infinity}',
+        ],
+    )
+    def test_a_description_that_nobody_wrote_is_refused(self, tmp_path, metadata):
+        edited(tmp_path, metadata=np.array(metadata))
+        with pytest.raises(ValueError, match=r"expert\.npz (is damaged|holds no demonstrations)"):
+            Demonstrations.load(tmp_path / "expert.npz")
+
+    def test_a_small_file_that_stands_for_much_is_not_unpacked(self, tmp_path):
+        path = tmp_path / "bomb.npz"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            write_others(archive)
+            with archive.open("observations.npy", "w") as file:
+                file.write(npy(np.zeros((1, 3)))[:128].replace(b"(1, 3)", b"(99999999, 3)"))
+                for _ in range(300):
+                    file.write(bytes(2**20))
+        assert path.stat().st_size < 2**20
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="bytes would grow to 31"):
+                Demonstrations.load(path)
+            assert tracemalloc.get_traced_memory()[1] < 2**22
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize(
+        "shape", [(10**12, 3), (2**62, 4), (-1, 3), (8, 3, 10**9), (0, 10**18)]
+    )
+    def test_a_header_that_asks_for_more_than_there_is_is_refused(self, tmp_path, shape):
+        header = npy(np.zeros((8, 3)))[:128].replace(b"(8, 3)", repr(shape).encode())
+        with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+            write_others(archive)
+            archive.writestr("observations.npy", header + bytes(8 * 3 * 8))
+        with pytest.raises(ValueError, match=r"file\.npz is damaged"):
+            Demonstrations.load(tmp_path / "file.npz")
+
+    def test_a_directory_of_a_million_entries_is_not_read(self, tmp_path):
+        path = tmp_path / "many.npz"
+        make().save(path)
+        content = path.read_bytes()
+        end = content.rindex(b"PK\x05\x06")
+        start = struct.unpack("<L", content[end + 16 : end + 20])[0]
+        directory = content[start:end] * 10_000
+        size = struct.pack("<L", len(directory))
+        path.write_bytes(
+            content[:start] + directory + content[end : end + 12] + size + content[end + 16 :]
+        )
+        with pytest.raises(ValueError, match="no directory of arrays"):
+            Demonstrations.load(path)
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+    def test_a_compression_that_numpy_does_not_use_is_refused(self, tmp_path, method):
+        with zipfile.ZipFile(tmp_path / "file.npz", "w", method) as archive:
+            for name, array in arrays_of(make()).items():
+                archive.writestr(f"{name}.npy", npy(array))
+        with pytest.raises(ValueError, match="compressed in a way"):
+            Demonstrations.load(tmp_path / "file.npz")
+
+    @pytest.mark.skipif(os.name == "nt", reason="there are none of these")
+    def test_what_is_no_file_is_refused_at_once(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.npz")
+        (tmp_path / "zero.npz").symlink_to("/dev/zero")
+        for name, found in (("pipe.npz", "a pipe"), ("zero.npz", "a device"), (".", "a folder")):
+            with pytest.raises(ValueError, match=f"must be a file, got {found}"):
+                Demonstrations.load(tmp_path / name)
+
+    @pytest.mark.parametrize("compressed", [True, False])
+    def test_whatever_happens_to_a_file_it_is_read_or_refused(self, tmp_path, compressed):
+        path = tmp_path / "expert.npz"
+        make().save(path)
+        if not compressed:  # where the checksums are all that notices
+            np.savez(path, **arrays_of(make()))
+        contents = of_bytes(path.read_bytes(), 400, seed=0)
+        assert refusals(path, contents, lambda: Demonstrations.load(path)) > 300
+
+
+def arrays_of(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
+    buffer = io.BytesIO()
+    write_npz_to(buffer, demonstrations)
+    with np.load(buffer) as file:
+        return dict(file)
+
+
+def write_npz_to(buffer: io.BytesIO, demonstrations: Demonstrations) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "mpc_gym.imitation.demonstrations.write_npz",
+            lambda _, arrays: np.savez(buffer, **arrays),
+        )
+        demonstrations.save("")
+    buffer.seek(0)
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def write_others(archive: zipfile.ZipFile) -> None:
+    """All arrays but the observations."""
+    for name, array in arrays_of(make()).items():
+        if name != "observations":
+            archive.writestr(f"{name}.npy", npy(array))
+
+
+def edited(folder: Path, **changes: np.ndarray) -> None:
+    """A file of demonstrations with other arrays than it should have."""
+    np.savez(folder / "expert.npz", **{**arrays_of(make()), **changes})
+
+
+def test_what_hardly_takes_any_room_is_saved_so_that_it_can_be_loaded(tmp_path):
+    steps = 5_000_000
+    path = tmp_path / "zeros.npz"
+    zeros = {"observations": np.zeros((steps, 3), np.float32), "rewards": np.zeros(steps)}
+    write_npz(path, zeros)
+    for name, array in read_npz(path).items():
+        np.testing.assert_array_equal(array, zeros[name])
+
+
+@needs_fork
+def test_a_save_that_is_killed_at_any_call_leaves_the_old_file_or_the_new(tmp_path):
+    path, found = tmp_path / "expert.npz", set()
+    old, new = make(seed=1), make(seed=2)
+    old.save(path)
+    for _ in at_every_call(lambda: new.save(path)):
+        found.add(Demonstrations.load(path).fingerprint())
+        old.save(path)
+        assert names(tmp_path) == ["expert.npz"]
+    assert found == {old.fingerprint(), new.fingerprint()}
+
+
+def killed_at_random_moments(path: Path, kills: int) -> None:
+    both = [make((3000, 2000), seed=seed) for seed in (1, 2)]
+    both[0].save(path)
+
+    def save_for_ever() -> None:
+        for demonstrations in itertools.cycle(both):
+            demonstrations.save(path)
+
+    rng = random.Random(0)
+    for _ in range(kills):
+        at_random(save_for_ever, 0.1, rng)
+        assert Demonstrations.load(path).fingerprint() in {each.fingerprint() for each in both}
+    both[0].save(path)
+    assert names(path.parent) == [path.name]
+
+
+@needs_fork
+def test_a_save_that_is_killed_at_a_random_moment_loses_nothing(tmp_path):
+    killed_at_random_moments(tmp_path / "expert.npz", 15)
+
+
+@needs_fork
+@pytest.mark.slow
+def test_a_hundred_and_twenty_kills_lose_nothing(tmp_path):
+    killed_at_random_moments(tmp_path / "expert.npz", 120)
+
 
 class TestBadInput:
     def test_shapes_that_do_not_fit_are_named(self):
@@ -192,6 +418,20 @@ class TestBadInput:
                 good.final_observations,
                 good.env_id,
             )
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("observations", np.full((2, 3), np.nan), "observations must be finite"),
+            ("actions", np.zeros((2, 1), complex), "actions must be real numbers, got complex128"),
+            ("rewards", np.array(["a", "b"]), "rewards must be real numbers, got <U1"),
+            ("episode_lengths", np.array([2.0]), "episode_lengths must be positive integers"),
+        ],
+    )
+    def test_what_is_no_number_is_refused_by_name(self, name, value, message):
+        good = vars(make((2,)))
+        with pytest.raises(ValueError, match=message):
+            Demonstrations(**{**good, name: value})
 
     @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
     def test_a_split_must_leave_both_parts(self, fraction):

@@ -3,9 +3,13 @@
 import base64
 import hashlib
 import io
+import itertools
 import json
+import os
 import pickle
+import random
 import re
+import shutil
 import struct
 import sys
 import zipfile
@@ -27,13 +31,15 @@ from torch import nn
 
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
-from mpc_gym.policies import MPCPolicy
+from mpc_gym.policies import LSTMPolicy, MPCPolicy
 from mpc_gym.policies.pretrained import (
     Pretrained,
     load_pretrained,
     pretrained_kwargs,
     save_pretrained,
 )
+from tests.killing import at_every_call, at_random, largest_file, names, needs_fork
+from tests.mutations import of_bytes, of_json, refusals
 from tests.policies.planners import POLICIES, assert_same, make_model
 
 FILES = ["README.md", "config.json", "policy.safetensors"]
@@ -295,36 +301,137 @@ def test_a_file_is_not_taken_for_a_folder(tmp_path):
         save_pretrained(make_policy(ActorCriticPolicy, net_arch=[4]), tmp_path / "file")
 
 
-@pytest.mark.parametrize("exists", [False, True])
-@pytest.mark.parametrize("replaced", [0, 1, 2])
-def test_a_save_that_was_cut_short_leaves_the_old_policy_or_an_error(
-    replaced, exists, tmp_path, monkeypatch
-):
-    old, new = (make_policy(ActorCriticPolicy, net_arch=[4]) for _ in range(2))
+def weights(policy: BasePolicy) -> bytes:
+    return safetensors.torch.save(dict(policy.state_dict()))
+
+
+@pytest.fixture(scope="module")
+def three_policies() -> list[BasePolicy]:
+    policies = [make_policy(ActorCriticPolicy, net_arch=[4]) for _ in range(3)]
     with torch.no_grad():
-        new.action_net.weight.add_(1.0)
-    folder = tmp_path / "policy"
-    if exists:
-        save_pretrained(old, folder)
-    replace, done = Path.replace, []
+        for number, policy in enumerate(policies):
+            policy.action_net.weight.add_(number)
+    return policies
 
-    def dies(self, target):
-        if len(done) == replaced:
-            raise KeyboardInterrupt
-        done.append(target)
-        return replace(self, target)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", dies)
-        with pytest.raises(KeyboardInterrupt):
-            save_pretrained(new, folder)
-    if exists and replaced == 0:
-        np.testing.assert_array_equal(actions(load_pretrained(folder)), actions(old))
-    else:
-        with pytest.raises(ValueError, match="cut short"):
-            load_pretrained(folder)
-    save_pretrained(new, folder)
-    np.testing.assert_array_equal(actions(load_pretrained(folder)), actions(new))
+@needs_fork
+def test_a_save_that_is_killed_at_any_call_leaves_the_old_policy_or_the_new(
+    tmp_path, three_policies
+):
+    old, new, _ = three_policies
+    folder, found = tmp_path / "policy", []
+    save_pretrained(old, folder)
+    for _ in at_every_call(lambda: save_pretrained(new, folder)):
+        found.append(weights(load_pretrained(folder)))
+        pretrained_kwargs(folder)
+        save_pretrained(old, folder)  # goes on from whatever was left
+        assert weights(load_pretrained(folder)) == weights(old)
+        assert names(folder) == FILES
+    assert weights(load_pretrained(folder)) == weights(new)
+    assert set(found) == {weights(old), weights(new)}
+
+
+@needs_fork
+def test_kills_one_after_the_other_leave_one_of_the_policies_and_no_litter(
+    tmp_path, three_policies
+):
+    known = {weights(policy) for policy in three_policies}
+    folder, number = tmp_path / "policy", 0
+    save_pretrained(three_policies[0], folder)
+
+    def save() -> None:
+        save_pretrained(three_policies[number % 3], folder)
+
+    for number in at_every_call(save):  # noqa: B007  (the next child saves another)
+        assert weights(load_pretrained(folder)) in known
+        assert len(names(folder)) <= len(FILES) + 3
+    assert names(folder) == FILES
+
+
+@needs_fork
+def test_a_first_save_that_is_killed_leaves_an_error_or_the_policy(tmp_path, three_policies):
+    policy, folder = three_policies[0], tmp_path / "policy"
+    loaded = set()
+    for _ in at_every_call(lambda: save_pretrained(policy, folder)):
+        loaded.add((folder / "config.json").exists())
+        if (folder / "config.json").exists():
+            assert weights(load_pretrained(folder)) == weights(policy)
+        else:
+            with pytest.raises(ValueError, match=r"first saving was cut short|does not exist"):
+                load_pretrained(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert loaded == {False, True}
+    assert names(folder) == FILES
+
+
+def killed_at_random_moments(folder: Path, policies: list[BasePolicy], kills: int) -> None:
+    known = {weights(policy) for policy in policies}
+    save_pretrained(policies[0], folder)
+
+    def save_for_ever() -> None:
+        for policy in itertools.cycle(policies):
+            save_pretrained(policy, folder)
+
+    rng = random.Random(0)
+    for _ in range(kills):
+        at_random(save_for_ever, 0.2, rng)
+        assert weights(load_pretrained(folder)) in known
+    save_pretrained(policies[0], folder)
+    assert names(folder) == FILES
+
+
+@needs_fork
+def test_a_save_that_is_killed_at_a_random_moment_loses_nothing(tmp_path, three_policies):
+    killed_at_random_moments(tmp_path / "policy", three_policies, 20)
+
+
+@needs_fork
+@pytest.mark.slow
+def test_a_hundred_and_fifty_kills_lose_nothing(tmp_path, three_policies):
+    killed_at_random_moments(tmp_path / "policy", three_policies, 150)
+
+
+@needs_fork
+def test_a_policy_can_be_loaded_while_it_is_saved_again_and_again(tmp_path, three_policies):
+    folder, known = tmp_path / "policy", {weights(policy) for policy in three_policies}
+    save_pretrained(three_policies[0], folder)
+    child = os.fork()
+    if not child:
+        for policy in itertools.islice(itertools.cycle(three_policies), 60):
+            save_pretrained(policy, folder)
+        os._exit(0)
+    loaded = 0
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        assert weights(load_pretrained(folder)) in known
+        loaded += 1
+    assert loaded
+
+
+@needs_fork
+def test_two_that_save_to_one_folder_leave_one_of_the_policies(tmp_path, three_policies):
+    folder, children = tmp_path / "policy", []
+    for policy in three_policies:
+        children.append(os.fork())
+        if not children[-1]:
+            for _ in range(10):
+                save_pretrained(policy, folder)
+            os._exit(0)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert weights(load_pretrained(folder)) in {weights(policy) for policy in three_policies}
+    assert names(folder) == FILES
+
+
+@pytest.mark.parametrize("file", ["policy.safetensors", "config.json"])
+def test_a_disk_that_is_full_keeps_the_old_policy_and_leaves_nothing(
+    file, tmp_path, three_policies
+):
+    old, new, _ = three_policies
+    save_pretrained(old, tmp_path)
+    room = (tmp_path / file).stat().st_size - 1
+    with largest_file(room), pytest.raises(OSError, match="cannot be written: File too large"):
+        save_pretrained(new, tmp_path)
+    assert weights(load_pretrained(tmp_path)) == weights(old)
+    assert names(tmp_path) == FILES
 
 
 def test_a_missing_folder_and_missing_files_are_named(mlp_folder):
@@ -686,3 +793,96 @@ def test_a_registered_environment_without_a_model_is_not_made(mpc_folder):
     edit_config(mpc_folder, lambda config: config["arguments"].update(mpc="Pendulum-v1"))
     with pytest.raises(ValueError, match="with a differentiable model"):
         load_pretrained(mpc_folder)
+
+
+# ---- what a stranger's folder can ask for
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon": 10**18}, "horizon must be at most 10000 in a saved policy, got 10000000"),
+        ({"horizon": 1e300}, "horizon must be at most 10000"),
+        ({"starts": 10**9}, "starts must be at most"),
+        ({"max_iterations": 10**12}, "max_iterations must be at most"),
+        ({"net_arch": {"pi": [], "vf": [8] * 10**5}}, "vf asks for a network of at least"),
+        ({"net_arch": [10**9]}, "net_arch asks for a network of at least"),
+        ({"net_arch": [1] * 10**5}, "net_arch asks for a network of at least"),
+    ],
+)
+def test_a_config_that_asks_for_what_fills_the_memory_or_never_ends_is_refused(
+    changes, message, mpc_folder
+):
+    edit_config(mpc_folder, lambda config: config["arguments"].update(changes))
+    for load in (load_pretrained, pretrained_kwargs):
+        with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+            load(mpc_folder)
+
+
+@pytest.mark.parametrize(
+    ("policy_class", "changes"),
+    [
+        (SACPolicy, {"n_critics": 10**7}),
+        (TD3Policy, {"net_arch": {"pi": [4], "qf": [10**5, 10**5]}}),
+        (LSTMPolicy, {"hidden": 10**6}),
+    ],
+)
+def test_a_network_is_no_larger_than_its_weights(policy_class, changes, tmp_path):
+    options = {} if policy_class is LSTMPolicy else {"net_arch": [4]}
+    save_pretrained(make_policy(policy_class, **options), tmp_path)
+    load_pretrained(tmp_path)
+    edit_config(tmp_path, lambda config: config["arguments"].update(changes))
+    with pytest.raises(ValueError, match="and the saved weights are"):
+        load_pretrained(tmp_path)
+
+
+def test_a_header_of_the_tensors_that_is_longer_than_any_is_not_read(mlp_folder):
+    put_tensors(mlp_folder, struct.pack("<Q", 90_000_000) + b'{"a":')
+    with pytest.raises(ValueError, match="its header must be at most 1048576 bytes, got 9000000"):
+        load_pretrained(mlp_folder)
+
+
+def test_tensors_that_are_larger_than_any_are_not_read(mlp_folder):
+    with (mlp_folder / "policy.safetensors").open("r+b") as file:
+        file.truncate(10**12)  # a hole, which takes no space on disk
+    with pytest.raises(ValueError, match="must be at most"):
+        load_pretrained(mlp_folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are none of these")
+@pytest.mark.parametrize("name", ["config.json", "policy.safetensors"])
+def test_what_is_no_file_is_refused_at_once(name, mlp_folder):
+    (mlp_folder / name).unlink()
+    os.mkfifo(mlp_folder / name)
+    with pytest.raises(ValueError, match=rf"{name} must be a file, got a pipe"):
+        load_pretrained(mlp_folder)
+    (mlp_folder / name).unlink()
+    (mlp_folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=rf"{name} must be a file, got a device"):
+        load_pretrained(mlp_folder)
+
+
+def test_a_policy_that_could_not_be_loaded_is_not_saved(tmp_path):
+    policy = make_policy(MPCPolicy, **{**MPC_KWARGS, "horizon": 10_001})
+    with pytest.raises(ValueError, match="horizon must be at most 10000"):
+        save_pretrained(policy, tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of what the libraries think of such arguments
+@pytest.mark.parametrize("file", ["config.json", "policy.safetensors"])
+@pytest.mark.parametrize("kind", ["mlp", "mpc"])
+def test_whatever_happens_to_a_folder_it_is_loaded_or_refused(
+    kind, file, mlp_folder, request, tmp_path
+):
+    folder = request.getfixturevalue(f"{kind}_folder")
+    content = (folder / file).read_bytes()
+    contents = of_bytes(content, 150, seed=0)
+    if file == "config.json":
+        contents = itertools.chain(contents, of_json(content, 300, seed=1))
+    if file == "policy.safetensors":  # as one would who knows about the checksum
+        for changed in of_bytes(content, 150, seed=2):
+            put_tensors(folder, changed)
+            refusals(folder / file, iter([changed]), lambda: load_pretrained(folder))
+        put_tensors(folder, content)
+    assert refusals(folder / file, contents, lambda: load_pretrained(folder)) > 100
