@@ -1,5 +1,6 @@
 """Files as bad disks and bad people make them."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def of_json(content: bytes, count: int, seed: int) -> Iterator[bytes]:
                             json.dumps(other.get(name) if isinstance(other, dict) else other[name])
                         )
                 case _:
-                    holder[key] = rng.choice(VALUES)
+                    holder[key] = copy.deepcopy(rng.choice(VALUES))
         yield json.dumps(data).encode()
 
 

@@ -14,8 +14,8 @@ the algorithm.
 
 import hashlib
 import json
-import math
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -269,7 +269,8 @@ def _read_arguments(
 
 def _read_learning_rate(folder: Path, config: Config) -> float:
     rate = config.get("learning_rate")
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
+    most = sys.float_info.max
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= most:
         raise ValueError(f"{folder / CONFIG_FILE}: learning_rate must be a number, got {rate!r}")
     return float(rate)
 

@@ -511,6 +511,7 @@ def nest(depth: int) -> list:
         ("arguments", {"net_arch": nest(800)}, r"config\.json"),
         ("learning_rate", "fast", "learning_rate must be a number"),
         ("learning_rate", -1, "learning_rate must be a number"),
+        ("learning_rate", 10**400, "learning_rate must be a number"),
         ("learning_rate", np.inf, "damaged: Infinity is no JSON"),
         ("action_space", None, "action_space must describe a Box"),
         ("action_space", {"type": "eval"}, "action_space must describe a Box"),
