@@ -2,13 +2,18 @@
 
 import csv
 import math
+import random
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from mpc_gym.files import InUseError
+from mpc_gym.imitation.checkpoint import write_checkpoint
 from mpc_gym.imitation.losses import Sum, Value
 from mpc_gym.imitation.training import Training, TrainingOptions
+from tests.killing import at_random, largest_file, needs_fork
 
 ROWS = 40
 
@@ -248,3 +253,58 @@ class TestBadInput:
     def test_an_option_out_of_range_is_named(self, option):
         with pytest.raises(ValueError, match=next(iter(option))):
             TrainingOptions(**option)
+
+
+@needs_fork
+def test_a_run_that_is_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
+    whole = make(tmp_path / "whole")
+    whole.run(60)
+    rng = random.Random(0)
+    for _ in range(12):
+        at_random(lambda: make(tmp_path / "parts").run(60), 0.3, rng)
+    resumed = make(tmp_path / "parts")
+    assert resumed.history == whole.history[: len(resumed.history)]
+    resumed.run(60)
+    assert resumed.history == whole.history
+    assert_same_weights(resumed.module, whole.module)
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_a_folder_where_another_run_trains_is_refused_and_left_to_it(tmp_path):
+    whole, first, second = make(), make(tmp_path / "run"), make(tmp_path / "run")
+
+    def meanwhile(_: list) -> bool:
+        with pytest.raises(InUseError, match=r"folder '.*run' is in use by another process"):
+            second.run(9)
+        return False
+
+    whole.run(3)
+    first.run(3, enough=meanwhile)
+    assert first.history == whole.history
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [float(row["epoch"]) for row in csv.DictReader(file)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("file", ["metrics.csv", "checkpoint.pt"])
+def test_a_disk_that_is_full_is_one_clear_error_and_training_goes_on_when_there_is_room(
+    tmp_path: Path, file: str
+):
+    whole = make()
+    whole.run(20)
+    make(tmp_path).run(2)
+    room = (tmp_path / file).stat().st_size + 10
+    with largest_file(room), pytest.raises(OSError, match="cannot be written: File too large"):
+        make(tmp_path).run(20)
+    resumed = make(tmp_path)
+    assert resumed.epoch >= 2
+    resumed.run(20)
+    assert resumed.history == whole.history
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_checkpoint_with_something_else_in_it_is_refused(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint.pt", {"run": 1}, {"weights": 1})
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged.*Remove it"):
+        make(tmp_path)
