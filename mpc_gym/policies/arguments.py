@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
+import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
@@ -26,26 +27,26 @@ class Rebuilt(BasePolicy):
         torch.save(content, path, pickle_module=cloudpickle)
 
 
-def check_plain_data(name: str, value: object) -> None:
-    """Refuse what does not survive being written down: only numbers, text, and nests of them.
+def plain_data(name: str, value: object) -> Any:
+    """The value, of numbers, text, and nests of them, with NumPy's numbers as Python's own.
 
     Raises:
-        TypeError: `value`, or something inside it, is another kind of object.
+        TypeError: `value`, or something inside it, does not survive being written down.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
-        return
+        return value
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        return value.item()
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            check_plain_data(f"{name}[{key!r}]", item)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            check_plain_data(f"{name}[{i}]", item)
-    else:
-        raise TypeError(
-            f"{name} must be plain data (a number, a text, or a list, tuple or dict of them), so "
-            f"that the policy can be saved and rebuilt; got {type(value).__name__}. To plan with "
-            "modules or tensors of your own, pass mpc= a function that makes the MPC"
-        )
+        return {key: plain_data(f"{name}[{key!r}]", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [plain_data(f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    raise TypeError(
+        f"{name} must be plain data (a number, a text, or a list, tuple or dict of them), so "
+        f"that the policy can be saved and rebuilt; got {type(value).__name__}. To plan with "
+        "modules or tensors of your own, pass mpc= a function that makes the MPC"
+    )
 
 
 def check_importable(name: str, function: Callable[..., object]) -> None:

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_number
 from mpc_gym.mpc import Plan
 from mpc_gym.policies.options import MPCSource, PlanOptions, check_sb3_options
 from mpc_gym.policies.planning import Planning
@@ -86,6 +87,7 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         self.plan_options = PlanOptions(
             mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend
         )
+        check_number("log_std_init", log_std_init)
         self.value = value
         super().__init__(
             observation_space,

@@ -11,10 +11,10 @@ ANGLE_TOLERANCE = 1e-3  # of cos^2 + sin^2 = 1: rounding stays far below, normal
 
 
 def check_array(observation: object) -> None:
-    """Refuse the observation of a `Dict` space, which no model takes as its state.
+    """Refuse what is no array of numbers, such as the observation of a `Dict` space.
 
     Raises:
-        TypeError: it is a dict.
+        TypeError: it is not.
         ValueError: it is what an environment's `reset` returns, an observation and an info.
     """
     if (
@@ -33,6 +33,9 @@ def check_array(observation: object) -> None:
             "the environment in gymnasium.wrappers.FlattenObservation, or choose the entry that "
             "is the model's state"
         )
+    dtype = getattr(observation, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind not in "biuf":
+        raise TypeError(f"observation must be an array of real numbers, got one of {dtype}")
 
 
 def check_finite(observation: Tensor) -> None:

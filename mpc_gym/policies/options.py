@@ -11,11 +11,12 @@ from torch import nn
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import MPC
-from mpc_gym.policies.arguments import check_call, check_importable, check_plain_data
+from mpc_gym.policies.arguments import check_call, check_importable, plain_data
 
 MPCSource = str | Callable[..., MPC] | None
 Learn = str | Sequence[str] | Mapping[str, float | None] | None
@@ -54,7 +55,7 @@ class PlanOptions:
             learn, and it chooses the defaults.
 
     Raises:
-        TypeError: an argument is neither plain data nor importable.
+        TypeError: an argument is neither plain data nor importable, or of another kind.
         ValueError: an addition is given a start.
     """
 
@@ -81,7 +82,13 @@ class PlanOptions:
             check_importable("mpc", source)
         for name, value in vars(self).items():
             if name != "mpc":
-                check_plain_data(name, value)
+                # the dataclass is frozen, and what it keeps is what will be written down
+                object.__setattr__(self, name, plain_data(name, value))
+        if not isinstance(self.learn, str | Sequence | Mapping | None):
+            raise TypeError(
+                "learn must be a name, a sequence of names, or a mapping from names to initial "
+                f"values, got {self.learn!r}"
+            )
         if isinstance(self.learn, Mapping):
             for name in ADDITIONS:
                 if self.learn.get(name) is not None:
@@ -116,21 +123,29 @@ class PlanOptions:
             given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **given}
             if additions and rest is None:
                 given["learn"] = ()
-            mpc = make_mpc(source or observation_space, **given)
+            mpc = make_mpc(self.environment(observation_space), **given)
         _add(mpc, additions, spaces.flatdim(observation_space))
         return mpc
 
-    def environment(self, observation_space: spaces.Space[Any]) -> DiffEnv | None:
-        """One whose model it is; None: a user's own model."""
-        if callable(self.mpc):
-            return None
-        if self.mpc is not None:
-            env = gym.make(self.mpc)
-        else:
-            assert isinstance(observation_space, EnvBox), "make_mpc admits no other"
+    def environment(self, observation_space: spaces.Space[Any]) -> DiffEnv:
+        """One whose model it is, where that is no function of the user's.
+
+        Raises:
+            ValueError: the environment that is named has no model.
+        """
+        assert not callable(self.mpc), "a function knows no environment"
+        if self.mpc is None:
+            assert isinstance(observation_space, EnvBox), "the policy has looked"
             env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
+        else:
+            env = gym.make(self.mpc)
         model = env.unwrapped
-        assert isinstance(model, DiffEnv), "make_mpc admits no other"
+        if not isinstance(model, DiffEnv):
+            raise ValueError(
+                "mpc must be the id of an environment with a differentiable model "
+                f"({', '.join(ENTRY_POINTS)}), got {self.mpc!r}; for a model of your own pass a "
+                "function that returns an MPC"
+            )
         return model
 
 

@@ -109,8 +109,8 @@ class Planning(Rebuilt):
             size = spaces.flatdim(observations)
             self.cost_map = CostMap(size, mpc.horizon, mpc.cost.n_context)
         self._cosine_index = None
-        model = options.environment(observations)
-        if model is not None:
+        if not callable(options.mpc):
+            model = options.environment(observations)
             check_observations(model.env_id, model.observation_space, observations)
             self._cosine_index = model.cosine_index
         self.register_buffer("_low", torch.tensor(actions.low.ravel()), persistent=False)
@@ -206,7 +206,13 @@ class Planning(Rebuilt):
         return held.any(axis=(1, 2))  # type: ignore[no-any-return]
 
     def _states(self, observation: Tensor | NDArray[np.floating]) -> Float[Tensor, "batch n_state"]:
-        states = torch.as_tensor(observation, device=self.device).flatten(1)
+        states = torch.as_tensor(observation, device=self.device)
+        if states.ndim < 2:  # flatten would say that a dimension is out of range
+            raise ValueError(
+                f"observation must be a batch, got shape {list(states.shape)}; for a single one "
+                "use observation[None]"
+            )
+        states = states.flatten(1)
         check_finite(states)
         if self._cosine_index is not None:
             check_angle(states, self._cosine_index)

@@ -73,8 +73,8 @@ def warm_start(
     """The solver's warm start from a recurrent state, zero where an episode begins.
 
     Raises:
-        ValueError: the state is not one array [n_env, horizon, n_ctrl], or episode_start not
-            [n_env].
+        ValueError: the state is not one finite array [n_env, horizon, n_ctrl], or episode_start
+            not [n_env].
     """
     if state is None:
         return None
@@ -85,6 +85,8 @@ def warm_start(
             f"state must be a tuple of one array [n_env, horizon, n_ctrl] = {list(expected)}, as "
             f"predict returns it, got arrays of shape {[list(shape) for shape in shapes]}"
         )
+    if not np.isfinite(state[0]).all():
+        raise ValueError("state must be finite, as predict returns it, got NaN or infinity")
     controls = torch.tensor(np.asarray(state[0]))  # a copy: the caller's array stays as it is
     if episode_start is not None:
         begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))

@@ -276,6 +276,11 @@ class TestRecurrentState:
         with pytest.raises(ValueError, match=r"state .*\[3, 3, 1\].*\[2, 3, 1\]"):
             policy.predict(observations(3), (np.zeros((2, 3, 1)),))
 
+    def test_that_is_not_finite_is_refused_instead_of_acting_as_if_nothing_were_to_do(self):
+        state = (np.full((1, 3, 1), np.nan),)
+        with pytest.raises(ValueError, match="state must be finite"):
+            make_policy().predict(observations(1), state, deterministic=True)
+
     def test_with_flags_of_another_number_of_environments_is_refused(self):
         policy, state = make_policy(), (np.zeros((3, 3, 1)),)
         with pytest.raises(ValueError, match=r"episode_start .* 3 observations, got shape \[2\]"):
@@ -322,6 +327,30 @@ class TestBadInput:
         own.predict(scaled)
         with pytest.raises(ValueError, match=r"cos\^2 \+ sin\^2 = 9 in row 0 of 2"):
             make_policy().predict(scaled)
+
+    @pytest.mark.parametrize(
+        "wrong", [np.ones(3, dtype=complex), np.array(["1", "0", "0"]), np.array([1, 0, None])]
+    )
+    def test_an_observation_that_is_not_of_real_numbers_is_refused(self, wrong):
+        with pytest.raises(TypeError, match="observation must be an array of real numbers, got on"):
+            make_policy().predict(wrong)
+
+    def test_a_single_observation_to_plan_from_is_refused_with_the_remedy(self):
+        with pytest.raises(ValueError, match=r"must be a batch.*\[3\].*observation\[None\]"):
+            make_policy().plan(torch.tensor([1.0, 0.0, 0.0]))
+
+    def test_lists_and_numbers_of_any_real_kind_act_as_the_array_does(self):
+        policy, obs = make_policy(), np.array([1.0, 0.0, 0.5], dtype=np.float32)
+        expected = policy.predict(obs, deterministic=True)[0]
+        for same in (obs.tolist(), tuple(obs), obs.astype(float), obs.astype(np.float16)):
+            np.testing.assert_allclose(policy.predict(same, deterministic=True)[0], expected)
+        upright = policy.predict(np.array([1, 0, 0]), deterministic=True)[0]
+        np.testing.assert_allclose(upright, 0.0, atol=1e-6)
+
+    @pytest.mark.parametrize("log_std", ["-1", float("nan"), float("inf"), None])
+    def test_an_initial_spread_that_is_no_number_is_refused(self, log_std):
+        with pytest.raises(ValueError, match="log_std_init must be a finite number"):
+            make_policy(log_std_init=log_std)
 
     def test_an_observation_that_is_a_dict_is_refused(self):
         with pytest.raises(TypeError, match=r"observation must be an array, .*\['speed'\]"):

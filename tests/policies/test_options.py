@@ -178,6 +178,27 @@ def test_what_cannot_be_learned_is_refused_with_the_reason(learn, message):
         make_policy(learn)
 
 
+def test_numpys_numbers_are_kept_as_pythons_own():
+    options = PlanOptions(
+        horizon=np.int64(7), tolerance=np.float32(0.5), learn={"mass": np.float32(3.0)}
+    )
+    assert options == PlanOptions(horizon=7, tolerance=0.5, learn={"mass": 3.0})
+    kept = [options.horizon, options.tolerance, options.learn["mass"]]
+    assert [type(value) for value in kept] == [int, float, float]
+    assert make_policy({"mass": np.float32(3.0)}).mpc.dynamics.mass.item() == 3.0
+
+
+def test_an_environment_without_a_model_is_refused_by_the_name_of_the_argument():
+    with pytest.raises(ValueError, match=r"^mpc must be the id of .*model.*got 'Pendulum-v1'"):
+        make_policy(None, mpc="Pendulum-v1")
+
+
+@pytest.mark.parametrize("learn", [3, 0.5, True])
+def test_what_is_no_name_or_names_to_learn_is_refused(learn):
+    with pytest.raises(TypeError, match="learn must be a name, a sequence of names, or a mapping"):
+        make_policy(learn)
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("learn", np.array(["mass"])), ("horizon", torch.tensor(3))]
 )
