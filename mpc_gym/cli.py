@@ -57,8 +57,23 @@ def _wrote(console: Console, path: Path) -> None:
     console.print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from mpc_gym import __version__
+
+        Console().print(f"mpc-gym {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it, and exit."
+        ),
+    ] = False,
+) -> None:
     """Differentiable model predictive control for Gymnasium and Stable-Baselines3."""
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ from mpc_gym.cli import app
 from mpc_gym.experiments import FILES
 
 runner = CliRunner()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.split() == ["mpc-gym", version("mpc-gym")]
 
 
 @pytest.mark.parametrize("env", ["DiffPendulum-v0", "DiffCartPole-v0"])

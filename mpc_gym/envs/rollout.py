@@ -31,6 +31,14 @@ class Rollout:
     actions: Float[Tensor, "*batch horizon n_ctrl"]
     rewards: Float[Tensor, "*batch horizon"]
 
+    def __repr__(self) -> str:
+        returns = self.returns.detach()
+        return (
+            f"Rollout(batch={list(returns.shape)}, horizon={self.rewards.shape[-1]}, "
+            f"n_state={self.states.shape[-1]}, n_ctrl={self.actions.shape[-1]}, "
+            f"mean return={returns.mean().item():.6g})"
+        )
+
     @property
     def returns(self) -> Float[Tensor, "*batch"]:
         """Sums of rewards."""

@@ -75,7 +75,14 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
     expert = Stateless(planner)
     with stages.stage("The expert gives demonstrations"):
         demonstrations, unseen = (
-            collect(expert, options.env, len(seeds), seeds[0], max_steps=effort.max_steps)
+            collect(
+                expert,
+                options.env,
+                len(seeds),
+                seeds[0],
+                max_steps=effort.max_steps,
+                progress_bar=False,
+            )
             for seeds in (learn_seeds, unseen_seeds)
         )
 
@@ -94,7 +101,7 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
         )
         with stages.stage(f"The {name} policy learns", epochs) as advance:
             for epoch in range(1, epochs + 1):
-                cloning.train(epoch)
+                cloning.train(epoch, progress_bar=False)
                 advance()
         return cloning.history
 

@@ -171,7 +171,14 @@ class Expert:
             if have < count:
                 agent = Stateless(self.planner())
                 seeds = episode_seeds(stream, count, seed)[have:]
-                new = collect(agent, self.env, len(seeds), seeds[0], max_steps=self.max_steps)
+                new = collect(
+                    agent,
+                    self.env,
+                    len(seeds),
+                    seeds[0],
+                    max_steps=self.max_steps,
+                    progress_bar=False,
+                )
                 known = new if known is None else concatenate([known, new])
                 known.save(path)
         assert known is not None

@@ -212,7 +212,7 @@ def identify_system(
         seed=seed,
         folder=folder,
         checkpoint_seconds=CHECKPOINT_SECONDS,
-    ).train(epochs(examples, options.updates, 256))
+    ).train(epochs(examples, options.updates, 256), progress_bar=False)
     return policy
 
 
@@ -312,7 +312,7 @@ def _clone(
         checkpoint_seconds=CHECKPOINT_SECONDS,
         **cloning,
     )
-    return training.train(epochs(examples, updates, batch_size))
+    return training.train(epochs(examples, updates, batch_size), progress_bar=False)
 
 
 def _make(policy_class: type[BasePolicy], env_id: str, seed: int = 0, **options: Any) -> BasePolicy:

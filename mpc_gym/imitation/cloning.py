@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.td3.policies import TD3Policy
 
@@ -27,7 +28,7 @@ LOSSES = ("action", "plan")
 
 
 class BehavioralCloning:
-    """Train any SB3 policy on demonstrations.
+    """Train any SB3 policy with continuous observations and actions on demonstrations.
 
     What acts is trained: the actor, in a policy for SAC, TD3, DDPG or TQC, and all but the value
     function in one for PPO or A2C. Critics stay as they are. TD3's target actor becomes equal to
@@ -54,13 +55,14 @@ class BehavioralCloning:
     begin with: the prediction finds the physics, the actions decide where it leaves a choice.
 
     Args:
-        policy: trained in place.
+        policy: trained in place; its spaces are a `Box` each.
         demonstrations: of an environment with the policy's spaces.
         loss: "action", or "plan" for a policy that plans (or an `LSTMPolicy`).
         plan_steps: how many of the plan's controls count in "plan"; None for the whole horizon.
         prediction_weight: of the prediction loss of a policy that plans; 0 for none.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
-        validation_fraction: of the episodes, held out whole, to choose the best weights by.
+        validation_fraction: of the episodes, held out whole, to choose the best weights by; of a
+            single episode, its end.
         warm_start_epochs: after which the warm starts of a planning policy's plans, kept for each
             example, are forgotten. 1: no warm starts, so that the plans trained are those that
             the policy would make. More (50 in Amos et al.) takes fewer iterations, but can hold a
@@ -129,8 +131,12 @@ class BehavioralCloning:
         """The epoch whose weights had the lowest validation loss."""
         return self._training.best.epoch
 
-    def train(self, epochs: int, progress_bar: bool = False) -> BasePolicy:
+    def train(self, epochs: int, progress_bar: bool | None = None) -> BasePolicy:
         """Train until `epochs` epochs are done in all.
+
+        Args:
+            epochs: how many, those of a resumed run included.
+            progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
 
         Returns:
             The policy, with the weights of the lowest validation loss.
@@ -162,8 +168,15 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
     """Refuse demonstrations of another system.
 
     Raises:
-        ValueError: the observations or actions are not as large as the policy's.
+        ValueError: the observations or actions are not as large as the policy's, or one of its
+            spaces is no `Box`.
     """
+    for space in (policy.observation_space, policy.action_space):
+        if not isinstance(space, Box):
+            raise ValueError(
+                f"policy must have continuous observations and actions (a Box) to be cloned or "
+                f"compared, got {space}"
+            )
     for name, found, space in (
         ("observations", demonstrations.observations, policy.observation_space),
         ("actions", demonstrations.actions, policy.action_space),

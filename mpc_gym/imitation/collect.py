@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Box
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +22,7 @@ def collect(
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
     max_steps: int | None = None,
+    progress_bar: bool | None = None,
 ) -> Demonstrations:
     """Let an expert act, and write down what it sees, does and earns.
 
@@ -35,14 +37,16 @@ def collect(
         seed: of the first episode.
         env_kwargs: further arguments of `gymnasium.make`.
         max_steps: an episode ends after so many steps at the latest.
+        progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
 
     Raises:
-        ValueError: `episodes` is less than 1, or the environment cannot be made.
+        ValueError: `episodes` is less than 1, `max_steps` is no positive integer, the environment
+            cannot be made, its actions are no `Box`, or an episode has no end.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     starts = [Start(seed + i) for i in range(episodes)]
-    result, spec = _run(expert, env, env_kwargs, starts, max_steps)
+    result, spec = _run(expert, env, env_kwargs, starts, max_steps, progress_bar, Box)
     recorded = result.episodes
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
     return Demonstrations(
@@ -70,6 +74,13 @@ class Evaluation:
     returns: Float[NDArray[np.floating], " episodes"]
     lengths: Int[NDArray[np.integer], " episodes"]
     seconds_per_decision: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation(episodes={len(self.returns)}, mean={self.mean:.6g}, "
+            f"standard_error={self.standard_error:.2g}, "
+            f"seconds_per_decision={self.seconds_per_decision:.2g})"
+        )
 
     @property
     def mean(self) -> float:
@@ -116,6 +127,8 @@ def _run(
     env_kwargs: dict[str, Any] | None,
     starts: Sequence[Start],
     max_steps: int | None,
+    progress_bar: bool | None = False,
+    spaces: type[gym.Space[Any]] = gym.Space,
 ) -> tuple[Rollout, gym.envs.registration.EnvSpec]:
     if not starts:
         raise ValueError("at least one episode must be asked for, got no start")
@@ -123,9 +136,15 @@ def _run(
         envs = make_envs(env, env_kwargs, len(starts))
         for one in envs:
             stack.callback(one.close)
+        for space in (envs[0].observation_space, envs[0].action_space):
+            if not isinstance(space, spaces):
+                raise ValueError(
+                    f"env must have continuous observations and actions (a Box) to be demonstrated "
+                    f"in, got {space} in {envs[0]}"
+                )
         spec = envs[0].spec
         assert spec is not None, "gymnasium.make gives every environment its spec"
-        return rollout(agent, envs, starts, max_steps), spec
+        return rollout(agent, envs, starts, max_steps, progress_bar), spec
 
 
 def _evaluation(result: Rollout) -> Evaluation:

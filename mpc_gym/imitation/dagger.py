@@ -23,6 +23,7 @@ from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.progress import progress
 from mpc_gym.imitation.rollout import Agent, EnvSource, Stateless
 from mpc_gym.imitation.training import TrainingOptions
 
@@ -32,6 +33,8 @@ DEMONSTRATIONS = "demonstrations.npz"
 
 class DAgger:
     """Train any SB3 policy on an expert's actions at the states that the policy itself visits.
+
+    Observations and actions are a `Box` each.
 
     In each round a mixture of learner and expert acts in some episodes, the expert labels all their
     observations, and the learner goes on from its weights by behavioural cloning of all rounds'
@@ -114,12 +117,16 @@ class DAgger:
         """
         return concatenate(self._rounds)
 
-    def train(self, rounds: int, progress_bar: bool = False) -> BasePolicy:
+    def train(self, rounds: int, progress_bar: bool | None = None) -> BasePolicy:
         """Train until `rounds` rounds are done in all.
 
         `history` gets a row for each: its number, the mixture's `beta` and mean `return`, the
         number of `labels` so far, the learner's `imitation_loss` at this round's observations
         before it learns from them, and the `validation_loss` after it has.
+
+        Args:
+            rounds: how many, those of a resumed run included.
+            progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
 
         Returns:
             The policy.
@@ -128,13 +135,15 @@ class DAgger:
             FloatingPointError: the loss is not finite.
             ValueError: the folder's files are damaged or those of another run.
         """
-        for number in range(len(self.history), rounds):
-            self._round(number, progress_bar)
+        with progress("DAgger", rounds, progress_bar, "round") as update:
+            for number in range(len(self.history), rounds):
+                self._round(number, progress_bar)
+                update(number + 1, f"validation loss {self.history[-1]['validation_loss']:.2e}")
         return self.policy
 
-    def _round(self, number: int, progress_bar: bool) -> None:
+    def _round(self, number: int, progress_bar: bool | None) -> None:
         folder = None if self._folder is None else self._folder / f"round_{number:03d}"
-        labels = self._labels(number, folder)
+        labels = self._labels(number, folder, progress_bar)
         before = imitation_loss(self.policy, labels)
         whole = concatenate([*self._rounds, labels])
         cloning = BehavioralCloning(
@@ -153,7 +162,9 @@ class DAgger:
             }
         )
 
-    def _labels(self, number: int, folder: Path | None) -> Demonstrations:
+    def _labels(
+        self, number: int, folder: Path | None, progress_bar: bool | None
+    ) -> Demonstrations:
         """This round's episodes with the expert's actions, played or read."""
         path = None if folder is None else folder / DEMONSTRATIONS
         if path is not None and path.exists():
@@ -167,6 +178,7 @@ class DAgger:
             self._seed + number * self._episodes,
             self._env_kwargs,
             self._max_steps,
+            progress_bar,
         )
         labels = dataclasses.replace(played, actions=mixture.labels(played.episode_lengths))
         if path is not None:

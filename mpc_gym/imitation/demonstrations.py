@@ -24,6 +24,8 @@ FORMAT_VERSION = 1
 class Demonstrations:
     """Episodes, one after the other, N time steps in E episodes.
 
+    Arrays may be given as lists; they are kept as arrays.
+
     Args:
         observations: [N, n_obs], what the expert saw before each action.
         actions: [N, n_act], in the units of the environment.
@@ -47,6 +49,8 @@ class Demonstrations:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in _ARRAYS:
+            self.__dict__[name] = _as_array(name, getattr(self, name))
         steps, n_obs = _rows_columns("observations", self.observations)
         _, n_act = _rows_columns("actions", self.actions)
         _check_lengths(self.episode_lengths, steps)
@@ -65,6 +69,17 @@ class Demonstrations:
                 )
         for name in _NUMBERS:
             _check_finite(name, getattr(self, name))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{name}={list(array.shape)} {array.dtype}"
+            for name, array in (("observations", self.observations), ("actions", self.actions))
+        )
+        return (
+            f"Demonstrations(env_id={self.env_id!r}, env_kwargs={self.env_kwargs!r}, "
+            f"episodes={self.episodes}, steps={len(self)}, "
+            f"mean return={self.returns.mean():.6g}, {sizes})"
+        )
 
     @property
     def episodes(self) -> int:
@@ -130,16 +145,38 @@ class Demonstrations:
     def split(self, fraction: float, seed: int) -> tuple["Demonstrations", "Demonstrations"]:
         """Whole episodes at random: the rest, and `fraction` of them (at least one) held out.
 
+        A single episode is cut: `fraction` of its steps (at least one), the last, are held out.
+
         Raises:
-            ValueError: `fraction` is not between 0 and 1, or there is only one episode.
+            ValueError: `fraction` is not between 0 and 1, or there is only one step.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
-        if self.episodes < 2:
-            raise ValueError("demonstrations must have at least 2 episodes to be split, got 1")
+        if self.episodes == 1:
+            return self._cut(len(self) - max(1, round(fraction * len(self))))
         held_out = min(max(1, round(fraction * self.episodes)), self.episodes - 1)
         order = np.random.default_rng(seed).permutation(self.episodes)
         return self.select(np.sort(order[held_out:])), self.select(np.sort(order[:held_out]))
+
+    def _cut(self, step: int) -> tuple["Demonstrations", "Demonstrations"]:
+        """A single episode as two, the second of which begins with this step."""
+        if len(self) < 2:
+            raise ValueError("demonstrations must have at least 2 steps to be split, got 1")
+        step = max(1, step)
+        ends = (self.observations[step : step + 1], self.final_observations)
+        parts = [
+            Demonstrations(
+                observations=self.observations[part],
+                actions=self.actions[part],
+                rewards=self.rewards[part],
+                episode_lengths=np.array([len(self.rewards[part])]),
+                final_observations=end,
+                env_id=self.env_id,
+                env_kwargs=self.env_kwargs,
+            )
+            for part, end in zip((slice(step), slice(step, None)), ends, strict=True)
+        ]
+        return parts[0], parts[1]
 
     def fingerprint(self) -> str:
         """A hash of the content: equal for equal demonstrations."""
@@ -224,6 +261,13 @@ def _check_lengths(lengths: NDArray[Any], steps: int) -> None:
             f"episode_lengths must be positive integers and sum to the {steps} observations, got "
             f"{np.array2string(lengths, threshold=20, separator=', ')}"
         )
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of different lengths
+        raise ValueError(f"{name} must be an array, or lists that make one: {error}") from error
 
 
 def _rows_columns(name: str, array: NDArray[Any]) -> tuple[int, int]:

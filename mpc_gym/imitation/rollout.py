@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from mpc_gym.checks import check_count
+from mpc_gym.imitation.progress import progress
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import RecedingHorizon
 
 Agent = PolicyPredictor | MPC
 EnvSource = str | gym.Env[Any, Any]
+
+ENDLESS = 100_000  # steps, of an episode that nothing has ended
 
 
 class Stateless:
@@ -97,6 +101,7 @@ def rollout(
     envs: Sequence[gym.Env[Any, Any]],
     starts: Sequence[Start],
     max_steps: int | None = None,
+    progress_bar: bool | None = False,
 ) -> Rollout:
     """One episode in each environment, until it ends or `max_steps` have passed.
 
@@ -104,30 +109,45 @@ def rollout(
     deterministic.
 
     Raises:
-        ValueError: an environment has no end.
+        ValueError: `max_steps` is no positive integer, or it is None and an episode has not ended
+            after 100,000 steps.
     """
-    for env in envs:
-        if max_steps is None and (env.spec is None or env.spec.max_episode_steps is None):
-            raise ValueError(f"max_steps must be given: {env} has no limit of its own")
+    if max_steps is not None:
+        check_count("max_steps", max_steps)
     predictor = as_predictor(agent)
     recorders = [
         _Recorder(env, env.reset(seed=start.seed, options=start.options)[0])
         for env, start in zip(envs, starts, strict=True)
     ]
     state, begins = None, np.ones(len(envs), dtype=bool)
-    seconds, decisions = 0.0, 0
-    while alive := [i for i, r in enumerate(recorders) if not r.ended]:
-        # Those that have ended stay in the batch, since a recurrent state need not have the
-        # environments in its first dimension.
-        batch = np.stack([recorder.observations[-1] for recorder in recorders])
-        began = time.perf_counter()
-        actions, state = predictor.predict(batch, state, begins, deterministic=True)
-        seconds += time.perf_counter() - began
-        decisions += len(batch)
-        begins = np.zeros_like(begins)
-        for i in alive:
-            recorders[i].step(actions[i], max_steps)
+    seconds, decisions, steps = 0.0, 0, 0
+    with progress("acting", _longest(envs, max_steps), progress_bar, "step") as update:
+        while alive := [i for i, r in enumerate(recorders) if not r.ended]:
+            if max_steps is None and steps == ENDLESS:
+                raise ValueError(
+                    f"max_steps must be given: {envs[alive[0]]} has not ended after {steps} steps"
+                )
+            # Those that have ended stay in the batch, since a recurrent state need not have the
+            # environments in its first dimension.
+            batch = np.stack([recorder.observations[-1] for recorder in recorders])
+            began = time.perf_counter()
+            actions, state = predictor.predict(batch, state, begins, deterministic=True)
+            seconds += time.perf_counter() - began
+            decisions += len(batch)
+            begins = np.zeros_like(begins)
+            for i in alive:
+                recorders[i].step(actions[i], max_steps)
+            steps += 1
+            update(steps, f"{len(alive)} of {len(envs)} episodes going on")
     return Rollout([recorder.episode() for recorder in recorders], seconds / max(decisions, 1))
+
+
+def _longest(envs: Sequence[gym.Env[Any, Any]], max_steps: int | None) -> int | None:
+    """An upper limit of the steps of an episode, where each has one."""
+    limits = [env.spec.max_episode_steps if env.spec else None for env in envs]
+    known = [limit for limit in limits if limit is not None]
+    longest = max(known) if len(known) == len(limits) else None
+    return min((limit for limit in (longest, max_steps) if limit is not None), default=None)
 
 
 class _Recorder:

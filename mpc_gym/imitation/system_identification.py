@@ -25,7 +25,8 @@ class SystemIdentification:
             meant (TD3's target actor becomes equal to its actor in the end).
         demonstrations: whose transitions are fitted; the actions need not be an expert's.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
-        validation_fraction: of the episodes, held out whole, to choose the best weights by.
+        validation_fraction: of the episodes, held out whole, to choose the best weights by; of a
+            single episode, its end.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
@@ -83,8 +84,12 @@ class SystemIdentification:
         """The epoch whose weights had the lowest validation loss."""
         return self._training.best.epoch
 
-    def train(self, epochs: int, progress_bar: bool = False) -> nn.Module:
+    def train(self, epochs: int, progress_bar: bool | None = None) -> nn.Module:
         """Train until `epochs` epochs are done in all.
+
+        Args:
+            epochs: how many, those of a resumed run included.
+            progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
 
         Returns:
             The dynamics, with the weights of the lowest validation loss.

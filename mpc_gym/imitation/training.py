@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from mpc_gym.files import holding, naming
 from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
 from mpc_gym.imitation.metrics import Metrics, Row
+from mpc_gym.imitation.progress import progress
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import current_values
 
@@ -137,13 +137,13 @@ class Training:
         return max(len(self.history) - 1, 0)
 
     def run(
-        self, epochs: int, progress_bar: bool = False, enough: Enough | None = None
+        self, epochs: int, progress_bar: bool | None = None, enough: Enough | None = None
     ) -> list[Row]:
         """Train until `epochs` epochs are done in all, and leave the best weights in the module.
 
         Args:
             epochs: how many, at most.
-            progress_bar: whether to show one.
+            progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
             enough: asked after each epoch, with all rows so far, whether to stop there.
 
         Returns:
@@ -162,11 +162,12 @@ class Training:
         return self.history
 
     def _run(
-        self, epochs: int, progress_bar: bool, enough: Enough | None, log: Metrics | None
+        self, epochs: int, progress_bar: bool | None, enough: Enough | None, log: Metrics | None
     ) -> None:
         self.module.load_state_dict(self.last_weights)
         self._saved = time.monotonic()
-        with _random_state(self._random_state), _progress(epochs, progress_bar) as progress:
+        bar = progress("training", epochs, progress_bar, "epoch")
+        with _random_state(self._random_state), bar as update:
             while len(self.history) <= epochs and not (enough and enough(self.history)):
                 row = self._train_epoch() if self.history else {}
                 self.module.eval()
@@ -175,7 +176,7 @@ class Training:
                 self._finish_epoch(row, log)
                 if time.monotonic() - self._saved >= self.checkpoint_seconds:
                     self._save()
-                progress(self.epoch, row["validation/loss"])
+                update(self.epoch, f"validation loss {row['validation/loss']:.2e}")
         if self._saved_epochs < len(self.history):
             self._save()
 
@@ -296,20 +297,3 @@ def _random_state(state: Tensor) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
         yield
-
-
-@contextmanager
-def _progress(epochs: int, shown: bool) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("epoch", total=epochs)
-
-        def update(epoch: int, loss: float) -> None:
-            bar.update(task, completed=epoch, description=f"validation loss {loss:.2e}")
-
-        yield update

@@ -29,6 +29,25 @@ class Plan:
     iterations: Int[Tensor, " batch"]
     unclamped: Float[Tensor, "batch n_ctrl"] | None = None
 
+    def __repr__(self) -> str:
+        batch, horizon, n_state = self.states.shape
+        sizes = f"batch={batch}, horizon={horizon}, n_state={n_state}"
+        cost, iterations = self.cost.detach(), self.iterations
+        if batch == 1:
+            outcome = (
+                f"cost={cost.item():.6g}, converged={bool(self.converged)}, "
+                f"iterations={iterations.item()}"
+            )
+        elif batch:
+            outcome = (
+                f"cost={cost.min().item():.6g} to {cost.max().item():.6g}, "
+                f"converged={int(self.converged.sum())} of {batch}, "
+                f"iterations={int(iterations.min())} to {int(iterations.max())}"
+            )
+        else:
+            outcome = "no instance"
+        return f"Plan({sizes}, n_ctrl={self.controls.shape[-1]}, {outcome})"
+
     def with_rows(self, index: Int[Tensor, " rows"], other: "Plan") -> "Plan":
         """The same with some instances replaced by those of another plan, without gradients."""
         values: dict[str, Any] = {

@@ -211,3 +211,10 @@ def test_float32_stays_float32() -> None:
 def test_a_users_mistake_is_named(start, action, options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rollout(PendulumDynamics(), PendulumCost(), start, action, **options)
+
+
+def test_a_rollout_prints_in_one_line() -> None:
+    env = gym.make("DiffPendulum-v0").unwrapped
+    result = rollout(env.dynamics, env.cost, torch.zeros(5, 3) + 0.5, torch.zeros(5, 30, 1))
+    assert repr(result).startswith("Rollout(batch=[5], horizon=30, n_state=3, n_ctrl=1, mean ret")
+    assert len(repr(result)) < 100

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.envs.make_mpc import make_mpc
@@ -267,6 +267,13 @@ def test_a_run_killed_at_any_moment_goes_on_where_it_was(tmp_path, demonstration
     assert killed.history == whole.history
 
 
+def test_a_single_episode_is_enough_to_learn_from(demonstrations):
+    one = demonstrations.select([0])
+    cloning = BehavioralCloning(make_policy(), one, prediction_weight=1.0, learning_rate=0.1)
+    cloning.train(30)
+    assert cloning.history[-1]["validation/best_loss"] < 0.1 * cloning.history[0]["validation/loss"]
+
+
 class TestBadInput:
     def test_another_runs_folder_is_refused(self, tmp_path, demonstrations):
         BehavioralCloning(make_mlp(), demonstrations, folder=tmp_path).train(1)
@@ -281,6 +288,15 @@ class TestBadInput:
         policy = PPO("MlpPolicy", "DiffCartPole-v0").policy
         with pytest.raises(ValueError, match=r"(?s)observations of 5 numbers.* got 3.*Pend"):
             BehavioralCloning(policy, demonstrations)
+
+    def test_discrete_actions_are_refused_by_name(self, demonstrations):
+        for policy in (
+            PPO("MlpPolicy", "CartPole-v1").policy,
+            DQN("MlpPolicy", "CartPole-v1").policy,
+        ):
+            for call in (BehavioralCloning, imitation_loss):
+                with pytest.raises(ValueError, match=r"policy must have continuous .*got Discrete"):
+                    call(policy, demonstrations)
 
     def test_the_plan_of_a_policy_that_has_none_is_refused(self, demonstrations):
         with pytest.raises(ValueError, match='use loss="action"'):

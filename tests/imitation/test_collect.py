@@ -77,6 +77,32 @@ def test_episodes_of_different_lengths_end_on_their_own():
     )
 
 
+class Sevens(gym.Env):
+    """Ends itself after seven steps; registered without a limit."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):  # noqa: ARG002
+        self.steps += 1
+        return np.zeros(2, np.float32), 0.0, False, self.steps == 7, {}
+
+
+def test_an_environment_that_truncates_itself_needs_no_limit():
+    gym.register("Sevens-v0", entry_point=Sevens)
+    try:
+        demonstrations = collect(Counter(), "Sevens-v0", episodes=2)
+        assert demonstrations.episode_lengths.tolist() == [7, 7]
+        assert evaluate(Counter(), "Sevens-v0", [0], max_steps=3).lengths.tolist() == [3]
+    finally:
+        gym.registry.pop("Sevens-v0")
+
+
 def test_an_evaluation_agrees_with_sb3s():
     model = PPO("MlpPolicy", "Pendulum-v1", seed=0)
     evaluation = evaluate(model, "Pendulum-v1", seeds=[11])
@@ -121,6 +147,30 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"env must be an id or made by gymnasium\.make"):
             collect(Counter(), env, episodes=1)
 
-    def test_an_environment_without_end_needs_a_limit(self):
-        with pytest.raises(ValueError, match="max_steps must be given"):
+    def test_an_environment_without_end_needs_a_limit(self, monkeypatch):
+        monkeypatch.setattr("mpc_gym.imitation.rollout.ENDLESS", 300)
+        message = "max_steps must be given: .* has not ended after 300 steps"
+        with pytest.raises(ValueError, match=message):
             collect(Counter(), "DiffPendulum-v0", episodes=1, env_kwargs={"max_episode_steps": -1})
+
+    @pytest.mark.parametrize("max_steps", [0, -1, 1.5, "a", True])
+    def test_a_limit_that_is_none_is_refused(self, max_steps):
+        for call in (
+            lambda: collect(Counter(), "DiffPendulum-v0", 1, max_steps=max_steps),
+            lambda: evaluate(Counter(), "DiffPendulum-v0", [0], max_steps=max_steps),
+            lambda: evaluate_from(Counter(), "DiffPendulum-v0", [[1.0, 0, 0]], max_steps=max_steps),
+        ):
+            with pytest.raises(ValueError, match="max_steps must be"):
+                call()
+
+    @pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1"])
+    def test_discrete_spaces_cannot_be_demonstrated_in(self, env_id):
+        with pytest.raises(ValueError, match=r"continuous observations and actions \(a Box\)"):
+            collect(Counter(), env_id, episodes=1)
+
+
+def test_an_evaluation_prints_in_one_line():
+    evaluation = evaluate(Counter(), "DiffPendulum-v0", seeds=range(30), max_steps=1)
+    text = repr(evaluation)
+    assert text.startswith(f"Evaluation(episodes=30, mean={evaluation.mean:.6g}")
+    assert len(text) < 150

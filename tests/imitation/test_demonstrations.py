@@ -67,6 +67,43 @@ def test_returns_are_sums_of_rewards_by_episode():
     np.testing.assert_allclose(demonstrations.returns, expected)
 
 
+def test_lists_are_taken_for_arrays():
+    lists = {
+        "observations": [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]],
+        "actions": [[1.0], [2.0], [3.0]],
+        "rewards": [-1.0, -2.0, -3.0],
+        "episode_lengths": [2, 1],
+        "final_observations": [[6.0, 7.0], [8.0, 9.0]],
+    }
+    given = Demonstrations(**lists, env_id="Pendulum-v1")
+    arrays = {name: np.array(values) for name, values in lists.items()}
+    assert_equal(given, Demonstrations(**arrays, env_id="Pendulum-v1"))
+    assert given.returns.tolist() == [-3.0, -3.0]
+    with pytest.raises(ValueError, match="actions must be an array, or lists that make one"):
+        Demonstrations(**{**lists, "actions": [[1.0], [2.0, 3.0], [4.0]]}, env_id="Pendulum-v1")
+
+
+def test_they_print_in_one_line():
+    text = repr(make((300, 200)))
+    assert text.startswith("Demonstrations(env_id='DiffPendulum-v0', env_kwargs={'gravity': 9.8}")
+    assert "episodes=2, steps=500, mean return=" in text
+    assert "observations=[500, 3] float32, actions=[500, 1] float32" in text
+    assert len(text) < 250
+    assert "\n" not in text
+
+
+def test_a_single_episode_is_split_in_time():
+    demonstrations = make((10,))
+    kept, held_out = demonstrations.split(0.3, seed=0)
+    assert (len(kept), len(held_out)) == (7, 3)
+    np.testing.assert_array_equal(kept.observations, demonstrations.observations[:7])
+    np.testing.assert_array_equal(held_out.observations, demonstrations.observations[7:])
+    following = np.concatenate([kept.next_observations, held_out.next_observations])
+    np.testing.assert_array_equal(following, demonstrations.next_observations)
+    for part, fraction in (((2,), 0.01), ((2,), 0.99)):
+        assert [len(each) for each in make(part).split(fraction, seed=0)] == [1, 1]
+
+
 def test_selected_episodes_put_together_again_are_the_whole():
     demonstrations = make((3, 1, 4))
     parts = [demonstrations.select([i]) for i in range(3)]
@@ -438,9 +475,9 @@ class TestBadInput:
         with pytest.raises(ValueError, match="fraction must be between 0 and 1"):
             make().split(fraction, seed=0)
 
-    def test_one_episode_cannot_be_split(self):
-        with pytest.raises(ValueError, match="at least 2 episodes"):
-            make((5,)).split(0.5, seed=0)
+    def test_one_step_cannot_be_split(self):
+        with pytest.raises(ValueError, match="at least 2 steps"):
+            make((1,)).split(0.5, seed=0)
 
     def test_demonstrations_of_two_environments_are_not_mixed(self):
         with pytest.raises(ValueError, match=r"DiffPendulum-v0.*DiffCartPole-v0"):

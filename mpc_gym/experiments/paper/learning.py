@@ -239,7 +239,7 @@ def learn(
         CHECKPOINT_SECONDS,
         LOG_EPOCHS,
     )
-    history = training.run(epochs, enough=lambda rows: enough(rows) is not None)
+    history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
     last = _test(learner, loss, training.last_weights)
     best = _test(learner, loss, training.best.weights)
     kept = [history[i] for i in thinned(len(history))]
