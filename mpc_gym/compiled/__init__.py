@@ -1,6 +1,6 @@
 """PyTorch modules as native functions with exact first and second derivatives."""
 
-from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
 from mpc_gym.compiled.modules import CompiledModule, compile_module
 from mpc_gym.compiled.program import Program
 from mpc_gym.compiled.trace import Graph, trace
@@ -8,6 +8,7 @@ from mpc_gym.compiled.trace import Graph, trace
 __all__ = [
     "CompiledModule",
     "Graph",
+    "ImpureModule",
     "Program",
     "ProgramTooLarge",
     "UnsupportedOperation",

@@ -18,6 +18,7 @@ from mpc_gym.compiled import derive
 from mpc_gym.compiled.emit import build, row_function_source, sources
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
 from mpc_gym.compiled.trace import Graph, numeric_parameters, trace
+from mpc_gym.compiled.watch import Watch, watched
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 
@@ -36,8 +37,9 @@ def compile_module(
 
     Args:
         module: Maps [..., n_state] and [..., n_ctrl] (and [..., n_context]) to [..., n_out], or to
-            [...] as a stage cost does. Its parameters and floating-point buffers may change
-            later; anything else that it reads is fixed now.
+            [...] as a stage cost does. Its parameters and floating-point buffers are read at each
+            call; when anything else that it reads has changed (see `compiled.watch`), it is
+            compiled again.
         n_state: Size of the state.
         n_ctrl: Size of the control.
         n_context: Size of the context; 0 if the module takes none.
@@ -50,7 +52,7 @@ def compile_module(
         ProgramTooLarge: The module has too many scalar operations. Derivatives are made, and
             everything is compiled, when it is first asked for, so they may raise it later.
     """
-    return CompiledModule(trace(module, n_state, n_ctrl, n_context))
+    return CompiledModule(module, n_state, n_ctrl, n_context)
 
 
 class CompiledModule:
@@ -68,32 +70,57 @@ class CompiledModule:
 
     Here a scalar output has n_out = 1, a context that does not exist is an empty array, and
     `parameters` is what the method of that name returns: parameters, then floating-point buffers,
-    each in row-major order, in the order in which the module lists them.
+    each in row-major order, in the order in which the module lists them. A kernel is that of the
+    module as it was when the kernel was asked for; only parameters may change later.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    _watch: Watch
+    _graph: Graph
+
+    def __init__(self, module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> None:
+        self._module = module
+        self._sizes = (n_state, n_ctrl, n_context)
+        self._compile()
+
+    @property
+    def graph(self) -> Graph:
+        """The module's present graph."""
+        self._update()
+        return self._graph
+
+    def _update(self) -> None:
+        """Compile the module again if it has changed."""
+        if self._watch.unchanged():
+            return
+        watch = Watch(self._module)
+        if watch.key == self._watch.key:
+            self._watch = watch
+        else:
+            self._compile()
+
+    def _compile(self) -> None:
+        watch, graph = watched(lambda: trace(self._module, *self._sizes), [self._module])
+        self._watch, self._graph = watch, graph
         self._n_out = math.prod(graph.output_shape)
         self._n_z = graph.n_state + graph.n_ctrl
+        for name in ("_value", "_jacobian", "_hessian"):
+            vars(self).pop(name, None)
         # At once, so that what cannot be compiled is found here; Numba runs at the first call.
-        inputs = _Inputs(graph)
-        self._value = inputs.build(
-            "value", [(f"out[{i}]", y) for i, y in enumerate(inputs.outputs)]
-        )
+        _ = self._value
 
     def value(self, state: Any, control: Any, context: Any = None, *, stage: int = 0) -> Floats:
         """The module's output, [..., n_out], or [...] if it is scalar."""
         rows, batch = self._rows(state, control, context)
         out = np.empty((len(rows[0]), self._n_out))
         self._value.value_batch(*rows, self.parameters(stage), out)
-        return out.reshape((*batch, *self.graph.output_shape))
+        return out.reshape((*batch, *self._graph.output_shape))
 
     def jacobian(self, state: Any, control: Any, context: Any = None, *, stage: int = 0) -> Floats:
         """Its derivative by z = (state, control), [..., n_out, n_z], or [..., n_z] if scalar."""
         rows, batch = self._rows(state, control, context)
         out = np.empty((len(rows[0]), self._n_out, self._n_z))
         self._jacobian.jacobian_batch(*rows, self.parameters(stage), out)
-        return out.reshape((*batch, *self.graph.output_shape, self._n_z))
+        return out.reshape((*batch, *self._graph.output_shape, self._n_z))
 
     def hessian(
         self, weights: Any, state: Any, control: Any, context: Any = None, *, stage: int = 0
@@ -125,7 +152,7 @@ class CompiledModule:
     def parameters(self, stage: int = 0) -> Floats:
         """The module's present parameters and floating-point buffers as one vector."""
         per_stage = self.graph.per_stage
-        values = numeric_parameters(self.graph.module).items()
+        values = numeric_parameters(self._module).items()
         stages = min((len(value) for name, value in values if name in per_stage), default=None)
         check_count("stage", stage, 0, LARGEST_COUNT if stages is None else stages - 1)
         flat = [_as_floats(v[stage] if k in per_stage else v).ravel() for k, v in values]
@@ -134,30 +161,38 @@ class CompiledModule:
     @property
     def value_kernel(self) -> Callable[..., None]:
         """The Numba function of one state; see the class."""
+        self._update()
         kernel: Callable[..., None] = self._value.value_kernel
         return kernel
 
     @property
     def jacobian_kernel(self) -> Callable[..., None]:
         """The Numba function of one state; see the class."""
+        self._update()
         kernel: Callable[..., None] = self._jacobian.jacobian_kernel
         return kernel
 
     @property
     def hessian_kernel(self) -> Callable[..., None]:
         """The Numba function of one state; see the class."""
+        self._update()
         kernel: Callable[..., None] = self._hessian.hessian_kernel
         return kernel
 
     @cached_property
+    def _value(self) -> ModuleType:
+        inputs = _Inputs(self._graph)
+        return inputs.build("value", _stores(inputs.outputs))
+
+    @cached_property
     def _jacobian(self) -> ModuleType:
-        inputs = _Inputs(self.graph)
+        inputs = _Inputs(self._graph)
         jacobian = derive.jacobian(inputs.program, inputs.outputs, inputs.z)
         return inputs.build("jacobian", _stores(jacobian))
 
     @cached_property
     def _hessian(self) -> ModuleType:
-        inputs = _Inputs(self.graph)
+        inputs = _Inputs(self._graph)
         weights = inputs.add("weights", self._n_out)
         hessian = derive.hessian(inputs.program, inputs.outputs, weights, inputs.z)
         return inputs.build("hessian", _stores(hessian), weighted=True)

@@ -36,7 +36,7 @@ _FOLD: dict[str, Callable[..., Any]] = {
     "tanh": np.tanh,
     "asinh": np.arcsinh,
     "sigmoid": lambda a: 1.0 / (1.0 + np.exp(-a)),
-    "erf": math.erf,
+    "erf": np.vectorize(math.erf, otypes=[float]),
     "absolute": np.absolute,
     "floor": np.floor,
     "rint": np.rint,
@@ -48,7 +48,7 @@ _FOLD: dict[str, Callable[..., Any]] = {
     "logical_and": np.logical_and,
     "logical_or": np.logical_or,
     "logical_not": np.logical_not,
-    "select": lambda chosen, a, b: a if chosen else b,
+    "select": np.where,
     "detach": lambda a: a,
 }
 
@@ -57,3 +57,8 @@ def fold(kind: str, *values: float) -> float:
     """The value of a primitive on constants, with NaN and infinity as IEEE 754 has them."""
     with np.errstate(all="ignore"):
         return float(_FOLD[kind](*map(np.float64, values)))
+
+
+def primitive(kind: str) -> Callable[..., Any]:
+    """A primitive as a function of NumPy arrays; to be called with `np.errstate(all="ignore")`."""
+    return _FOLD[kind]

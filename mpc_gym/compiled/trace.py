@@ -10,30 +10,51 @@ parameter never means compiling again.
 from __future__ import annotations
 
 import os
-import re
+import sys
 import traceback
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.overrides import TorchFunctionMode
 
 from mpc_gym.checks import check_module, check_size
-from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled import faithful
+from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.faithful import (
+    Trials,
+    check_has_shapes,
+    check_not_compiled,
+    check_program,
+    check_pure,
+    try_out,
+)
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
+from mpc_gym.compiled.shapes import SHAPES
 from mpc_gym.functional import LOCK, call_with
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
-_MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 _TORCH = str(Path(torch.__file__).parent) + os.sep
-_NOT_THE_USERS = (__file__, call_with.__code__.co_filename)
-_STACK_FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
+_NOT_THE_USERS = (__file__, faithful.__file__, call_with.__code__.co_filename)
+_BRANCHES = (
+    "branches on a tensor's value, or takes it as a Python number, and so does something else for "
+    "another state; torch.where is compiled"
+)
+_IN_TORCH = "in a module of torch"
+_LINE, _CUTS = "mpc_gym_line", "mpc_gym_cuts"  # in a node's meta
+_GET_DATA: Any = Tensor.data
+_DETACHES = frozenset({Tensor.detach, Tensor.detach_, torch.detach, _GET_DATA.__get__})
+_TAKES_VALUES = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__})
+_TAKES_NUMBER = frozenset(
+    {Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__}
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,16 @@ class Graph:
             result: Array = _Interpreter(self._graph).run(*arrays)
         return result
 
+    def replay(self, values: Sequence[Tensor]) -> Tensor:
+        """Run the captured operations in PyTorch, on state, control, context and parameters."""
+        result: Tensor = _Replay(self._graph).run(*(value.clone() for value in values))
+        return result
+
+    @property
+    def size(self) -> int:
+        """About how many scalar operations its value takes."""
+        return sum(_scalar_operations(node) for node in self._graph.graph.nodes)
+
 
 def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> Graph:
     """Capture `module(state, control)`, or `module(state, control, context)` if n_context > 0.
@@ -101,11 +132,17 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
     traced with one stage's slice of them. Of a parametrised one (`torch.nn.utils.parametrize`) all
     parameters and floating buffers of the parametrisation have that axis.
 
+    The program that comes of it is compared with the module at other points (see `faithful`).
+
     Raises:
         TypeError: `module` is no module.
         ValueError: A size is no positive integer.
-        UnsupportedOperation: Its forward depends on values (`if state[0] > 0`), or fails on a state
-            [n_state], control [n_ctrl] and context [n_context]; the message names the line.
+        UnsupportedOperation: Its forward depends on values (`if state[0] > 0`), uses an operation
+            that is not in the table, or fails on a state [n_state], control [n_ctrl] and context
+            [n_context], and the message names the line; or its derivative is not that of what it
+            computes.
+        ImpureModule: It is no function of its arguments; no backend can plan with it.
+        ProgramTooLarge: It has too many scalar operations.
     """
     check_module("module", module)
     for name, size, least in (
@@ -114,6 +151,41 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
         ("n_context", n_context, 0),
     ):
         check_size(name, size, least)
+    graph, trials = _captured(module, n_state, n_ctrl, n_context)
+    try:
+        check_program(graph, trials)
+    except ProgramTooLarge as error:
+        raise ProgramTooLarge(
+            f"{type(module).__name__} takes about {graph.size:,} scalar operations, and {error}"
+        ) from error
+    return graph
+
+
+def captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> Graph | None:
+    """The graph of a module whose program may be compiled or not; None if it has none.
+
+    Raises:
+        ImpureModule: No backend can plan with it.
+    """
+    try:
+        return _captured(module, n_state, n_ctrl, n_context)[0]
+    except ImpureModule:
+        raise
+    except UnsupportedOperation:
+        return None
+
+
+def _captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int) -> tuple[Graph, Trials]:
+    """The graph of a module, after it was compared with the module."""
+    check_not_compiled(module)
+    check_has_shapes(module)
+    with LOCK:
+        return _captured_alone(module, n_state, n_ctrl, n_context)
+
+
+def _captured_alone(
+    module: nn.Module, n_state: int, n_ctrl: int, n_context: int
+) -> tuple[Graph, Trials]:
     generator = torch.Generator().manual_seed(0)
     sizes = [n_state, n_ctrl] + [n_context] * (n_context > 0)
     inputs = [0.1 * torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]
@@ -123,14 +195,14 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
         name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64)
         for name, value in values.items()
     }
-    graph = _capture(module, inputs, parameters)
-    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    captured = _capture(module, inputs, parameters)
+    outputs = next(node for node in captured.graph.nodes if node.op == "output").args[0]
     outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     if len(outputs) != 1 or not isinstance(outputs[0], torch.fx.Node):
         raise UnsupportedOperation(
             f"{type(module).__name__} returned {len(outputs)} values, expected one tensor"
         )
-    return Graph(
+    graph = Graph(
         module=module,
         n_state=n_state,
         n_ctrl=n_ctrl,
@@ -138,56 +210,15 @@ def trace(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> G
         parameter_shapes={name: tuple(value.shape) for name, value in parameters.items()},
         per_stage=per_stage,
         output_shape=tuple(outputs[0].meta["tensor_meta"].shape),
-        _graph=graph,
+        _graph=captured,
     )
+    return graph, try_out(graph, inputs, parameters)
 
 
 def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
     """A module's parameters, then its floating-point buffers, by dotted name."""
     buffers = {k: v for k, v in module.named_buffers() if v.is_floating_point()}
     return {**dict(module.named_parameters()), **buffers}
-
-
-def trace_key(module: nn.Module) -> Hashable:
-    """All that a trace of the module depends on: a trace is valid as long as this is the same.
-
-    These are the submodules, the shapes of parameters and floating-point buffers, and every other
-    attribute. Numbers, strings and containers of them count by value, tensors and other objects
-    by identity, tensors by their version too: keep what `trace_inputs` returns, so that no
-    identity is used again.
-    """
-    return tuple(_part_key(part) for part in module.modules())
-
-
-def trace_inputs(module: nn.Module) -> object:
-    """The objects that `trace_key` knows by identity."""
-    return [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
-
-
-def _part_key(part: nn.Module) -> Hashable:
-    attributes = vars(part)
-    return (
-        id(part),
-        *((k, _value_key(v)) for k, v in attributes.items() if k not in _MODULE_INTERNALS),
-        *((k, None if v is None else v.shape) for k, v in attributes["_parameters"].items()),
-        *((k, _buffer_key(v)) for k, v in attributes["_buffers"].items()),
-    )
-
-
-def _buffer_key(value: Tensor | None) -> Hashable:
-    if value is not None and value.is_floating_point():
-        return value.shape
-    return _value_key(value)  # a constant of the trace
-
-
-def _value_key(value: object) -> Hashable:
-    if isinstance(value, _PLAIN):
-        return type(value), value
-    if isinstance(value, list | tuple):
-        return type(value), *map(_value_key, value)
-    if isinstance(value, dict):
-        return type(value), *((k, _value_key(v)) for k, v in value.items())
-    return id(value), value._version if isinstance(value, Tensor) else None
 
 
 def _per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
@@ -209,28 +240,85 @@ def _capture(
     module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]
 ) -> torch.fx.GraphModule:
     def forward(*values: Tensor) -> Any:
+        # As in training: a module may ask whether its state requires a gradient.
+        values = tuple(value.requires_grad_().clone() for value in values)
         arguments, replaced = values[: len(inputs)], values[len(inputs) :]
         named = dict(zip(parameters, replaced, strict=True))
-        return call_with(module, named, arguments)
+        with _Calls(type(module).__name__), torch.enable_grad():
+            return call_with(module, named, arguments)
 
     tracer: Callable[..., torch.fx.GraphModule] = make_fx(
-        forward, decomposition_table=decompositions(), record_stack_traces=True
+        forward, decomposition_table=decompositions()
     )
     try:
-        with LOCK:
-            return tracer(*inputs, *parameters.values())
+        check_pure(module, inputs, parameters)
+        return tracer(*(value.clone() for value in (*inputs, *parameters.values())))
+    except UnsupportedOperation:
+        raise
     except Exception as error:
-        reason = f"it raised {type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = f"it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if "get value out of a tracing tensor" in str(error):
-            reason = (
-                "it branches on a tensor's value, or takes it as a Python number, and so does "
-                "something else for another state; torch.where is compiled"
-            )
+            reason = f"it {_BRANCHES}"
         shapes = ", ".join(str(list(value.shape)) for value in inputs)
         raise UnsupportedOperation(
             f"{type(module).__name__} cannot be compiled, on arguments of shape {shapes}: {reason} "
             f"({_line_in_traceback(error.__traceback__)})"
         ) from error
+
+
+class _Calls(TorchFunctionMode):
+    """Notes on each node of the graph which line of the user's made it.
+
+    It tells `detach` in a module from the one that autograd puts around what it keeps for the
+    backward pass, which cuts nothing off: only the first is a call in Python. And it refuses to
+    let values that depend on state, control, context or parameters out of PyTorch.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name  # of the module
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        mode = get_proxy_mode()
+        if mode is None:
+            return func(*args, **(kwargs or {}))
+        line = _line_of(sys._getframe(1))
+        if func in _TAKES_VALUES and _is_variable(args[0], mode.tracer):
+            name = func.__name__
+            raise ImpureModule(
+                f"{self._name} takes values that depend on state, control, context or parameters "
+                f"out of PyTorch ({line}: Tensor.{name}, which NumPy and SciPy call too), where "
+                "neither derivatives nor compiled code can follow: compute with torch alone, and "
+                "keep arrays as tensors, self.register_buffer('goal', torch.as_tensor(goal))"
+            )
+        if func in _TAKES_NUMBER and _is_variable(args[0], mode.tracer):
+            raise UnsupportedOperation(f"{self._name} cannot be compiled: it {_BRANCHES} ({line})")
+        nodes = mode.tracer.graph.nodes
+        before = len(nodes)
+        result = func(*args, **(kwargs or {}))
+        for node in islice(reversed(nodes), len(nodes) - before):
+            node.meta.setdefault(_LINE, line)
+            node.meta[_CUTS] = func in _DETACHES
+        return result
+
+
+def _is_variable(value: object, tracer: Any) -> bool:
+    """Whether a tensor is more than a constant of the trace."""
+    if not isinstance(value, Tensor):
+        return False
+    proxy = get_proxy_slot(value, tracer, None)
+    return proxy is not None and proxy.constant is None
+
+
+class _Replay(torch.fx.Interpreter):
+    """Runs a graph in PyTorch; autograd passes what autograd itself detached."""
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        if _is_autograds(n):
+            return self.fetch_args_kwargs_from_env(n)[0][0]
+        return super().run_node(n)
 
 
 class _Interpreter(torch.fx.Interpreter):
@@ -244,30 +332,55 @@ class _Interpreter(torch.fx.Interpreter):
         self.extra_traceback = False  # it would prepend itself to our messages
 
     def run_node(self, n: torch.fx.Node) -> Any:
+        if _is_autograds(n):
+            return self.fetch_args_kwargs_from_env(n)[0][0]
         return _typed(super().run_node(n), n)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if isinstance(target, torch._ops.OpOverload):
-            function = operation(str(target))
-            if function is None:
-                raise UnsupportedOperation(f"{target} cannot be compiled ({self._line()})")
-            try:
-                return function(*args, **kwargs)
-            except UnsupportedOperation as error:
-                message = f"{target} cannot be compiled: {error} ({self._line()})"
-                raise UnsupportedOperation(message) from error
-        return super().call_function(target, args, kwargs)  # operator.getitem
+        if not isinstance(target, torch._ops.OpOverload):
+            return super().call_function(target, args, kwargs)  # operator.getitem
+        function = operation(str(target))
+        if function is None:
+            raise UnsupportedOperation(f"{target} cannot be compiled ({self._line()})")
+        try:
+            return function(*args, **kwargs)
+        except ProgramTooLarge:
+            raise
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, UnsupportedOperation):  # arguments that its row did not expect
+                reason = f"{type(error).__name__}: {error}"
+            message = f"{target} cannot be compiled: {reason} ({self._line()})"
+            raise UnsupportedOperation(message) from error
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
         return as_array(value.detach().cpu().numpy()) if isinstance(value, Tensor) else value
 
     def _line(self) -> str:
-        return _line_in_stack(self._node.stack_trace or "")
+        line: str = self._node.meta.get(_LINE, _IN_TORCH)
+        return line
 
     def fetch_args_kwargs_from_env(self, n: torch.fx.Node) -> Any:
         self._node = n
         return super().fetch_args_kwargs_from_env(n)
+
+
+def _is_autograds(node: torch.fx.Node) -> bool:
+    """Whether a node is a `detach` that no module called; see `_Calls`."""
+    return node.target is torch.ops.aten.detach.default and not node.meta.get(_CUTS)
+
+
+def _scalar_operations(node: torch.fx.Node) -> int:
+    """Scalar operations of a node: matrix products sum over a dimension, others have one each."""
+    shape = getattr(node.meta.get("tensor_meta"), "shape", None)
+    if node.op != "call_function" or shape is None or str(node.target) in SHAPES:
+        return 0
+    entries = int(np.prod(shape, dtype=int))
+    factors = [a.meta["tensor_meta"].shape for a in node.all_input_nodes if "tensor_meta" in a.meta]
+    if any(name in str(node.target) for name in ("mm.", "mv.", "dot.")):
+        return entries * 2 * int(factors[-1][0 if len(factors[-1]) == 1 else -2])
+    return entries
 
 
 def _typed(value: Any, node: torch.fx.Node) -> Any:
@@ -277,6 +390,8 @@ def _typed(value: Any, node: torch.fx.Node) -> Any:
         return value
     convert = _conversion(dtype)
     if not any(_is_expression(v) for v in value.flat):
+        if not value.flags.writeable:  # expanded
+            value = value.copy()
         for index in np.ndindex(value.shape):
             value[index] = convert(value[index])
     return value
@@ -296,11 +411,13 @@ def _is_users(file: str) -> bool:
     return not file.startswith((_TORCH, "<")) and file not in _NOT_THE_USERS
 
 
-def _line_in_stack(stack: str) -> str:
-    frames = [(file, line) for file, line in _STACK_FRAME.findall(stack) if _is_users(file)]
-    return "{}:{}".format(*frames[-1]) if frames else "in a module of torch"
+def _line_of(frame: FrameType | None) -> str:
+    """The innermost line of a call that is neither PyTorch's nor ours."""
+    while frame is not None and not _is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return _IN_TORCH if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _line_in_traceback(frames: TracebackType | None) -> str:
     users = [frame for frame in traceback.extract_tb(frames) if _is_users(frame.filename)]
-    return f"{users[-1].filename}:{users[-1].lineno}" if users else "in a module of torch"
+    return f"{users[-1].filename}:{users[-1].lineno}" if users else _IN_TORCH

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from mpc_gym.checks import (
     check_count,
     check_flag,
-    check_module,
-    check_number,
-    check_option,
     check_size,
-    real_tensor,
 )
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
@@ -34,13 +30,12 @@ from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.starts import initial_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
 
-Bound = float | Tensor | None
 
-
-class MPC(nn.Module):
+class MPC(CheckedSettings):
     """Model predictive control whose optimum is differentiable (Amos et al., 2018).
 
     Minimises `sum_{t<T} cost(x_t, u_t)` subject to `x_0 = x_init`,
@@ -64,12 +59,14 @@ class MPC(nn.Module):
             used (seconds, once a machine; see `compiled`); "torch" is the reference, some thousand
             times slower; "auto" is native where the model can be compiled and lies on the CPU, and
             says once why it is not. Parameters and floating-point buffers are read at each
-            call, so learning them compiles nothing; when anything else in a module changes, it is
-            compiled again.
+            call, so learning them compiles nothing; when anything else changes that the forward
+            of a module reaches (see `compiled.watch`), it is compiled again.
         tolerance: largest change of a control in the last iteration.
         max_iterations: after which an instance is returned as not converged.
         starts: number of initial guesses; the best solution is kept. The first is the warm start
             or zero, then come constant and switching controls at the bounds.
+
+    Every argument is an attribute that may be changed later, and is checked as here.
 
     Attributes:
         expected_unconverged: share of a batch that may lack a gradient without a warning; 0 at
@@ -78,9 +75,6 @@ class MPC(nn.Module):
     Raises:
         ValueError: an argument is out of its range; the message says which.
     """
-
-    control_low: Tensor
-    control_high: Tensor
 
     def __init__(
         self,
@@ -97,26 +91,18 @@ class MPC(nn.Module):
         starts: int = 1,
     ) -> None:
         super().__init__()
-        check_module("dynamics", dynamics)
-        check_module("cost", cost)
-        check_option("hessian", hessian, ("exact", "gauss-newton"))
-        check_option("differentiate", differentiate, ("implicit", "unrolled"))
-        check_option("backend", backend, ("auto", "native", "torch"))
-        if backend == "native" and differentiate == "unrolled":
-            raise ValueError("differentiate='unrolled' needs backend='torch' (or 'auto')")
         self.dynamics = dynamics
         self.cost = cost
-        self.horizon = check_size("horizon", horizon)
+        self.horizon = horizon
         self.hessian = hessian
         self.differentiate = differentiate
         self.backend = backend
-        self.tolerance = check_number("tolerance", tolerance, above=0.0)
-        self.max_iterations = check_count("max_iterations", max_iterations)
-        self.starts = check_size("starts", starts)
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.starts = starts
         self.n_state, self.n_ctrl = infer_sizes(dynamics, cost, control_low, control_high)
-        self._set_bound("control_low", control_low, -math.inf)
-        self._set_bound("control_high", control_high, math.inf)
-        check_bounds(self.control_low, self.control_high)
+        self._set_bound("control_low", control_low)
+        self._set_bound("control_high", control_high)
         check_stages(cost, self.horizon)
         self._compiled = CompiledModels()
         self.expected_unconverged = 0.0
@@ -206,21 +192,6 @@ class MPC(nn.Module):
             f"tolerance={self.tolerance}, starts={self.starts}"
         )
 
-    def _set_bound(self, name: str, bound: Bound, unbounded: float) -> None:
-        learned = isinstance(bound, nn.Parameter) or getattr(bound, "requires_grad", False)
-        given = unbounded if bound is None else bound
-        value = real_tensor(name, given, None if learned else torch.float64)
-        if isinstance(value, nn.Parameter):
-            self.register_parameter(name, value)
-        else:
-            self.register_buffer(name, value if learned else value.detach().clone())
-        shape = tuple(getattr(self, name).shape)
-        if shape not in ((), (1,), (self.n_ctrl,), (self.horizon, self.n_ctrl)):
-            raise ValueError(
-                f"{name} must be a number, [n_ctrl={self.n_ctrl}] or "
-                f"[horizon={self.horizon}, n_ctrl={self.n_ctrl}], got shape {list(shape)}"
-            )
-
     def _bounds(self) -> tuple[Tensor, Tensor]:
         low, high = self.control_low, self.control_high
         if not bool((low <= high).all()):  # they may have been learned, or overwritten
@@ -252,11 +223,12 @@ class MPC(nn.Module):
         settings: Settings,
     ) -> BackendProblem:
         """What is to be solved, on the backend that solves it."""
+        n_context = 0 if context is None else context.shape[-1]
+        sizes = (x_init.shape[1], self.n_ctrl, n_context)
         if self.backend != "torch" and self.differentiate == "implicit":
-            n_context = 0 if context is None else context.shape[-1]
             native = self._compiled.model(
                 (self.dynamics, self.cost),
-                (x_init.shape[1], self.n_ctrl, n_context),
+                sizes,
                 x_init.device,
                 required=self.backend == "native",
                 check=lambda: self._reference_problem(x_init, first, bounds, context, settings),
@@ -267,7 +239,9 @@ class MPC(nn.Module):
                     check_finite_parameters(self)
                 return found
         check_finite_parameters(self)
-        return self._reference_problem(x_init, first, bounds, context, settings)
+        problem = self._reference_problem(x_init, first, bounds, context, settings)
+        self._compiled.check_functions((self.dynamics, self.cost), sizes)
+        return problem
 
     def _reference_problem(
         self,

@@ -3,7 +3,8 @@
 from torch import nn
 
 from mpc_gym.compiled.emit import build, sources
-from mpc_gym.compiled.trace import trace
+from mpc_gym.compiled.errors import ImpureModule
+from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
 from mpc_gym.mpc.kernels import Stages
@@ -17,12 +18,38 @@ def trace_model(
 
     Raises:
         UnsupportedOperation: a module uses what cannot be compiled.
+        ImpureModule: no backend can plan with it.
     """
-    graphs = (
+    f, l = (
         trace(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
         for module in (dynamics, cost)
     )
-    return stage.Model(*graphs)
+    _check_shape("dynamics", f, (n_state,))
+    _check_shape("cost", l, ())
+    return stage.Model(f, l)
+
+
+def check_functions(
+    dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
+) -> None:
+    """Raise an ImpureModule if no backend can plan with these modules."""
+    for name, module, shape in (("dynamics", dynamics, (n_state,)), ("cost", cost, ())):
+        graph = captured(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
+        if graph is not None:
+            _check_shape(name, graph, shape)
+
+
+def _check_shape(name: str, graph: Graph, expected: tuple[int, ...]) -> None:
+    if graph.output_shape == expected:
+        return
+    parameters = ", ".join(f"{k} {list(shape)}" for k, shape in graph.parameter_shapes.items())
+    raise ImpureModule(
+        f"{name} maps a single state [{graph.n_state}] and control [{graph.n_ctrl}] to "
+        f"{list(graph.output_shape)}, expected {list(expected)}: it must map each row on its own. "
+        "Values that differ from instance to instance belong into the context, those that differ "
+        "from stage to stage into per_stage_parameters"
+        + (f" (its parameters: {parameters})" if parameters else "")
+    )
 
 
 def solver_stages(model: stage.Model) -> Stages:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from operator import is_
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.errors import ProgramTooLarge, UnsupportedOperation
-from mpc_gym.compiled.trace import trace_inputs, trace_key
+from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.watch import Watch, watched
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.checks import caller_level
 from mpc_gym.mpc.ddp import Solution
-from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
+from mpc_gym.mpc.generate import check_functions, sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
@@ -31,6 +32,8 @@ from mpc_gym.mpc.starts import initial_guesses
 
 Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
+Modules: TypeAlias = tuple[nn.Module, nn.Module]
+Sizes: TypeAlias = tuple[int, int, int]
 Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 
 # Numba's functions have no types that mypy could check
@@ -110,6 +113,12 @@ class NativeModel:
     ) -> "NativeProblem":
         """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
         low, high = (bound.detach().numpy() for bound in bounds)
+        for table, name in self._staged:
+            if len(table[name]) != len(low):
+                raise ValueError(
+                    f"{name} has {len(table[name])} time steps, but the horizon is {len(low)}; "
+                    "give one entry for each stage, or one for all"
+                )
         shared = [_value(source).ravel() for source in self._shared]
         staged = [low, high, *(_value(each).reshape(len(low), -1) for each in self._staged)]
         P = np.concatenate(shared, dtype=np.float64) if shared else np.empty(0)
@@ -137,13 +146,16 @@ class CompiledModels:
     """The native models of one controller, made when they are first needed.
 
     They are traced anew when anything but the value of a parameter or floating-point buffer has
-    changed in a module, and after copying or unpickling. The last few are kept.
+    changed in a module (see `compiled.watch`), and after copying or unpickling. The last few are
+    kept.
     """
 
     _KEPT = 8
 
     def __init__(self) -> None:
-        self._models: dict[Hashable, tuple[NativeModel | None, object]] = {}
+        self._models: dict[Hashable, tuple[Watch, NativeModel | None]] = {}
+        self._latest: tuple[Sizes, bool, Watch, NativeModel | None] | None = None
+        self._checked: tuple[Sizes, Watch | None, Modules] | None = None
         self._compilations = 0
         self._warned_of_device = False
 
@@ -152,8 +164,8 @@ class CompiledModels:
 
     def model(
         self,
-        modules: tuple[nn.Module, nn.Module],
-        sizes: tuple[int, int, int],
+        modules: Modules,
+        sizes: Sizes,
         device: torch.device,
         *,
         required: bool,
@@ -166,6 +178,7 @@ class CompiledModels:
         Raises:
             UnsupportedOperation, ProgramTooLarge, ValueError: there can be none, but it is
                 required.
+            ImpureModule: a module is at fault, whatever is required.
         """
         if device.type != "cpu":
             if required:
@@ -175,17 +188,49 @@ class CompiledModels:
                 )
             self._warn_of_device(device)
             return None
-        key = (sizes, required, *map(trace_key, modules))
-        found = self._models.get(key)
-        if found is None:
-            with LOCK:
-                found = self._models.get(key)  # another thread may have made it meanwhile
-                if found is None:
-                    check()
-                    self._make_room()
-                    found = (_compiled(modules, sizes, required), list(map(trace_inputs, modules)))
-                    self._models[key] = found
-        return found[0]
+        latest = self._latest
+        if latest is not None and latest[:2] == (sizes, required):
+            watch, model = latest[2:]
+            if all(map(is_, watch.modules, modules)) and watch.unchanged():
+                return model
+        with LOCK:
+            return self._found(modules, sizes, required, check)
+
+    def _found(
+        self, modules: Modules, sizes: Sizes, required: bool, check: Callable[[], object]
+    ) -> NativeModel | None:
+        watch = Watch(*modules)
+        key = self._key(watch, sizes, required)
+        if key in self._models:
+            model = self._models[key][1]
+        else:
+            check()
+            self._make_room()
+            watch, model = _compiled(modules, sizes, required)
+            key = self._key(watch, sizes, required)
+        self._models[key] = watch, model
+        self._latest = (sizes, required, watch, model)
+        return model
+
+    def check_functions(self, modules: Modules, sizes: Sizes) -> None:
+        """Raise an ImpureModule if no backend can plan with these; once, until they change."""
+        if self._checked is not None:
+            known, watch, owners = self._checked
+            same = known == sizes and all(map(is_, owners, modules))
+            if same and (watch is None or watch.unchanged()):
+                return
+        with LOCK:
+            check_functions(*modules, *sizes)
+            try:
+                watch = Watch(*modules)
+            except UnsupportedOperation:  # too large to be compared each time
+                watch = None
+            self._checked = (sizes, watch, modules)
+
+    @staticmethod
+    def _key(watch: Watch, sizes: Sizes, required: bool) -> Hashable:
+        # a native model reads the parameters of these very parts
+        return sizes, required, tuple(map(id, watch.parts)), watch.key
 
     def _warn_of_device(self, device: torch.device) -> None:
         if not self._warned_of_device:
@@ -210,11 +255,11 @@ class CompiledModels:
             )
 
 
-def _compiled(
-    modules: tuple[nn.Module, nn.Module], sizes: tuple[int, int, int], required: bool
-) -> NativeModel | None:
+def _compiled(modules: Modules, sizes: Sizes, required: bool) -> tuple[Watch, NativeModel | None]:
     try:
-        return NativeModel(modules, *sizes, required=required)
+        return watched(lambda: NativeModel(modules, *sizes, required=required), modules)
+    except ImpureModule:
+        raise
     except (UnsupportedOperation, ProgramTooLarge) as error:
         if required:
             raise
@@ -223,7 +268,7 @@ def _compiled(
             "(backend='torch' does so without this warning.)",
             stacklevel=8,
         )
-        return None
+        return Watch(*modules), None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, trace
 from mpc_gym.models import LinearCost, NeuralDynamics, QuadraticCost, keep_positive
-from tests.compiled.interpreter import run
+from tests.compiled.interpreter import derivatives, run, torch_derivatives
 
 
 def constants(graph: Graph, stage: int = 0) -> dict[str, np.ndarray]:
@@ -84,9 +84,19 @@ class Bessel2(nn.Module):
         return torch.special.bessel_j0(value)
 
 
+def helper(value: Tensor) -> Tensor:
+    return torch.special.bessel_j0(value)
+
+
+class CallsHelper(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return helper(state + control)
+
+
 @pytest.mark.parametrize(
     ("module", "culprit", "text"),
     [
+        (CallsHelper(), helper, "bessel_j0"),
         (Bessel(), Bessel, "bessel_j0"),
         (IndexesByState(), IndexesByState, "argsort"),
         (WithHelper(), Bessel2, "bessel_j0"),
@@ -95,9 +105,8 @@ class Bessel2(nn.Module):
 def test_an_operation_outside_the_table_is_named_with_its_line(
     module: nn.Module, culprit: type, text: str
 ) -> None:
-    graph = trace(module, 2, 2)
     with pytest.raises(UnsupportedOperation) as error:
-        evaluate(graph, [0.1, 0.2], [0.3, 0.4])
+        trace(module, 2, 2)
     assert line_of(culprit, text) in str(error.value)
     assert "aten." in str(error.value)
 
@@ -239,3 +248,48 @@ def test_a_module_may_differentiate_inside() -> None:
     found = evaluate(trace(Hamiltonian(), 2, 1), [0.3, 0.7], [0.1])
     expected = [2 * 0.7 * np.cos(0.3), np.sin(0.3) * 0.49 + 0.1]
     np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "constant", [torch.tensor([3]), torch.tensor([True]), torch.tensor([1.25], dtype=torch.float32)]
+)
+def test_an_expanded_constant_of_any_dtype_is_compiled(constant: Tensor) -> None:
+    class Expands(nn.Module):
+        def forward(self, state: Tensor, control: Tensor) -> Tensor:
+            return state * constant.expand(2) + control
+
+    found = evaluate(trace(Expands(), 2, 1), [0.3, 0.7], [0.1])
+    expected = np.array([0.3, 0.7]) * constant.double().item() + 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+def test_what_is_too_large_is_told_how_large_it_is() -> None:
+    # per layer 2 n_in n_out, activations, and the sum with the state: 2 (8 256 + 256^2 + 256 6) ...
+    with pytest.raises(ProgramTooLarge, match=r"NeuralDynamics takes about 13[0-9],\d{3} scalar"):
+        trace(NeuralDynamics(6, 2, hidden=(256, 256)), 6, 2)
+
+
+class HamiltonianNetwork(nn.Module):
+    """A model of a Hamiltonian, differentiated by autograd inside its forward."""
+
+    def __init__(self, activation: type[nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.energy = nn.Sequential(nn.Linear(2, 8), activation(), nn.Linear(8, 1)).double()
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        if not state.requires_grad:
+            state = state.detach().requires_grad_()
+        with torch.enable_grad():
+            energy = self.energy(state).sum()
+            (slope,) = torch.autograd.grad(energy, state, create_graph=True)
+        return torch.stack((slope[..., 1], control[..., 0] - slope[..., 0]), -1)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid, nn.Softplus])
+def test_the_derivative_of_a_model_that_calls_autograd_inside_is_exact(activation) -> None:
+    module = HamiltonianNetwork(activation)
+    x, u = torch.tensor([0.4, -0.9]).double(), torch.tensor([0.3]).double()
+    found = derivatives(module, x, u, [0.7, -1.3])
+    for ours, theirs in zip(found, torch_derivatives(module, x, u, [0.7, -1.3]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)

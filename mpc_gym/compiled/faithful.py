@@ -1,0 +1,390 @@
+"""Whether a scalar program is what its module does: tried out once, when it is made.
+
+A trace sees one call of a module. What it does not see (numbers that left PyTorch, an autograd
+function's own backward, `torch.no_grad`) would be wrong without a word, so what was traced is
+evaluated at other states, controls, contexts and parameters, and compared with the module itself:
+first PyTorch's operations as they were captured, then the program that they became. For y(q),
+q = (state, control, context, parameters), random weights w and a direction d of state and control:
+
+    value y,    gradient  d(w'y)/dq,    curvature  d(w'y_d)/dq,   y_d = (dy/dq) d
+
+The expected derivatives are those of `torch.autograd` in reverse mode, twice, in float64. Those of
+the program are by state, control and context: parameters are inputs to it as these are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from mpc_gym.compiled import derive
+from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
+from mpc_gym.compiled.primitives import CONDITIONS, primitive
+from mpc_gym.compiled.program import MAX_OPERATIONS, Expression, Program, Value, elements
+from mpc_gym.functional import WithValues, call_with
+
+if TYPE_CHECKING:
+    from mpc_gym.compiled.trace import Graph
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Call: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
+
+_RELATIVE = 1e-6  # a module may round to float32 on its way
+_OF_LARGEST, _OF_ALL = 1e-10, 1e-12  # rounding, of what cancels
+_BY_DIFFERENCES = 1e-4
+_STEP = 1e-5  # of a central difference, where autograd has no second derivative
+_KINDS = ("value", "first derivative", "second derivative")
+_RANDOM_IN_TRAINING = (
+    nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU
+)  # fmt: skip
+
+
+def check_pure(module: nn.Module, inputs: Sequence[Tensor], values: Mapping[str, Tensor]) -> None:
+    """Refuse a module that is no function of these inputs and parameters.
+
+    It may write into its arguments: it is always called with copies.
+
+    Raises:
+        ImpureModule: it writes into a parameter or a buffer, or it returns something else when it
+            is called again.
+    """
+    named = {k: v.clone() for k, v in (*module.named_buffers(), *values.items())}
+    before = {name: value.clone() for name, value in named.items()}
+    call = WithValues(module, named)
+    with random_numbers_kept():
+        found = [call(*(value.clone() for value in inputs)) for _ in range(2)]
+    for name, value in named.items():
+        if not _identical(value, before[name]):
+            owner = module.get_submodule(name.rpartition(".")[0])
+            mode = "call eval() on it, or " if owner.training else ""
+            raise ImpureModule(
+                f"the forward of {type(module).__name__} changes {name} of {type(owner).__name__}, "
+                f"so it is another function at each call: {mode}keep what changes out of its "
+                "forward"
+            )
+    if all(isinstance(each, Tensor) for each in found) and not _identical(*found):
+        raise ImpureModule(
+            f"{type(module).__name__} returned two different values for the same arguments and "
+            f"parameters, so there is no single problem to solve. {_what_is_random(module)}"
+        )
+
+
+def _what_is_random(module: nn.Module) -> str:
+    parts = [
+        f"{name or 'itself'} ({type(part).__name__})"
+        for name, part in module.named_modules()
+        if part.training and isinstance(part, _RANDOM_IN_TRAINING)
+    ]
+    mode = f"{', '.join(parts)} is in training mode: call eval() on the module. " if parts else ""
+    return (
+        f"{mode}Random numbers, clocks and counters belong outside of its forward, and come in as "
+        "context or a buffer"
+    )
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    same = a.shape == b.shape and a.dtype == b.dtype
+    return same and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+@contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Leave the generators of torch, NumPy and Python as they were."""
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002  # the user's
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():  # it may differentiate inside
+            yield
+    finally:
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)
+
+
+def check_not_compiled(module: nn.Module) -> None:
+    """Refuse what TorchScript or torch.compile made.
+
+    Raises:
+        ImpureModule: a part of the module is that.
+    """
+    for name, part in module.named_modules():
+        compiled = hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
+        if compiled or isinstance(part, torch.jit.ScriptModule):
+            kind = "torch.compile" if compiled else "TorchScript"
+            raise ImpureModule(
+                f"{_named(module, name)} was compiled by {kind}, which hides what it computes: "
+                "pass the plain module, it is compiled here"
+            )
+
+
+def check_has_shapes(module: nn.Module) -> None:
+    """Refuse parameters that do not exist yet.
+
+    Raises:
+        ImpureModule: a part of the module has one.
+    """
+    for name, part in module.named_modules():
+        if any(map(is_lazy, (*part._parameters.values(), *part._buffers.values()))):
+            raise ImpureModule(
+                f"{_named(module, name)} ({type(part).__name__}) has parameters without a shape "
+                "yet: call the module once with a state and a control before it plans"
+            )
+
+
+def _named(module: nn.Module, part: str) -> str:
+    return f"{type(module).__name__}.{part}" if part else type(module).__name__
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A module's own values and derivatives at a few points, each a list as `Graph.replay` has it.
+
+    The points are where the module is defined: a factorisation may not be.
+    """
+
+    points: list[list[Tensor]]
+    outcomes: list[_Outcome]
+    w: Tensor  # of the outputs
+    d: Tensor  # of state and control
+
+
+def try_out(graph: Graph, inputs: Sequence[Tensor], values: Mapping[str, Tensor]) -> Trials:
+    """Evaluate a module beside the point of its trace, and compare what was captured of it.
+
+    Args:
+        graph: What was captured.
+        inputs: State, control and context that it was captured with.
+        values: Parameters and floating-point buffers (one stage's slice) likewise.
+
+    Raises:
+        ImpureModule: it returns something else than the operations that were captured.
+        UnsupportedOperation: its derivatives are others than theirs.
+    """
+    generator = torch.Generator().manual_seed(2)
+    w, d = (
+        torch.randn(int(np.prod(shape, dtype=int)), generator=generator, dtype=torch.float64)
+        for shape in (graph.output_shape, (graph.n_state + graph.n_ctrl,))
+    )
+    with random_numbers_kept():
+        points = [p for p in _points(inputs, values) if _evaluates(graph, p)]
+        outcomes = []
+        name = type(graph.module).__name__
+        for point in points:
+            theirs = _Outcome.of(partial(_call, graph), name, point, w, d)
+            _compare_capture(name, _Outcome.of(graph.replay, name, point, w, d), theirs)
+            outcomes.append(theirs)
+    return Trials(points, outcomes, w, d)
+
+
+def check_program(graph: Graph, trials: Trials) -> None:
+    """Compare a graph's scalar program, and its derivatives, with the module.
+
+    Raises:
+        UnsupportedOperation: the program differs in value, first or second derivative, or contains
+            what is not in the table.
+        ProgramTooLarge: it exceeds the limit.
+    """
+    found = _outcomes_of_program(graph, trials)
+    for ours, theirs in zip(found, trials.outcomes, strict=True):
+        for kind in _KINDS:
+            if (pair := theirs.difference(ours, kind)) is not None:
+                raise UnsupportedOperation(
+                    f"the {kind} of {type(graph.module).__name__} is {pair[0]:.6g}, but "
+                    f"{pair[1]:.6g} as compiled: one of its operations is compiled wrongly"
+                )
+
+
+def _compare_capture(name: str, captured: _Outcome, own: _Outcome) -> None:
+    if (pair := own.difference(captured, "value")) is not None:
+        raise ImpureModule(
+            f"{name} returns {pair[0]:.6g}, but the operations that PyTorch saw in another call of "
+            f"it give {pair[1]:.6g}, for the same state, control and parameters. Part of what it "
+            "computes is invisible to PyTorch (NumPy, SciPy, a branch on such a number) or kept "
+            "from call to call: compute with torch alone, and from the arguments"
+        )
+    for kind in _KINDS[1:]:
+        if (pair := own.difference(captured, kind)) is not None:
+            raise UnsupportedOperation(
+                f"the {kind} of {name} is {pair[0]:.6g} by torch.autograd, but {pair[1]:.6g} by "
+                "the operations that it runs, and these are what is compiled. Usual causes are a "
+                "torch.autograd.Function with a backward of its own, torch.no_grad() in forward, "
+                "and torch.autograd.grad without create_graph=True; torch.func.grad is compiled"
+            )
+
+
+def _points(inputs: Sequence[Tensor], values: Mapping[str, Tensor]) -> list[list[Tensor]]:
+    """Other arguments and parameters: of both signs, and all positive; large, and small."""
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+    states = [
+        [-3.0 * x for x in inputs],
+        [normal(x) for x in inputs],
+        [0.2 + 0.5 * normal(x).abs() for x in inputs],
+    ]
+    return [[*point, *(_near(p, normal(p)) for p in values.values())] for point in states]
+
+
+def _near(value: Tensor, noise: Tensor) -> Tensor:
+    """A plausible other value: a few percent off, what is positive stays so."""
+    noise = noise.clamp(-3.0, 3.0)
+    return torch.where(value == 0.0, 0.01 * noise.abs(), value * (1.0 + 0.03 * noise))
+
+
+def _evaluates(graph: Graph, point: Sequence[Tensor]) -> bool:
+    try:
+        _call(graph, point)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _call(graph: Graph, point: Sequence[Tensor]) -> Tensor:
+    names = list(graph.parameter_shapes)
+    first = len(point) - len(names)
+    named = dict(zip(names, point[first:], strict=True))
+    arguments = tuple(x.clone() for x in point[:first])
+    result: Tensor = call_with(graph.module, named, arguments)
+    return result
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a function gives at a point; see the module's docstring."""
+
+    value: Floats
+    gradient: Floats
+    curvature: Floats
+    accuracy: float = _RELATIVE  # of the derivatives
+
+    @classmethod
+    def of(cls, call: Call, name: str, point: Sequence[Tensor], w: Tensor, d: Tensor) -> _Outcome:
+        """By automatic differentiation."""
+
+        def slopes(shift: float, *, differentiable: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+            along = torch.split(shift * d, [len(point[0]), len(point[1])])
+            moved = [q + by for q, by in zip(point, along, strict=False)]
+            leaves = [q.detach().clone().requires_grad_() for q in (*moved, *point[2:])]
+            value = call(leaves).to(torch.float64).reshape(-1)
+            found = _gradient((w * value).sum(), leaves, create_graph=differentiable)
+            return value, _flat(found), leaves
+
+        try:
+            value, gradient, leaves = slopes(0.0, differentiable=True)
+        except RuntimeError as error:
+            if "is not implemented" in str(error):
+                return cls.of_differences(call, point, w)
+            reason = str(error).splitlines()[0]
+            message = f"PyTorch cannot differentiate {name}: {reason}"
+            raise UnsupportedOperation(message) from error
+        accuracy = _RELATIVE
+        try:
+            along = (gradient[: len(d)] * d).sum()
+            curvature = _flat(_gradient(along, leaves, create_graph=False))
+        except RuntimeError:  # no second derivative in PyTorch, as of hardsigmoid
+            ahead, behind = (slopes(h, differentiable=False)[1] for h in (_STEP, -_STEP))
+            curvature, accuracy = (ahead - behind) / (2.0 * _STEP), _BY_DIFFERENCES
+        y, slope, bend = (each.detach().numpy() for each in (value, gradient, curvature))
+        return cls(y, slope, bend, accuracy)
+
+    @classmethod
+    def of_differences(cls, call: Call, point: Sequence[Tensor], w: Tensor) -> _Outcome:
+        """By differences of its values, where PyTorch has no derivative, as of `//`."""
+        flat, sizes = _flat(point), [q.numel() for q in point]
+
+        def value(q: Tensor) -> Tensor:
+            parts = zip(torch.split(q, sizes), point, strict=True)
+            found = call([part.reshape(like.shape) for part, like in parts])
+            return found.detach().to(torch.float64).reshape(-1)
+
+        steps = _STEP * torch.eye(len(flat), dtype=torch.float64)
+        slopes = [(w * (value(flat + h) - value(flat - h))).sum() / (2.0 * _STEP) for h in steps]
+        gradient = torch.stack(slopes).numpy()
+        unknown = np.full_like(gradient, np.nan)
+        return cls(value(flat).numpy(), gradient, unknown, _BY_DIFFERENCES)
+
+    def difference(self, other: _Outcome, kind: str) -> tuple[float, float] | None:
+        """The numbers that differ most, ours and the other's; None where all agree.
+
+        Compared are as many as the other has, where ours are finite.
+        """
+        name = {"value": "value", "first derivative": "gradient"}.get(kind, "curvature")
+        found, expected = getattr(other, name), getattr(self, name)
+        expected = expected[: len(found)]
+        known = np.isfinite(expected)
+        everything = np.concatenate([self.value, self.gradient, self.curvature])
+        overall = np.abs(everything[np.isfinite(everything)]).max(initial=0.0)
+        scale = np.abs(expected[known]).max(initial=0.0)
+        accuracy = _RELATIVE if name == "value" else max(self.accuracy, other.accuracy)
+        bound = accuracy * np.abs(expected) + _OF_LARGEST * scale + _OF_ALL * (1.0 + overall)
+        with np.errstate(invalid="ignore"):
+            excess = np.nan_to_num(np.abs(found - expected) / bound, nan=np.inf, posinf=np.inf)
+        excess[~known] = 0.0
+        worst = int(excess.argmax()) if len(excess) else 0
+        return (expected[worst], found[worst]) if excess.max(initial=0.0) > 1.0 else None
+
+
+def _gradient(of: Tensor, by: Sequence[Tensor], *, create_graph: bool) -> list[Tensor]:
+    if not of.requires_grad:
+        return [torch.zeros_like(q) for q in by]
+    found = torch.autograd.grad(of, by, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(q) if g is None else g for q, g in zip(by, found, strict=True)]
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _outcomes_of_program(graph: Graph, trials: Trials) -> list[_Outcome]:
+    program = Program()
+    sizes = [graph.n_state, graph.n_ctrl] + [graph.n_context] * (graph.n_context > 0)
+    arguments = [program.inputs(f"q{i}_", n) for i, n in enumerate(sizes)]
+    shapes = graph.parameter_shapes
+    parameters = {
+        k: program.inputs(f"p{i}_", *shape) for i, (k, shape) in enumerate(shapes.items())
+    }
+    context = arguments[2] if graph.n_context else None
+    y = elements(graph.evaluate(program, arguments[0], arguments[1], context, parameters))
+    # Not for compilation: how long derivatives may be is decided where they are compiled.
+    program.limit = 10 * MAX_OPERATIONS
+    q = [entry for array in arguments for entry in array]
+    w, d = trials.w.tolist(), trials.d.tolist()
+    y_d = derive.directional(program, y, q[: len(d)], d)
+    results = [*y, *derive.gradient(program, y, w, q), *derive.gradient(program, y_d, w, q)]
+    numbers = np.array([_flat(point).numpy() for point in trials.points])
+    entries = [entry for array in (*arguments, *parameters.values()) for entry in array.ravel()]
+    inputs = {
+        program.operations[entry.index].name: column
+        for entry, column in zip(entries, numbers.T, strict=True)
+    }
+    found = run(program, results, inputs, len(trials.points))
+    values, gradients, curvatures = np.split(found, [len(y), len(y) + len(q)])
+    return [_Outcome(*each) for each in zip(values.T, gradients.T, curvatures.T, strict=True)]
+
+
+def run(
+    program: Program, outputs: Sequence[Value], inputs: Mapping[str, Floats], count: int
+) -> Floats:
+    """The values [outputs, count] of expressions, for `count` values of each input of a program."""
+    values: dict[int, Any] = {}
+    with np.errstate(all="ignore"):
+        for index in program.live(outputs):
+            kind, operands, name = program.operations[index]
+            if kind == "input":
+                values[index] = inputs[name]
+            else:
+                arguments = [values[o] if isinstance(o, int) else o for o in operands]
+                value = primitive(kind)(*arguments)
+                values[index] = np.float64(value) if kind in CONDITIONS else value
+    found = [values[y.index] if isinstance(y, Expression) else y for y in outputs]
+    return np.array([np.broadcast_to(each, count) for each in found], dtype=np.float64)
