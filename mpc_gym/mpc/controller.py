@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -28,6 +29,7 @@ from mpc_gym.mpc.checks import (
 )
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
+from mpc_gym.mpc.model_checks import NoSecondDerivative, check_model
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
@@ -226,12 +228,17 @@ class MPC(CheckedSettings):
         n_context = 0 if context is None else context.shape[-1]
         sizes = (x_init.shape[1], self.n_ctrl, n_context)
         if self.backend != "torch" and self.differentiate == "implicit":
+
+            def check() -> None:
+                with suppress(NoSecondDerivative):  # compiled code needs none from autograd
+                    self._reference_problem(x_init, first, bounds, context, settings)
+
             native = self._compiled.model(
                 (self.dynamics, self.cost),
                 sizes,
                 x_init.device,
                 required=self.backend == "native",
-                check=lambda: self._reference_problem(x_init, first, bounds, context, settings),
+                check=check,
             )
             if native is not None:
                 found = native.problem(bounds, context, settings)
@@ -254,6 +261,7 @@ class MPC(CheckedSettings):
         check_stages(self.cost, self.horizon)
         problem = self._live_problem(bounds, context, settings).detached()
         check_model_output(problem.problem, x_init.double(), first)
+        check_model(problem.problem, x_init.detach().double(), first)
         return problem
 
     def _live_problem(

@@ -33,8 +33,7 @@ class RowFunction:
     def of(cls, module: nn.Module) -> "RowFunction":
         """The module with its own values, in float64 where they are floating point."""
         named = (*module.named_parameters(), *module.named_buffers())
-        with torch.inference_mode(False):  # what is made in it cannot be differentiated with
-            values = {k: v.double() if v.is_floating_point() else v for k, v in named}
+        values = {k: v.double() if v.is_floating_point() else v for k, v in named}
         return cls(module, values, takes_context(module))
 
     def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Any:
@@ -59,8 +58,7 @@ class RowFunction:
 
     def detached(self) -> "RowFunction":
         """The same function, cut off from autograd and from later changes of the values."""
-        values = {name: value.detach().clone() for name, value in self.values.items()}
-        return replace(self, values=values)
+        return replace(self, values={name: _copy(value) for name, value in self.values.items()})
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,9 @@ class Problem:
             self,
             f=self.f.detached(),
             l=self.l.detached(),
-            low=self.low.detach().clone(),
-            high=self.high.detach().clone(),
-            context=None if self.context is None else self.context.detach().clone(),
+            low=_copy(self.low),
+            high=_copy(self.high),
+            context=None if self.context is None else _copy(self.context),
         )
 
     def lifted(self) -> "Problem":
@@ -158,3 +156,9 @@ class Problem:
             F, f_zz = second_derivatives(f, *at, outputs=n)
             return Expansion(F, f_zz, l_z, l_zz)
         return Expansion(first_derivatives(f, *at, outputs=n), None, l_z, l_zz)
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy that autograd can use, which it cannot use what inference mode has made."""
+    with torch.inference_mode(False):
+        return value.detach().clone()

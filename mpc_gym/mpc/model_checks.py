@@ -1,0 +1,230 @@
+"""Checks of what dynamics and cost compute, made when a model is first used.
+
+A model must map each row of a batch on its own, the same way at each call, and its derivatives by
+autograd must be those of its values. Where one of these fails, the solver would find a plan that is
+not optimal and call it converged.
+
+They are checked at random points near the first start state, and again when `trace_key` says that
+the module has changed.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from operator import itemgetter
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
+from mpc_gym.compiled.trace import trace_key
+from mpc_gym.mpc.problem import Problem, RowFunction
+
+SPREAD = 0.1  # of the points, relative to 1 + |z|
+SAME = 1e-8  # relative difference up to which two values are the same
+WRONG = 0.01  # relative error of a wrong derivative
+STEPS = (1e-2, 1e-4, 1e-6)  # of finite differences, relative to 1 + |z|
+POINTS = 4
+STAGES = 32  # at most so many stages of a cost are looked at one by one
+
+_RANDOM_OR_COUPLED = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+)
+_CALLS = "from call to call"
+_OTHERS = "with the other instances of the batch"
+_STAGES = "with the states and controls of other stages"
+_KEPT = 8
+_known: WeakKeyDictionary[nn.Module, tuple[Hashable, ...]] = WeakKeyDictionary()
+"""The last few states of a module that passed."""
+
+
+class NoSecondDerivative(ValueError):  # noqa: N818  # it reads as what happened
+    """Autograd cannot differentiate a model twice; the message names the operation."""
+
+
+@dataclass(frozen=True)
+class _Points:
+    """States, controls and contexts of so many instances and stages."""
+
+    x: Float[Tensor, "*rows n_state"]
+    u: Float[Tensor, "*rows n_ctrl"]
+    context: Float[Tensor, "*rows n_context"] | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "_Points":
+        """All three changed in the same way."""
+        context = None if self.context is None else change(self.context)
+        return _Points(change(self.x), change(self.u), context)
+
+    def replaced(self, index: tuple[Tensor, Tensor], by: "_Points") -> "_Points":
+        """The same but for the rows at the index, which are those of others."""
+        context = None
+        if self.context is not None and by.context is not None:
+            context = self.context.index_put(index, by.context)
+        return _Points(self.x.index_put(index, by.x), self.u.index_put(index, by.u), context)
+
+
+@torch.no_grad()
+def check_model(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    """Check dynamics and cost, where they are new, near the first start state and controls.
+
+    Raises:
+        ValueError: one is random, or does not map each row on its own, or has a derivative by
+            autograd that is not that of its values.
+        NoSecondDerivative: autograd cannot differentiate it twice.
+    """
+    keys = {
+        function.module: (problem.horizon, x_init.shape[1], U.shape[2], trace_key(function.module))
+        for function in (problem.f, problem.l)
+    }
+    if not len(x_init) or all(key in _known.get(module, ()) for module, key in keys.items()):
+        return
+    _check_dynamics_rows(problem, x_init, U)
+    _check_cost_rows(problem, x_init, U)
+    near = _near(problem, x_init, U, POINTS)
+    _check_derivatives("dynamics", problem.f, near.map(lambda a: a[:, 0]), x_init.shape[1])
+    _check_derivatives("cost", problem.l, near, None)
+    for module, key in keys.items():
+        _known[module] = (*_known.get(module, ())[-_KEPT + 1 :], key)
+
+
+def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
+    """Random points near the first finite start state and its controls, [count, time, .]."""
+    generator = torch.Generator().manual_seed(0)
+    finite = (x_init.isfinite().all(1) & U.isfinite().flatten(1).all(1)).nonzero()
+    row = int(finite[0]) if len(finite) else 0
+    X = x_init[row].expand(problem.horizon, -1)
+    context = None if problem.context is None else problem.context[row]
+
+    def near(a: Tensor) -> Tensor:
+        noise = torch.randn((count, *a.shape), dtype=a.dtype, generator=generator).to(a.device)
+        a = a.nan_to_num(posinf=0.0, neginf=0.0)
+        return a + SPREAD * (1 + a.abs()) * noise
+
+    return _Points(X, U[row], context).map(near)
+
+
+def _check_dynamics_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    f = problem.f
+    near = _near(problem, x_init, U, POINTS)
+    first = near.map(lambda a: a[:, 0])
+    together = _value(f, first)
+    _require_same("dynamics", f, _CALLS, _value(f, first), together)
+    each = [_value(f, first.map(itemgetter([i, i])))[0] for i in range(POINTS)]
+    _require_same("dynamics", f, _OTHERS, torch.stack(each), together)
+    flat = _value(f, near.map(lambda a: a.flatten(0, 1)))
+    _require_same("dynamics", f, _STAGES, flat.reshape(near.x.shape), _value(f, near))
+
+
+def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    l = problem.l
+    near = _near(problem, x_init, U, POINTS)
+    first = near.map(itemgetter([0, 0]))  # twice: a layer may refuse a single row
+    alone = _value(l, first)
+    _require_same("cost", l, _CALLS, _value(l, first), alone)
+    _require_same("cost", l, _OTHERS, _value(l, near)[0], alone[0])
+    # in each instance one stage is as before, and all others are not
+    count = min(problem.horizon, STAGES)
+    stages = torch.linspace(0, problem.horizon - 1, count, device=U.device).long()
+    index = (torch.arange(count, device=U.device), stages)
+    others = _near(problem, x_init, U, POINTS + count).map(lambda a: a[POINTS:])
+    mixed = others.replaced(index, first.map(lambda a: a[0, stages]))
+    _require_same("cost", l, _STAGES, _value(l, mixed)[index], alone[0, stages])
+
+
+def _value(function: RowFunction, at: _Points) -> Tensor:
+    value: Tensor = function(at.x, at.u, at.context)
+    return value
+
+
+def _require_same(
+    name: str, function: RowFunction, changes: str, found: Tensor, expected: Tensor
+) -> None:
+    size = expected.abs().nan_to_num(posinf=0.0).amax() if expected.numel() else 0.0
+    if torch.allclose(found, expected, rtol=SAME, atol=float(SAME * size), equal_nan=True):
+        return
+    at_fault = [
+        f"{path or name} ({type(part).__name__})"
+        for path, part in function.module.named_modules()
+        if isinstance(part, _RANDOM_OR_COUPLED) and part.training
+    ]
+    if at_fault:
+        remedy = f"{', '.join(at_fault)} does that in training mode: call {name}.eval()"
+    elif changes == _CALLS:
+        remedy = "draw no random numbers in it; noise can be given as a context"
+    else:
+        remedy = (
+            "write it without sums, means or differences over the batch or over time (a previous "
+            "state or control that it needs can be a part of the state)"
+        )
+    raise ValueError(
+        f"{name} must map each row of a batch on its own, and the same way at each call, but the "
+        f"value of {type(function.module).__name__} at a state and control changes "
+        f"{changes}: {remedy}"
+    )
+
+
+def _check_derivatives(name: str, function: RowFunction, at: _Points, outputs: int | None) -> None:
+    """Compare first and second derivatives, along a direction, with finite differences."""
+    n = at.x.shape[-1]
+    z = torch.cat((at.x, at.u), -1)
+    generator = torch.Generator().manual_seed(1)
+    along = torch.randn(z.shape, dtype=z.dtype, generator=generator).to(z.device) * (1 + z.abs())
+
+    def g(z: Tensor, context: Tensor | None) -> Tensor:
+        return _value(function, _Points(z[..., :n], z[..., n:], context))
+
+    def gradient(z: Tensor, context: Tensor | None) -> Tensor:
+        return first_derivatives(g, z, context, outputs=outputs)
+
+    try:
+        first, second = second_derivatives(g, z, at.context, outputs=outputs)
+    except (RuntimeError, NotImplementedError) as error:
+        raise NoSecondDerivative(
+            f"{name} cannot be differentiated twice by autograd, which the PyTorch reference "
+            f"needs: {str(error).splitlines()[0]}"
+        ) from error
+    _require_close(name, function, "first", g, first, (z, along, at.context))
+    _require_close(name, function, "second", gradient, second, (z, along, at.context))
+
+
+def _require_close(
+    name: str,
+    function: RowFunction,
+    order: str,
+    of: Callable[..., Tensor],
+    derivative: Tensor,
+    where: tuple[Tensor, Tensor, Tensor | None],
+) -> None:
+    """Raise if a derivative of `of`, with N as its last axis, is wrong at most of the points.
+
+    At a kink, or where a single step is too long or too short, finite differences are wrong
+    themselves.
+    """
+    z, along, context = where
+    inner = (1,) * (derivative.ndim - z.ndim)
+    exact = (derivative * along.reshape(*z.shape[:-1], *inner, -1)).sum(-1)
+    size = of(z, context).abs().amax()
+    wrong, quotients = [], []
+    for step in STEPS:
+        ahead, behind = of(z + step * along, context), of(z - step * along, context)
+        quotient = (ahead - behind) / (2 * step)
+        largest = torch.maximum(quotient.abs(), exact.abs())
+        allowed = WRONG * largest + 1e-6 * largest.amax() + 1e-12 * size / step
+        wrong.append((quotient - exact).abs() > allowed)  # False where one of them is NaN
+        quotients.append(quotient)
+    entries = torch.stack(wrong).all(0)
+    points = entries.reshape(*z.shape[:-1], -1).any(-1)
+    if 2 * int(points.sum()) <= points.numel():
+        return
+    i = entries.flatten().nonzero()[0, 0]
+    raise ValueError(
+        f"{name}: the {order} derivative of {type(function.module).__name__} by autograd is not "
+        f"that of its values ({exact.flatten()[i].item():.6g} along a random direction, "
+        f"{quotients[1].flatten()[i].item():.6g} by finite differences), so that a plan would not "
+        "be optimal: remove what hides a dependence from autograd in forward (detach, no_grad, "
+        ".item(), NumPy) or gives it another derivative (an autograd.Function, straight-through "
+        "rounding), or plan with a smooth model"
+    )

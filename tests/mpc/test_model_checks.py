@@ -1,0 +1,221 @@
+"""What is not a function of each row, or has not its own derivatives, is refused by name."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mpc_gym.models import PendulumCost, PendulumDynamics, QuadraticCost
+from mpc_gym.mpc import MPC
+from mpc_gym.mpc.model_checks import NoSecondDerivative
+
+
+class Model(nn.Module):
+    """Whatever a function makes of state and control."""
+
+    n_state, n_ctrl = 3, 1
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return self.function(state, control)
+
+
+def distance(state: Tensor, control: Tensor) -> Tensor:
+    return state.square().sum(-1) + 0.1 * control.square().sum(-1)
+
+
+def plan(backend, dynamics=None, cost=None):
+    mpc = MPC(dynamics or PendulumDynamics(), cost or PendulumCost(), 6, backend=backend)
+    x_init = torch.tensor([[0.9, 0.4, -0.5], [0.3, -0.95, 0.8]], dtype=torch.float64)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="solving with the slow PyTorch reference")
+        return mpc(x_init)
+
+
+def before(a: Tensor) -> Tensor:
+    return torch.cat((a[..., :1, :], a[..., :-1, :]), -2)
+
+
+@pytest.fixture(params=["torch", "native", "auto"])
+def backend(request):
+    return request.param
+
+
+@pytest.mark.parametrize(
+    "coupled",
+    [
+        lambda x, u: distance(x, u) + 0.1 * (u - before(u)).square().sum(-1),
+        lambda x, u: distance(x, u) + 1e-6 * F.pad(u.diff(dim=-2), (0, 0, 0, 1)).square().sum(-1),
+        lambda x, u: distance(x - x.mean(-2, keepdim=True), u),
+        lambda x, u: distance(x, u).cumsum(-1),
+        lambda x, u: distance(x, u) + (x[..., -1:, 0] if x.ndim > 1 else x[..., 0]),
+        lambda x, u: distance(x, u) * (1 + (u[..., 3:4, 0] if x.ndim > 1 else u[..., 0])),
+    ],
+    ids=["difference to the last", "weak difference", "mean", "sum so far", "end", "one stage"],
+)
+def test_a_cost_that_couples_stages_is_refused(coupled, backend):
+    with pytest.raises(ValueError, match=r"cost must map each row .* states and controls of other"):
+        plan(backend, cost=Model(coupled))
+
+
+@pytest.mark.parametrize(
+    "coupled",
+    [
+        lambda x, u: distance(x - x.mean(0, keepdim=True), u),
+        lambda x, u: distance(x, u) / distance(x, u).detach().amax(0),
+        lambda x, u: distance(F.normalize(x, dim=0), u),
+    ],
+    ids=["mean", "scaled by the largest", "normalised over the batch"],
+)
+def test_a_cost_that_couples_instances_is_refused(coupled, backend):
+    with pytest.raises(ValueError, match=r"cost must map each row .* other instances of the batch"):
+        plan(backend, cost=Model(coupled))
+
+
+@pytest.mark.parametrize(
+    "coupled",
+    [
+        lambda x, u: 0.9 * x + u - 0.1 * x.mean(0, keepdim=True),
+        lambda x, u: 0.9 * x + u + 0.1 * x.flip(0),
+        lambda x, u: 0.9 * x + u - (0.1 * x.mean(1, keepdim=True) if x.ndim == 3 else 0.0),
+    ],
+    ids=["mean over the batch", "other instance", "mean over time"],
+)
+def test_dynamics_that_couple_rows_are_refused(coupled, backend):
+    with pytest.raises(ValueError, match="dynamics must map each row"):
+        plan(backend, dynamics=Model(coupled))
+
+
+@pytest.mark.parametrize(
+    "part", [nn.BatchNorm1d(3), nn.Dropout(0.2)], ids=lambda p: type(p).__name__
+)
+def test_a_layer_in_training_mode_is_named_with_the_remedy(part, backend):
+    net = nn.Sequential(nn.Linear(4, 3), part, nn.Tanh(), nn.Linear(3, 3)).double()
+
+    class Network(nn.Module):
+        n_state, n_ctrl = 3, 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, state, control):
+            z = torch.cat((state, control), -1)
+            return state + 0.1 * self.net(z.reshape(-1, 4)).reshape(state.shape)
+
+    dynamics = Network().train()
+    name = type(part).__name__
+    with pytest.raises(ValueError, match=rf"net\.1 \({name}\) .* dynamics\.eval\(\)"):
+        plan(backend, dynamics=dynamics)
+    assert plan("auto", dynamics=dynamics.eval(), cost=QuadraticCost(torch.ones(4))).converged.all()
+
+
+def test_a_cost_that_draws_random_numbers_is_refused(backend):
+    with pytest.raises(ValueError, match=r"changes from call to call: .* as a context"):
+        plan(backend, cost=Model(lambda x, u: distance(x, u) + torch.rand(())))
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x):
+        return x.round()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
+class HalfBackward(torch.autograd.Function):
+    """Its first derivative is right, and the second misses the dependence of what it kept."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.kept = x.detach().clone()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.kept.cos()
+
+
+@pytest.mark.parametrize(
+    ("function", "order"),
+    [
+        (lambda x, u: distance(StraightThrough.apply(x), u), "first"),
+        (lambda x, u: distance(x + (x.round() - x).detach(), u), "first"),
+        (lambda x, u: (x.detach() * x).sum(-1) + u.square().sum(-1), "first"),
+        (lambda x, u: distance(x, u) + torch.special.bessel_j0(x).sum(-1), "first"),
+        (lambda x, u: distance(HalfBackward.apply(x), u), "second"),
+    ],
+    ids=["straight-through", "by detach", "detach", "no derivative in torch", "half a backward"],
+)
+def test_a_derivative_that_is_not_that_of_the_values_is_refused(function, order):
+    for backend in ("torch", "auto"):
+        with pytest.raises(ValueError, match=f"cost: the {order} derivative of Model by autograd"):
+            plan(backend, cost=Model(function))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, u: F.relu(x).sum(-1) + u.abs().sum(-1),
+        lambda x, u: x.abs().amax(-1) + u.square().sum(-1),
+        lambda x, u: distance(x.round(), u),
+        lambda x, u: distance(torch.remainder(x, 0.3), u),
+        lambda x, u: distance(x, u) + torch.sigmoid(1e4 * (x[..., 0] - 0.5)),
+        lambda x, u: 1e8 * distance(x, u) + 1e-6 * u[..., 0],
+        lambda x, u: 1e-9 * distance(x, u) + 1e6,
+        lambda x, u: distance(x.float(), u.float()).double(),
+        lambda x, u: distance(x, u) + torch.clamp(x[..., 2], -0.1, 0.1),
+        lambda x, u: torch.ones_like(x[..., 0]),
+        lambda x, u: torch.sqrt(x[..., 0] + 1e-3),
+    ],
+)
+def test_kinks_steps_scales_and_single_precision_are_not_taken_for_wrong(function):
+    plan("torch", cost=Model(function))
+
+
+def test_a_model_that_changes_is_checked_again(backend):
+    class Annealed(nn.Module):
+        smoothness = 0.0
+
+        def forward(self, state, control):
+            cost = distance(state, control)
+            if self.smoothness:
+                cost = cost + self.smoothness * (control - before(control)).square().sum(-1)
+            return cost
+
+    cost = Annealed()
+    assert plan(backend, cost=cost).converged.all()
+    cost.smoothness = 0.1
+    with pytest.raises(ValueError, match=r"cost must map each row"):
+        plan(backend, cost=cost)
+
+
+def test_what_autograd_cannot_differentiate_twice_is_named_or_compiled():
+    def cost(x: Tensor, u: Tensor) -> Tensor:
+        return distance(x, u) + F.hardsigmoid(x).sum(-1)
+
+    with pytest.raises(NoSecondDerivative, match="hardsigmoid_backward"):
+        plan("torch", cost=Model(cost))
+    assert plan("native", cost=Model(cost)).cost.isfinite().all()
+
+
+def test_a_model_that_writes_into_its_arguments_is_the_function_it_returns(backend):
+    def shifted(x: Tensor, u: Tensor) -> Tensor:
+        x[..., 0] += 0.1
+        return 0.9 * x + u
+
+    def plain(x: Tensor, u: Tensor) -> Tensor:
+        return 0.9 * (x + torch.tensor([0.1, 0.0, 0.0], dtype=x.dtype)) + u
+
+    found, expected = (
+        plan(backend, dynamics=Model(f), cost=Model(distance)) for f in (shifted, plain)
+    )
+    assert found.converged.all()
+    torch.testing.assert_close(found.controls, expected.controls)
