@@ -29,7 +29,7 @@ from mpc_gym.mpc.checks import (
 )
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
-from mpc_gym.mpc.model_checks import NoSecondDerivative, check_model
+from mpc_gym.mpc.model_checks import ModelChecks, NoSecondDerivative
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
@@ -107,6 +107,7 @@ class MPC(CheckedSettings):
         self._set_bound("control_high", control_high)
         check_stages(cost, self.horizon)
         self._compiled = CompiledModels()
+        self._model_checks = ModelChecks()
         self.expected_unconverged = 0.0
         self._warned = False
 
@@ -261,7 +262,7 @@ class MPC(CheckedSettings):
         check_stages(self.cost, self.horizon)
         problem = self._live_problem(bounds, context, settings).detached()
         check_model_output(problem.problem, x_init.double(), first)
-        check_model(problem.problem, x_init.detach().double(), first)
+        self._model_checks.check(problem.problem, x_init.detach().double(), first)
         return problem
 
     def _live_problem(

@@ -4,21 +4,21 @@ A model must map each row of a batch on its own, the same way at each call, and 
 autograd must be those of its values. Where one of these fails, the solver would find a plan that is
 not optimal and call it converged.
 
-They are checked at random points near the first start state, and again when `trace_key` says that
-the module has changed.
+They are checked at random points near the first start state, and again when a `Watch` says that
+they have changed.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from operator import itemgetter
-from weakref import WeakKeyDictionary
+from operator import is_, itemgetter
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
-from mpc_gym.compiled.trace import trace_key
+from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.watch import Watch
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 SPREAD = 0.1  # of the points, relative to 1 + |z|
@@ -36,9 +36,6 @@ _RANDOM_OR_COUPLED = (
 _CALLS = "from call to call"
 _OTHERS = "with the other instances of the batch"
 _STAGES = "with the states and controls of other stages"
-_KEPT = 8
-_known: WeakKeyDictionary[nn.Module, tuple[Hashable, ...]] = WeakKeyDictionary()
-"""The last few states of a module that passed."""
 
 
 class NoSecondDerivative(ValueError):  # noqa: N818  # it reads as what happened
@@ -66,28 +63,47 @@ class _Points:
         return _Points(self.x.index_put(index, by.x), self.u.index_put(index, by.u), context)
 
 
+class ModelChecks:
+    """Checks the model of one controller where it is new, and remembers it."""
+
+    def __init__(self) -> None:
+        self._passed: tuple[tuple[int, ...], tuple[nn.Module, ...], Watch | None] | None = None
+
+    def __reduce__(self) -> tuple[type["ModelChecks"], tuple[()]]:
+        return ModelChecks, ()
+
+    def check(self, problem: Problem, x_init: Tensor, U: Tensor) -> None:
+        """Check dynamics and cost near the first start state and controls.
+
+        Raises:
+            ValueError: one is random, or does not map each row on its own, or has a derivative by
+                autograd that is not that of its values.
+            NoSecondDerivative: autograd cannot differentiate it twice.
+        """
+        if not len(x_init):
+            return
+        modules = (problem.f.module, problem.l.module)
+        sizes = (*x_init.shape[1:], *U.shape[1:])
+        if self._passed is not None:
+            known, owners, watch = self._passed
+            same = known == sizes and all(map(is_, owners, modules))
+            if same and (watch is None or watch.unchanged()):
+                return
+        check_model(problem, x_init, U)
+        try:
+            self._passed = (sizes, modules, Watch(*modules))
+        except UnsupportedOperation:  # too large to be compared each time
+            self._passed = (sizes, modules, None)
+
+
 @torch.no_grad()
 def check_model(problem: Problem, x_init: Tensor, U: Tensor) -> None:
-    """Check dynamics and cost, where they are new, near the first start state and controls.
-
-    Raises:
-        ValueError: one is random, or does not map each row on its own, or has a derivative by
-            autograd that is not that of its values.
-        NoSecondDerivative: autograd cannot differentiate it twice.
-    """
-    keys = {
-        function.module: (problem.horizon, x_init.shape[1], U.shape[2], trace_key(function.module))
-        for function in (problem.f, problem.l)
-    }
-    if not len(x_init) or all(key in _known.get(module, ()) for module, key in keys.items()):
-        return
+    """See `ModelChecks.check`."""
     _check_dynamics_rows(problem, x_init, U)
     _check_cost_rows(problem, x_init, U)
     near = _near(problem, x_init, U, POINTS)
     _check_derivatives("dynamics", problem.f, near.map(lambda a: a[:, 0]), x_init.shape[1])
     _check_derivatives("cost", problem.l, near, None)
-    for module, key in keys.items():
-        _known[module] = (*_known.get(module, ())[-_KEPT + 1 :], key)
 
 
 def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
