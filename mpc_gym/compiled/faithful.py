@@ -166,7 +166,7 @@ def try_out(graph: Graph, inputs: Sequence[Tensor], values: Mapping[str, Tensor]
 
     Raises:
         ImpureModule: it returns something else than the operations that were captured.
-        UnsupportedOperation: its derivatives are others than theirs.
+        UnsupportedOperation: its derivatives are others than theirs, though autograd sees all.
     """
     generator = torch.Generator().manual_seed(2)
     w, d = (
@@ -179,7 +179,7 @@ def try_out(graph: Graph, inputs: Sequence[Tensor], values: Mapping[str, Tensor]
         name = type(graph.module).__name__
         for point in points:
             theirs = _Outcome.of(partial(_call, graph), name, point, w, d)
-            _compare_capture(name, _Outcome.of(graph.replay, name, point, w, d), theirs)
+            _compare_capture(graph, _Outcome.of(graph.replay, name, point, w, d), theirs)
             outcomes.append(theirs)
     return Trials(points, outcomes, w, d)
 
@@ -202,7 +202,8 @@ def check_program(graph: Graph, trials: Trials) -> None:
                 )
 
 
-def _compare_capture(name: str, captured: _Outcome, own: _Outcome) -> None:
+def _compare_capture(graph: Graph, captured: _Outcome, own: _Outcome) -> None:
+    name = type(graph.module).__name__
     if (pair := own.difference(captured, "value")) is not None:
         raise ImpureModule(
             f"{name} returns {pair[0]:.6g}, but the operations that PyTorch saw in another call of "
@@ -212,11 +213,19 @@ def _compare_capture(name: str, captured: _Outcome, own: _Outcome) -> None:
         )
     for kind in _KINDS[1:]:
         if (pair := own.difference(captured, kind)) is not None:
-            raise UnsupportedOperation(
+            text = (
                 f"the {kind} of {name} is {pair[0]:.6g} by torch.autograd, but {pair[1]:.6g} by "
-                "the operations that it runs, and these are what is compiled. Usual causes are a "
-                "torch.autograd.Function with a backward of its own, torch.no_grad() in forward, "
-                "and torch.autograd.grad without create_graph=True; torch.func.grad is compiled"
+                "the operations that it runs"
+            )
+            if graph.gradless:
+                raise ImpureModule(
+                    f"{text}: autograd cannot follow {graph.gradless[0]}. Compute outside of "
+                    "torch.no_grad(), with torch.autograd.grad(..., create_graph=True); use "
+                    "detach() where a derivative is left out on purpose"
+                )
+            raise UnsupportedOperation(
+                f"{text}, and these are what is compiled. The usual cause is a "
+                "torch.autograd.Function with a backward of its own"
             )
 
 
@@ -238,6 +247,7 @@ def _points(inputs: Sequence[Tensor], values: Mapping[str, Tensor]) -> list[list
 def _near(value: Tensor, noise: Tensor) -> Tensor:
     """A plausible other value: a few percent off, what is positive stays so."""
     noise = noise.clamp(-3.0, 3.0)
+    value = value.nan_to_num(nan=1.0, posinf=1.0, neginf=-1.0)  # whoever plans refuses these
     return torch.where(value == 0.0, 0.01 * noise.abs(), value * (1.0 + 0.03 * noise))
 
 

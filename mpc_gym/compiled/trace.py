@@ -49,6 +49,7 @@ _BRANCHES = (
 )
 _IN_TORCH = "in a module of torch"
 _LINE, _CUTS = "mpc_gym_line", "mpc_gym_cuts"  # in a node's meta
+_GRADLESS = "mpc_gym_gradless"  # in a graph's
 _GET_DATA: Any = Tensor.data
 _DETACHES = frozenset({Tensor.detach, Tensor.detach_, torch.detach, _GET_DATA.__get__})
 _TAKES_VALUES = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__})
@@ -117,6 +118,12 @@ class Graph:
         """Run the captured operations in PyTorch, on state, control, context and parameters."""
         result: Tensor = _Replay(self._graph).run(*(value.clone() for value in values))
         return result
+
+    @property
+    def gradless(self) -> list[str]:
+        """Lines of its forward that computed where autograd could not follow."""
+        found: list[str] = self._graph.meta[_GRADLESS]
+        return found
 
     @property
     def size(self) -> int:
@@ -244,15 +251,18 @@ def _capture(
         values = tuple(value.requires_grad_().clone() for value in values)
         arguments, replaced = values[: len(inputs)], values[len(inputs) :]
         named = dict(zip(parameters, replaced, strict=True))
-        with _Calls(type(module).__name__), torch.enable_grad():
+        with calls, torch.enable_grad():
             return call_with(module, named, arguments)
 
+    calls = _Calls(type(module).__name__)
     tracer: Callable[..., torch.fx.GraphModule] = make_fx(
         forward, decomposition_table=decompositions()
     )
     try:
         check_pure(module, inputs, parameters)
-        return tracer(*(value.clone() for value in (*inputs, *parameters.values())))
+        captured = tracer(*(value.clone() for value in (*inputs, *parameters.values())))
+        captured.meta[_GRADLESS] = calls.gradless
+        return captured
     except UnsupportedOperation:
         raise
     except Exception as error:
@@ -272,11 +282,15 @@ class _Calls(TorchFunctionMode):
     It tells `detach` in a module from the one that autograd puts around what it keeps for the
     backward pass, which cuts nothing off: only the first is a call in Python. And it refuses to
     let values that depend on state, control, context or parameters out of PyTorch.
+
+    Attributes:
+        gradless: Lines that computed where autograd could not follow.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name  # of the module
+        self.gradless: list[str] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -295,6 +309,8 @@ class _Calls(TorchFunctionMode):
             )
         if func in _TAKES_NUMBER and _is_variable(args[0], mode.tracer):
             raise UnsupportedOperation(f"{self._name} cannot be compiled: it {_BRANCHES} ({line})")
+        if not torch.is_grad_enabled() or _forgets_graph(func, args, kwargs or {}):
+            self.gradless.append(line)
         nodes = mode.tracer.graph.nodes
         before = len(nodes)
         result = func(*args, **(kwargs or {}))
@@ -302,6 +318,13 @@ class _Calls(TorchFunctionMode):
             node.meta.setdefault(_LINE, line)
             node.meta[_CUTS] = func in _DETACHES
         return result
+
+
+def _forgets_graph(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether this is `torch.autograd.grad` without `create_graph=True`."""
+    if func is not torch.autograd.grad:
+        return False
+    return not kwargs.get("create_graph", args[4] if len(args) > 4 else False)
 
 
 def _is_variable(value: object, tracer: Any) -> bool:

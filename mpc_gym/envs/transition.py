@@ -10,9 +10,9 @@ single environment takes one of the 16 places, so it moves bit by bit as it does
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from mpc_gym.functional import call_with
 
 if TYPE_CHECKING:
     from mpc_gym.compiled import Graph
+    from mpc_gym.compiled.watch import Watch
 
 Floats: TypeAlias = NDArray[np.float64]
 Step: TypeAlias = Callable[[Floats, Floats, Floats, Floats], tuple[Floats, Floats]]
@@ -35,8 +36,8 @@ class Transition:
     """The step of environments whose model these modules are.
 
     Parameters count with the values that they have at the time of a step, however they were
-    changed. Other attributes of the modules (`max_speed`) are those of the time when this was made;
-    `is_current` tells whether they are so still.
+    changed. All else that the modules depend on (`max_speed`; see `compiled.watch`) is that of the
+    time when this was made; `is_current` tells whether it is so still.
     Modules that cannot be compiled run in PyTorch, with one warning.
 
     Args:
@@ -69,12 +70,8 @@ class Transition:
         self._actuate: Callable[..., bool] = actuate
         self._stage = stage = Stage(dynamics, cost)
         self._parameters = LiveParameters(stage)
-        self._structure = _structure(stage)
-        if self._structure is None:
-            self._step = _make_step(stage, n_state, len(control_low))
-        else:
-            key = (self._structure, n_state, len(control_low))
-            self._step = _shared_step(_Keyed(stage, key))
+        self._watch, step = _native_step_of(stage, n_state, len(control_low))
+        self._step = _torch_step(stage) if step is None else step
 
     def __call__(
         self,
@@ -105,7 +102,10 @@ class Transition:
 
     def is_current(self) -> bool:
         """Whether nothing about the modules has changed but parameters, as far as can be told."""
-        return _structure(self._stage) == self._structure
+        watch = self._watch
+        if watch is None or watch.unchanged():
+            return True
+        return type(watch)(self._stage).key == watch.key
 
     def parameters(self) -> Float[Floats, " n_parameters"]:
         """The present parameters of the modules."""
@@ -138,30 +138,42 @@ class Stage(nn.Module):
 
 
 class _Keyed:
-    """A module that equals others of the same structure, so that one is compiled for all."""
+    """A module that equals others in all that a trace depends on: one is compiled for all."""
 
-    def __init__(self, stage: Stage, key: Hashable) -> None:
+    def __init__(self, stage: Stage, watch: Watch, sizes: tuple[int, int]) -> None:
         self.stage = stage
-        self.key: Any = key
+        self.watch = watch
+        self.sizes = sizes
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return hash((self.watch.key, self.sizes))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and self.key == other.key
+        if not isinstance(other, _Keyed):
+            return NotImplemented
+        return self.watch.key == other.watch.key and self.sizes == other.sizes
+
+
+def _native_step_of(stage: Stage, n_state: int, n_ctrl: int) -> tuple[Watch | None, Step | None]:
+    """What a step depends on, None if that cannot be told, and the step if it can be compiled."""
+    from mpc_gym.compiled import UnsupportedOperation
+    from mpc_gym.compiled.watch import Watch, watched
+
+    sizes = (n_state, n_ctrl)
+    try:
+        return watched(lambda: _shared_step(_Keyed(stage, Watch(stage), sizes)), [stage])
+    except UnsupportedOperation as error:
+        _warn_of_pytorch(error)
+        return None, None
 
 
 @cache
-def _shared_step(keyed: _Keyed) -> Step:
-    _, n_state, n_ctrl = keyed.key
-    return _make_step(keyed.stage, n_state, n_ctrl)
-
-
-def _make_step(stage: Stage, n_state: int, n_ctrl: int) -> Step:
+def _shared_step(keyed: _Keyed) -> Step | None:
     from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation, trace
 
+    n_state, n_ctrl = keyed.sizes
     try:
-        graph = trace(stage, n_state, n_ctrl, n_ctrl)
+        graph = trace(keyed.stage, n_state, n_ctrl, n_ctrl)
         if graph.per_stage:
             raise ValueError(
                 "cost must be the same at all times, but these parameters have one value for each "
@@ -169,8 +181,12 @@ def _make_step(stage: Stage, n_state: int, n_ctrl: int) -> Step:
             )
         return _native_step(graph)
     except (UnsupportedOperation, ProgramTooLarge) as error:
-        warnings.warn(f"the environment is stepped in PyTorch: {error}", stacklevel=2)
-        return _torch_step(stage)
+        _warn_of_pytorch(error)
+        return None
+
+
+def _warn_of_pytorch(error: Exception) -> None:
+    warnings.warn(f"the environment is stepped in PyTorch: {error}", stacklevel=2)
 
 
 def _native_step(graph: Graph) -> Step:
@@ -199,7 +215,8 @@ def _torch_step(stage: Stage) -> Step:
             name: part.reshape(shape)
             for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
-        tensors = tuple(map(torch.from_numpy, arguments))
+        # copies: a module may write into its arguments
+        tensors = tuple(torch.from_numpy(each.copy()) for each in arguments)
         with torch.no_grad():
             result: Tensor = call_with(stage, named, tensors)
         return result.numpy()
@@ -215,31 +232,3 @@ def _torch_step(stage: Stage) -> Step:
         return np.ascontiguousarray(out[:, :-1]), out[:, -1].copy()
 
     return step
-
-
-_PLAIN = (bool, int, float, str, type(None), torch.dtype)
-_SEPARATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-
-
-def _structure(module: nn.Module) -> Hashable | None:
-    """All that a trace of a module depends on, or None where this cannot be told."""
-    found: list[Hashable] = []
-    for name, part in module.named_modules():
-        attributes = {k: v for k, v in vars(part).items() if k not in _SEPARATE}
-        tensors: Mapping[str, Tensor | None] = {**part._parameters, **part._buffers}
-        for key, value in attributes.items():
-            if not (_is_plain(value) or (isinstance(value, (dict, list, set)) and not value)):
-                return None
-            found.append((name, key, type(value), value if _is_plain(value) else None))
-        for key, tensor in tensors.items():
-            if tensor is not None and not tensor.is_floating_point():
-                return None  # its values are constants of the trace
-            found.append((name, key, None if tensor is None else tuple(tensor.shape)))
-        found.append((name, type(part)))
-    return tuple(found)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)

@@ -196,11 +196,19 @@ class ForgetsCreateGraph(Model):
         return torch.autograd.grad(energy, state)[0] + control
 
 
-@pytest.mark.parametrize("kind", [Rounds, RoundsParameter, WithoutGradient, ForgetsCreateGraph])
-def test_a_derivative_that_is_not_that_of_the_operations_is_refused(kind) -> None:
+@pytest.mark.parametrize("kind", [Rounds, RoundsParameter])
+def test_a_backward_of_its_own_is_left_to_the_reference(kind: type[nn.Module]) -> None:
     with pytest.raises(UnsupportedOperation, match=f"derivative of {kind.__name__} is .* by torch"):
         trace(kind(), 2, 2)
-    captured(kind(), 2, 2)  # the reference asks autograd
+    assert captured(kind(), 2, 2) is None
+
+
+@pytest.mark.parametrize(("kind", "offset"), [(WithoutGradient, 2), (ForgetsCreateGraph, 3)])
+def test_what_autograd_cannot_follow_is_refused_with_its_line(kind, offset) -> None:
+    for look in (trace, captured):
+        with pytest.raises(ImpureModule) as error:
+            look(kind(), 2, 2)
+        assert f"{__file__}:{kind.forward.__code__.co_firstlineno + offset}" in str(error.value)
 
 
 class Detaches(Model):

@@ -5,7 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mpc_gym  # noqa: F401
 from mpc_gym.envs.transition import Transition
@@ -184,3 +184,67 @@ def test_other_attributes_count_from_the_next_reset() -> None:
     assert env.step([0.0])[0][2] == 6.0
     env.reset(options=fast)
     assert env.step([0.0])[0][2] == 1.0
+
+
+class Attached(Dynamics):
+    """Reads its rate from an object of the user's own."""
+
+    n_state, n_ctrl = 1, 1
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state + self.config.rate * control
+
+
+class Config:
+    rate = 0.5
+
+
+def test_what_modules_read_elsewhere_is_seen_to_change_and_is_not_shared() -> None:
+    config = Config()
+    first, second = transition(Attached(config)), transition(Attached(Config()))
+    assert first.is_current()
+    config.rate = 2.0
+    assert not first.is_current()
+    assert second.is_current()
+    state, action = np.array([[1.0]]), np.array([[0.5]])
+    np.testing.assert_array_equal(transition(Attached(config))(state, action)[0], [[2.0]])
+    np.testing.assert_array_equal(second(state, action)[0], [[1.25]])
+
+
+class WritesIntoState(Dynamics):
+    n_state, n_ctrl = 1, 1
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        if control.abs().sum() > 100.0:  # cannot be compiled
+            return state
+        state += 0.5 * control
+        return state
+
+
+@pytest.mark.filterwarnings("ignore:the environment is stepped in PyTorch")
+def test_a_dynamics_that_writes_into_its_state_leaves_the_environments_alone() -> None:
+    step, state = transition(WritesIntoState()), np.array([[1.0]])
+    np.testing.assert_array_equal(step(state, np.array([[0.5]]))[0], [[1.25]])
+    np.testing.assert_array_equal(state, [[1.0]])
+
+
+class Stepping(Dynamics):
+    """Reads its rate as an attribute, and cannot be compiled."""
+
+    n_state, n_ctrl, rate = 1, 1, 0.5
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state + self.rate * control if state.sum() < 1e9 else state
+
+
+@pytest.mark.filterwarnings("ignore:the environment is stepped in PyTorch")
+def test_a_step_in_pytorch_is_that_of_its_own_modules() -> None:
+    one, other = Stepping(), Stepping()
+    transition(one)
+    step = transition(other)
+    one.rate = 7.0
+    np.testing.assert_array_equal(step(np.array([[1.0]]), np.array([[0.5]]))[0], [[1.25]])
