@@ -50,6 +50,7 @@ _BRANCHES = (
 _IN_TORCH = "in a module of torch"
 _LINE, _CUTS = "mpc_gym_line", "mpc_gym_cuts"  # in a node's meta
 _GRADLESS = "mpc_gym_gradless"  # in a graph's
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _GET_DATA: Any = Tensor.data
 _DETACHES = frozenset({Tensor.detach, Tensor.detach_, torch.detach, _GET_DATA.__get__})
 _TAKES_VALUES = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__})
@@ -309,7 +310,7 @@ class _Calls(TorchFunctionMode):
             )
         if func in _TAKES_NUMBER and _is_variable(args[0], mode.tracer):
             raise UnsupportedOperation(f"{self._name} cannot be compiled: it {_BRANCHES} ({line})")
-        if not torch.is_grad_enabled() or _forgets_graph(func, args, kwargs or {}):
+        if _without_gradients(sys._getframe(1)) or _forgets_graph(func, args, kwargs or {}):
             self.gradless.append(line)
         nodes = mode.tracer.graph.nodes
         before = len(nodes)
@@ -318,6 +319,15 @@ class _Calls(TorchFunctionMode):
             node.meta.setdefault(_LINE, line)
             node.meta[_CUTS] = func in _DETACHES
         return result
+
+
+def _without_gradients(frame: FrameType | None) -> bool:
+    """Whether gradients are off, by other than a `torch.autograd.Function`."""
+    if torch.is_grad_enabled():
+        return False
+    while frame is not None and frame.f_code is not _APPLY:
+        frame = frame.f_back
+    return frame is None
 
 
 def _forgets_graph(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
