@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from mpc_gym.cli import app
 from mpc_gym.experiments import FILES
+from tests.killing import largest_file
 
 runner = CliRunner()
 
@@ -83,6 +84,21 @@ def test_record_writes_videos_and_says_where(tmp_path: Path) -> None:
     for path in sorted(tmp_path.iterdir()):
         assert f"wrote {path}: return " in result.output
     assert len(list(tmp_path.glob("*.mp4"))) == 2
+
+
+def test_record_on_a_full_disk_says_so_and_keeps_the_old_video(tmp_path: Path) -> None:
+    arguments = ["record", "--env", "DiffPendulum-v0", "--policy", "random", "--max-steps", "30"]
+    arguments += ["--output", str(tmp_path)]
+    assert runner.invoke(app, arguments).exit_code == 0
+    (path,) = tmp_path.iterdir()
+    before = path.read_bytes()
+    with largest_file(len(before) // 2):
+        result = runner.invoke(app, arguments)
+    assert result.exit_code == 1, result.output
+    assert f"{path.name}' cannot be written: ffmpeg failed" in result.output.replace("\n", "")
+    assert "wrote" not in result.output
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_record_says_in_words_what_is_wrong() -> None:

@@ -3,16 +3,36 @@
 import io
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mpc_gym.files import parse_json, read, write
+from mpc_gym.files import holding, naming, parse_json, read, write
 
 FORMAT = "mpc_gym.training"
 FORMAT_VERSION = 1
 MAX_BYTES = 2**32
+LOCK = ".training.lock"  # not that of an experiment's run, which may hold the folder itself
+
+
+@contextmanager
+def alone_in(folder: Path | None) -> Iterator[None]:
+    """Keep other runs, which would write the same files, out of a folder; None for no folder.
+
+    Raises:
+        InUseError: another run is at work there.
+        OSError: the folder cannot be made.
+    """
+    if folder is None:
+        yield
+        return
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with holding(folder / LOCK, f"folder {str(folder)!r}"):
+        yield
 
 
 def write_checkpoint(path: Path, identity: dict[str, Any], content: dict[str, Any]) -> None:

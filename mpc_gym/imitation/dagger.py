@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 
-from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
+from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
 from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
@@ -133,9 +133,11 @@ class DAgger:
 
         Raises:
             FloatingPointError: the loss is not finite.
+            InUseError: another process trains in the folder.
             ValueError: the folder's files are damaged or those of another run.
         """
-        with progress("DAgger", rounds, progress_bar, "round") as update:
+        shown = progress("DAgger", rounds, progress_bar, "round")
+        with alone_in(self._folder), shown as update:
             for number in range(len(self.history), rounds):
                 self._round(number, progress_bar)
                 update(number + 1, f"validation loss {self.history[-1]['validation_loss']:.2e}")

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.files import holding, naming
-from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
+from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
 from mpc_gym.imitation.metrics import Metrics, Row
 from mpc_gym.imitation.progress import progress
@@ -24,7 +23,6 @@ from mpc_gym.models import current_values
 OPTIMIZERS = ("adam", "rmsprop")
 RMSPROP_ALPHA = 0.5  # as in Amos et al. (2018)
 CHECKPOINT = "checkpoint.pt"
-LOCK = ".training.lock"  # not that of an experiment's run, which may hold the folder itself
 
 Enough = Callable[[list[Row]], bool]
 
@@ -155,7 +153,7 @@ class Training:
             OSError: the folder cannot be written to; the disk is full, for instance. With room
                 there, training goes on from the last checkpoint.
         """
-        with self._alone(), self._log() as log:
+        with alone_in(self.folder), self._log() as log:
             self._run(epochs, progress_bar, enough, log)
         self.module.load_state_dict(self.best.weights)
         self.module.eval()
@@ -265,17 +263,6 @@ class Training:
             log.abandon()
             raise
         log.close()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes, which would write the same files, out of the folder."""
-        if self.folder is None:
-            yield
-            return
-        with naming(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with holding(self.folder / LOCK, f"folder {str(self.folder)!r}"):
-            yield
 
 
 def _make_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from mpc_gym.experiments.run import check_folder
 from mpc_gym.experiments.runs import FailedRunsError, Run, execute, results
 from tests.experiments.toy_runs import (
     STEPS,
@@ -234,6 +235,27 @@ def test_two_processes_in_one_folder_do_each_run_once(
     assert exit_codes(start(walks(4), 2)) == [0, 0]
     assert results(tmp_path) == reference
     assert [notes(tmp_path / name) for name in reference] == [WHOLE] * 4
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_run_that_another_process_begins_between_two_looks_is_not_taken_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    (run,) = walks(1)
+    place = tmp_path / "walk" / "0"
+    place.mkdir(parents=True)
+    exists, looks = Path.exists, []
+
+    def another_begins(path: Path) -> bool:
+        seen = exists(path)
+        looks.append(path)
+        if len(looks) == look:
+            execute([run], tmp_path)
+        return seen
+
+    monkeypatch.setattr(Path, "exists", another_begins)
+    check_folder(run, place)
+    assert (place / "config.json").is_file()
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it_and_waited_for(

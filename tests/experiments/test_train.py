@@ -175,6 +175,25 @@ def test_nothing_is_overwritten(trained: Path, file: Path) -> None:
     assert (trained / "policy/policy.safetensors").read_bytes() == policy
 
 
+def test_two_that_collect_to_one_file_do_not_lose_each_others_episodes(
+    tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "new.npz"
+    options = EpisodeOptions(ENV, ("random",), episodes=1, max_steps=4)
+
+    def another_one_comes(*_: object, **__: object) -> Demonstrations:
+        with pytest.raises(ValueError, match=r"output '.*new\.npz' is in use by another process"):
+            collect_to(options, path)
+        return collect(Stateless(make_mpc(ENV, learn=(), horizon=2)), ENV, 1, max_steps=4)
+
+    monkeypatch.setattr("mpc_gym.experiments.demonstrate.collect", another_one_comes)
+    found = collect_to(options, path)
+    assert Demonstrations.load(path).fingerprint() == found.fingerprint()
+    with pytest.raises(ValueError, match="output must be a new file"):
+        collect_to(options, path)
+    assert [each.name for each in tmp_path.iterdir()] == ["new.npz"]
+
+
 def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path: Path, monkeypatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -72,6 +74,42 @@ def test_a_failed_rollout_leaves_the_old_video_and_no_litter(tmp_path: Path) -> 
         write_video(path, failing(), fps=20)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_disk_that_is_full_at_any_byte_is_an_error_and_leaves_nothing(
+    tmp_path: Path, suffix: str, small_disk: Callable[[int], AbstractContextManager[Path]]
+) -> None:
+    rng = np.random.default_rng(0)
+    frames = list(rng.integers(0, 255, (10, 60, 80, 3), dtype=np.uint8))
+    needed = write_video(tmp_path / f"clip.{suffix}", frames, fps=20).stat().st_size
+    for share in (0.05, 0.5, 0.9, 0.99):
+        with small_disk(int(share * needed)) as folder:
+            with pytest.raises(OSError, match=rf"clip\.{suffix}' cannot be written: ffmpeg failed"):
+                write_video(folder / f"clip.{suffix}", frames, fps=20)
+            assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Callable[[int], AbstractContextManager[Path]]:
+    """Mounts a disk with room for so many bytes."""
+
+    @contextmanager
+    def mounted(size: int) -> Iterator[Path]:
+        folder = tmp_path / f"disk-{size}"
+        folder.mkdir()
+        pages = max(size // 4096, 1)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={pages * 4096}", "none", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("takes the right to mount a disk")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+
+    return mounted
 
 
 @pytest.mark.parametrize("name", ["clip.avi", "clip"])
