@@ -117,7 +117,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.parent.as_posix(): read_record(folder / path)["result"]
         for path in paths
-        # what versions before 0.2 left that were killed while they wrote
+        # what earlier versions left that were killed while they wrote
         if not any(part.startswith(".") for part in path.parts)
     }
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from mpc_gym.experiments.compare import CompareOptions, compare
 from mpc_gym.experiments.learner import SCORES, episode_seeds
 from mpc_gym.imitation import Demonstrations, Stateless, evaluate, imitation_loss
 from mpc_gym.policies import load_pretrained
+from tests.killing import at_random, needs_fork
 
 ENV = "DiffPendulum-v0"
 TINY: dict[str, Any] = {
@@ -256,3 +258,31 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="is full: 0 MiB are free"):
         compare(CompareOptions(ENV, folder=tmp_path / "new", **TINY))
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def killed(folder: Path, kills: int, longest: float, **changes: Any) -> dict[str, Any]:
+    """The results of a comparison that is killed so often before it comes to its end."""
+    options = CompareOptions(ENV, folder=folder, **{**TINY, **changes})
+    rng = random.Random(0)
+    for _ in range(kills):
+        at_random(lambda: compare(options), longest, rng)
+    found = numbers(compare(options))
+    assert [path for path in folder.rglob("*") if path.name.startswith(".")] == []
+    return found
+
+
+@needs_fork
+def test_a_comparison_that_is_killed_and_begun_again_gives_the_same_numbers(
+    results, tmp_path
+) -> None:
+    less = {"methods": ("mlp",), "demonstrations": (1,), "film": 0}
+    found = killed(tmp_path / "new", 4, 0.8, **less)
+    assert found == {name: value for name, value in numbers(results).items() if name in found}
+    assert len(found) == 2
+
+
+@needs_fork
+@pytest.mark.slow
+def test_fifty_kills_of_a_comparison_lose_nothing_and_leave_nothing(results, tmp_path) -> None:
+    assert killed(tmp_path / "new", 50, 1.5) == numbers(results)
+    assert (tmp_path / "new/comparison.mp4").is_file()

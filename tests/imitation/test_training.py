@@ -255,21 +255,31 @@ class TestBadInput:
             TrainingOptions(**option)
 
 
-@needs_fork
-def test_a_run_that_is_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
-    whole = make(tmp_path / "whole")
-    whole.run(60)
+def killed(folder: Path, kills: int, epochs: int, longest: float) -> None:
+    whole = make(folder / "whole")
+    whole.run(epochs)
     rng = random.Random(0)
-    for _ in range(12):
-        at_random(lambda: make(tmp_path / "parts").run(60), 0.3, rng)
-    resumed = make(tmp_path / "parts")
+    for _ in range(kills):
+        at_random(lambda: make(folder / "parts").run(epochs), longest, rng)
+    resumed = make(folder / "parts")
     assert resumed.history == whole.history[: len(resumed.history)]
-    resumed.run(60)
+    resumed.run(epochs)
     assert resumed.history == whole.history
     assert_same_weights(resumed.module, whole.module)
-    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts")]
+    tables = [(folder / name / "metrics.csv").read_text() for name in ("whole", "parts")]
     assert tables[0] == tables[1]
-    assert not list((tmp_path / "parts").glob(".*"))
+    assert not list((folder / "parts").glob(".*"))
+
+
+@needs_fork
+def test_a_run_that_is_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
+    killed(tmp_path, kills=8, epochs=60, longest=0.3)
+
+
+@needs_fork
+@pytest.mark.slow
+def test_fifty_kills_of_a_run_lose_nothing_and_leave_nothing(tmp_path):
+    killed(tmp_path, kills=50, epochs=400, longest=0.5)
 
 
 def test_a_folder_where_another_run_trains_is_refused_and_left_to_it(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from mpc_gym.cli import app
 from mpc_gym.experiments.paper import lqr, runtime
 from mpc_gym.experiments.paper.reproduce import ReproduceOptions, report, reproduce
 from mpc_gym.experiments.runs import FailedRunsError
+from tests.killing import at_random, needs_fork
 
 runner = CliRunner()
 
@@ -150,3 +152,27 @@ def test_the_seed_gives_the_same_numbers_with_one_process_and_with_two(tmp_path:
             json.loads((tmp_path / jobs / run.name / "result.json").read_text()) for jobs in "12"
         )
         assert one == two
+
+
+def losses(folder: Path) -> dict[str, list[float]]:
+    return {
+        run.name: json.loads((folder / run.name / "result.json").read_text())["result"][
+            "imitation_loss"
+        ]
+        for run in lqr.runs(quick=True)
+    }
+
+
+@needs_fork
+@pytest.mark.slow
+def test_fifty_kills_of_a_reproduction_lose_nothing_and_leave_nothing(
+    reproduction: Path, tmp_path: Path
+) -> None:
+    folder, rng = tmp_path / "new", random.Random(0)
+    options = ReproduceOptions(folder, ["lqr"], quick=True)
+    for _ in range(50):
+        at_random(lambda: reproduce(options, progress=False), 1.5, rng)
+    reproduce(options, progress=False)
+    assert losses(folder) == losses(reproduction)
+    assert (folder / "report.md").is_file()
+    assert [path for path in folder.rglob("*") if path.name.startswith(".")] == []
