@@ -28,8 +28,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from filelock import FileLock, Timeout
-
 if sys.platform != "win32":
     import fcntl
 
@@ -245,6 +243,8 @@ def holding(lock: Path, what: str, patience: float = NOT_AT_ALL) -> Iterator[Non
     Raises:
         InUseError: another process, or another part of this one, holds it.
     """
+    from filelock import FileLock, Timeout  # it brings asyncio along, which takes its time
+
     guard = FileLock(lock, timeout=patience)
     try:
         guard.acquire()

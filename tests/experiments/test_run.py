@@ -1,3 +1,4 @@
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -5,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from mpc_gym.experiments.run import Run, attempt
+from mpc_gym.experiments.run import Run, attempt, check_folder, finished, versions_in_words
+from mpc_gym.experiments.runs import execute
 from tests.experiments.toy_runs import WALK, UnportableError, walks
+from tests.mutations import of_bytes, of_json, refusals
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,22 @@ def test_an_exception_that_cannot_travel_between_processes_is_told_in_words(
     assert type(outcome.failure) is RuntimeError
     assert str(outcome.failure) == f"{UnportableError.__name__}: 1 is not 2"
     assert "in blunder" in outcome.trace
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_whatever_happens_to_a_runs_files_they_are_read_or_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (run,) = walks(1)
+    execute([run], tmp_path)
+    place = tmp_path / run.name
+
+    def read() -> None:
+        check_folder(run, place)
+        finished(run, place)
+        versions_in_words([place])
+
+    read()
+    content = (place / name).read_bytes()
+    contents = itertools.chain(of_bytes(content, 200, seed=0), of_json(content, 400, seed=1))
+    assert refusals(place / name, contents, read) > 200
