@@ -89,11 +89,12 @@ def check_number(
     Raises:
         ValueError: it is no finite number, or not within the limits given.
     """
-    number = _float(value)
-    low = (above is None or number > above) and (least is None or number >= least)
-    high = (below is None or number < below) and (most is None or number <= most)
-    if math.isfinite(number) and low and high:
-        return number
+    number = as_float(value)
+    if number is not None and math.isfinite(number):
+        low = (above is None or number > above) and (least is None or number >= least)
+        high = (below is None or number < below) and (most is None or number <= most)
+        if low and high:
+            return number
     limits = {"above": above, "of at least": least, "below": below, "of at most": most}
     words = [f"{word} {limit:g}" for word, limit in limits.items() if limit is not None]
     wanted = "a positive number" if words == ["above 0"] else " ".join(["a finite number", *words])
@@ -179,7 +180,7 @@ def real_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> T
     Raises:
         TypeError: it is not made of real numbers, or it is a sparse tensor.
     """
-    wanted = f"{name} must be a number, or a dense tensor, array or list of real numbers"
+    wanted = f"{name} must be an array, dense tensor or list of real numbers, or one number"
     if isinstance(value, np.ndarray):
         value = value.copy()  # of a view, which may be read only or have negative strides
     try:
@@ -205,12 +206,15 @@ def check_floating(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor, got {value.layout} on {value.device}")
 
 
-def _float(value: object) -> float:
-    """As Python's float; NaN if it is no number, infinite if it is too large for one."""
+def as_float(value: object) -> float | None:
+    """A number, or a single one in an array, as Python's float; None if it is no number.
+
+    It is infinite where it is too large.
+    """
     if isinstance(value, np.ndarray) or (isinstance(value, Tensor) and _is_real(value)):
         value = value.item() if value.ndim == 0 else None
     if isinstance(value, bool) or not isinstance(value, Real):
-        return math.nan
+        return None
     try:
         return float(value)
     except OverflowError:

@@ -27,9 +27,12 @@ class Surprise:
 
 
 # Of no kind: whatever an argument is, it is not one of these.
-NOTHING = [b"1", 1j, Surprise(), Surprise, lambda: 1, {"a": 1}, {1, 2}, 10**400, 10**5000]
+HUGE = 10**400
+NOTHING = [b"1", 1j, Surprise(), Surprise, lambda: 1, {"a": 1}, {1, 2}, HUGE, 10**5000]
 WORDS = ["", "1", "1.5", "nan", "../../etc", "señor 🙂", "\0"]
-SEQUENCES = [[], [1], (1, 2), [None], np.zeros(3), np.zeros((0, 2)), np.array(["1"])]
+PAIR = (1, 2)
+EMPTY: list[Any] = []
+SEQUENCES = [EMPTY, [1], PAIR, [None], np.zeros(3), np.zeros((0, 2)), np.array(["1"])]
 TENSORS = [
     torch.zeros(3),
     torch.zeros(0, 2),
@@ -44,6 +47,7 @@ BAD: dict[str, list[Any]] = {
     "count": [*NOT_A_NUMBER, 0, -1, 1.5, 2.0, np.float32(2), 10**18, -(10**18), np.int64(-1)],
     "count or zero": [*NOT_A_NUMBER, -1, 1.5, 2.0, 10**18, np.int64(-1)],
     "seed": [*NOT_A_NUMBER, -1, 1.5, 2.0, 2**64, np.int64(-1)],
+    "large seed": [*NOT_A_NUMBER, -1, 1.5, 2.0, 2**128, np.int64(-1)],
     "number": NOT_A_NUMBER,
     "positive": [*NOT_A_NUMBER, 0, -1, -1e-9, np.float64(-1)],
     "not negative": [*NOT_A_NUMBER, -1, -1e-9],
@@ -80,6 +84,7 @@ class Case:
     none: Sequence[str] = ()
     """Arguments for which None is right, too."""
     accepted: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    """Values in `BAD`, by identity, that are right for an argument of this callable."""
 
 
 def failures(case: Case, argument: str) -> list[str]:
@@ -87,6 +92,8 @@ def failures(case: Case, argument: str) -> list[str]:
     wrong = []
     for value in BAD[case.kinds[argument]]:
         if value is None and argument in case.none:
+            continue
+        if any(value is each for each in case.accepted.get(argument, ())):
             continue
         shown = mpc_gym.checks.found(value)
         try:

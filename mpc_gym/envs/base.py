@@ -20,9 +20,13 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from mpc_gym.checks import check_count, check_number
 from mpc_gym.envs.checks import (
+    LARGEST_PICTURE,
     as_array,
-    check_options,
+    check_render_mode,
+    check_seed,
+    checked_options,
     checked_physics,
     checked_state,
     plan_states,
@@ -102,13 +106,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         width: int = 500,
         height: int = 500,
     ) -> None:
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(
-                f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}"
-            )
-        if not (width > 0 and height > 0):
-            raise ValueError(f"width and height must be positive, got {width} and {height}")
-        physics = {name: float(value) for name, value in physics.items()}
+        check_render_mode(render_mode, RENDER_MODES)
+        physics = {name: check_number(name, value) for name, value in physics.items()}
         self._physics_names = frozenset(physics)
         self.dynamics = self.make_dynamics(**physics)
         self.cost = cost
@@ -118,8 +117,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.action_space = gym.spaces.Box(-force, force, dtype=np.float32)
         self._control_shape = force.shape
         self.render_mode = render_mode
-        self.width = width
-        self.height = height
+        self.width = check_count("width", width, 1, LARGEST_PICTURE)
+        self.height = check_count("height", height, 1, LARGEST_PICTURE)
         self._state: NDArray[np.float64] | None = None
         self._ranges: Ranges = {}
         self._memory: Memory | None = None
@@ -182,18 +181,17 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             ValueError: an option is unknown, the state is not one of this environment, or a range
                 is impossible.
         """
+        given = checked_options(options, ("state", "parameters"))
         self._monitor = find_monitor(self)
         self._take_settings()
-        super().reset(seed=seed)
-        options = options or {}
-        check_options(options, ("state", "parameters"))
-        if "parameters" in options:
+        super().reset(seed=check_seed(seed))
+        if "parameters" in given:
             defaults = self.observation_space.env_kwargs
-            ranges = parameter_ranges(options["parameters"], defaults, self.make_dynamics)
+            ranges = parameter_ranges(given["parameters"], defaults, self.make_dynamics)
             self._write_physics({name: defaults[name] for name in self._ranges if name in defaults})
             self._ranges = ranges
-        if "state" in options:
-            state = checked_state(options["state"], self.observation_space, self.cosine_index)
+        if "state" in given:
+            state = checked_state(given["state"], self.observation_space, self.cosine_index)
         else:
             state = self.start_states(self.np_random.random(len(self.start_limit)))
         drawn = draw_parameters(self._ranges, self.np_random)

@@ -9,8 +9,9 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 
+from mpc_gym.checks import check_count, check_size
 from mpc_gym.envs.base import RESET_NEEDED, DiffEnv
-from mpc_gym.envs.checks import as_array, checked_physics, checked_state, plan_states
+from mpc_gym.envs.checks import as_array, checked_physics, checked_state, numbers, plan_states
 from mpc_gym.envs.randomisation import Ranges, parameter_ranges
 from mpc_gym.envs.scene import Memory
 from mpc_gym.envs.streams import Streams
@@ -33,16 +34,13 @@ class Batch:
     """
 
     def __init__(self, env: DiffEnv, num_envs: int, max_episode_steps: int | None) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(
-                f"max_episode_steps must be at least 1, or None for no limit, "
-                f"got {max_episode_steps}"
-            )
         self.env = env
-        self.num_envs = num_envs
-        self.max_episode_steps = max_episode_steps
+        self.num_envs = num_envs = check_size("num_envs", num_envs)
+        self.max_episode_steps = (
+            None
+            if max_episode_steps is None
+            else check_count("max_episode_steps", max_episode_steps)
+        )
         self.states = np.full((num_envs, len(env.observation_space.low)), np.nan)
         self.elapsed = np.zeros(num_envs, dtype=np.int64)
         self.streams = Streams(num_envs)
@@ -161,12 +159,13 @@ class Batch:
 
     def _checked_states(self, states: ArrayLike) -> Float[NDArray[np.float64], "num_envs n_state"]:
         space = self.env.observation_space
-        if np.ndim(states) == 2 and len(np.asarray(states)) != self.num_envs:
+        given = numbers("options['state']", states)
+        if given.ndim == 2 and len(given) != self.num_envs:
             raise ValueError(
                 f"options['state'] must be one state, or one for each of the {self.num_envs} "
-                f"environments, got shape {np.shape(states)}"
+                f"environments, got shape {given.shape}"
             )
-        rows = np.asarray(states) if np.ndim(states) == 2 else [states]
+        rows = given if given.ndim == 2 else [given]
         checked = [checked_state(row, space, self.env.cosine_index) for row in rows]
         return np.broadcast_to(np.stack(checked), self.states.shape)
 

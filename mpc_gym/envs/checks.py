@@ -1,15 +1,18 @@
 """Checks of what a user hands to an environment."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
+from mpc_gym.checks import check_count, check_number, found, real_tensor
 from mpc_gym.envs.spaces import EnvBox
 
+LARGEST_PICTURE = 8192  # [pixels] a side
+LARGEST_SEED = 2**128 - 1
 UNIT_TOLERANCE = 1e-5  # what float32 leaves of cos^2 + sin^2 = 1, with room to spare
 
 
@@ -19,13 +22,43 @@ def as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.
     Raises:
         ValueError: it has another shape, or is not made of numbers.
     """
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of {shape} numbers, got {value!r}") from error
+    array = numbers(name, value)
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     return array
+
+
+def numbers(name: str, value: object) -> NDArray[np.float64]:
+    """A float64 copy of an array, tensor or nested sequence of real numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":  # as it is at each step
+        return np.array(value, dtype=np.float64)
+    try:
+        return np.array(real_tensor(name, value, torch.float64).detach().cpu().numpy())
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def check_render_mode(value: object, modes: Sequence[str]) -> None:
+    """Refuse a render mode that is not one of these.
+
+    Raises:
+        ValueError: it is none of them, nor None.
+    """
+    if value is not None and not (isinstance(value, str) and value in modes):
+        raise ValueError(f"render_mode must be None or one of {tuple(modes)}, got {found(value)}")
+
+
+def check_seed(value: object) -> int | None:
+    """The seed of an environment, which may be as large as those of the operating system.
+
+    Raises:
+        ValueError: it is no integer, or negative.
+    """
+    return None if value is None else check_count("seed", value, 0, LARGEST_SEED)
 
 
 def checked_state(
@@ -38,20 +71,20 @@ def checked_state(
             has its cosine at `cosine_index` and its sine after that.
     """
     state = as_array("options['state']", value, space.shape)
-    found = state.tolist()
+    given = state.tolist()
     if not np.isfinite(state).all():
-        raise ValueError(f"options['state'] must be finite, got {found}")
+        raise ValueError(f"options['state'] must be finite, got {given}")
     cosine, sine = state[cosine_index : cosine_index + 2]
     if abs(cosine**2 + sine**2 - 1.0) > UNIT_TOLERANCE:
         raise ValueError(
             f"options['state'] must hold cos(theta) and sin(theta) of one angle at entries "
-            f"{cosine_index} and {cosine_index + 1}, got {found}, "
+            f"{cosine_index} and {cosine_index + 1}, got {given}, "
             f"where cos^2 + sin^2 = {cosine**2 + sine**2:.6g}"
         )
     if (state < space.low).any() or (state > space.high).any():
         raise ValueError(
             f"options['state'] must lie between {space.low.tolist()} and {space.high.tolist()}, "
-            f"got {found}"
+            f"got {given}"
         )
     return state
 
@@ -69,45 +102,41 @@ def checked_physics(
     Raises:
         ValueError: there is no such parameter, or its value is no number or impossible.
     """
-    unknown = sorted(set(values) - set(physics))
+    unknown = [name for name in values if name not in physics]
     if unknown:
         raise ValueError(f"no physical parameter {unknown}; there are {[*physics]}")
-    checked = {name: _number(name, value) for name, value in values.items()}
+    checked = {name: check_number(name, value) for name, value in values.items()}
     build(**{**physics, **checked})
     return checked
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a number, got {value!r}") from error
-
-
-def check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse options of `reset` that do not exist.
+def checked_options(options: object, known: Sequence[str]) -> Mapping[str, Any]:
+    """The options of `reset`; none for None.
 
     Raises:
-        ValueError: there is one.
+        ValueError: it is no mapping, or there is one that does not exist.
     """
-    unknown: Iterable[str] = set(options) - set(known)
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f"options must be a mapping or None, got {found(options)}")
+    unknown = [name for name in options if name not in known]
     if unknown:
         names = ", ".join(map(repr, known))
-        raise ValueError(f"unknown reset option {sorted(unknown)}; these exist: {names}")
+        raise ValueError(f"options: unknown reset option {unknown}; these exist: {names}")
+    return options
 
 
 def plan_states(plan: Any, n_state: int) -> Float[NDArray[np.float64], "time n_state"] | None:
     """The states of a `Plan` of one instance, or of an array or tensor of them, as a copy.
 
     Raises:
-        ValueError: their shape is neither [time, n_state] nor [1, time, n_state].
+        ValueError: they are no numbers, or their shape is neither [time, n_state] nor
+            [1, time, n_state].
     """
     if plan is None:
         return None
-    states = getattr(plan, "states", plan)
-    if isinstance(states, Tensor):
-        states = states.detach().cpu().numpy()
-    array = np.array(states, dtype=np.float64)
+    array = numbers("plan", getattr(plan, "states", plan))
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.shape[1] != n_state:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from mpc_gym.checks import check_option, found, real_tensor
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.mpc import MPC
 
@@ -48,8 +49,7 @@ def make_mpc(
             parameter that does not exist or is ambiguous, or an initial value is impossible or of
             another shape.
     """
-    if model not in MODELS:
-        raise ValueError(f"model must be one of {MODELS}, got {model!r}")
+    check_option("model", model, MODELS)
     source = _environment(env)
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
@@ -76,15 +76,15 @@ def make_mpc(
 
 def _environment(env: str | gym.Env[Any, Any] | gym.Space[Any]) -> DiffEnv:
     if isinstance(env, str):
-        env = gym.make(env)
+        env = make_env("env", env, {})
     elif isinstance(env, EnvBox):
         env = gym.make(env.env_id, **env.env_kwargs)
     if isinstance(env, gym.Env) and isinstance(env.unwrapped, DiffEnv):
         return env.unwrapped
     message = (
         "env must be the id of an environment with a differentiable model "
-        f"({', '.join(ENTRY_POINTS)}), such an environment or its observation space, got {env!r}; "
-        "for another model build mpc_gym.MPC(dynamics, cost, ...)"
+        f"({', '.join(ENTRY_POINTS)}), such an environment or its observation space, got "
+        f"{found(env)}; for another model build mpc_gym.MPC(dynamics, cost, ...)"
     )
     error = ValueError if isinstance(env, gym.Env | gym.Space) else TypeError
     raise error(message)
@@ -94,6 +94,11 @@ def _learned(parameters: Mapping[str, nn.Parameter], learn: Learn | None) -> lis
     """The full names of the parameters that `learn` selects, in its order."""
     if learn is None:
         return list(parameters)
+    if not isinstance(learn, str | Mapping | list | tuple | set | frozenset):
+        raise TypeError(
+            "learn must be a parameter's name, a sequence of names, or a mapping from name to "
+            f"initial value, got {found(learn)}"
+        )
     names = [learn] if isinstance(learn, str) else list(learn)
     groups = () if isinstance(learn, Mapping) else GROUPS
     selected: list[str] = []
@@ -108,20 +113,20 @@ def _learned(parameters: Mapping[str, nn.Parameter], learn: Learn | None) -> lis
 def _full_name(parameters: Mapping[str, nn.Parameter], name: str) -> str:
     matches = [full for full in parameters if name in (full, full.partition(".")[2])]
     if not matches:
-        raise ValueError(f"learn: no parameter {name!r}; there are {', '.join(parameters)}")
+        raise ValueError(f"learn: no parameter {found(name)}; there are {', '.join(parameters)}")
     if len(matches) > 1:
         raise ValueError(f"learn: {name!r} is ambiguous; say one of {', '.join(matches)}")
     return matches[0]
 
 
 def _set_start(name: str, parameter: nn.Parameter, value: ArrayLike) -> None:
-    start = torch.as_tensor(value, dtype=parameter.dtype)
+    start = real_tensor(f"learn: {name}", value, parameter.dtype)
     if start.shape != parameter.shape:
         raise ValueError(
             f"learn: {name} has shape {list(parameter.shape)}, got {list(start.shape)}"
         )
     if not start.isfinite().all():
-        raise ValueError(f"learn: the initial value of {name} must be finite, got {value!r}")
+        raise ValueError(f"learn: the initial value of {name} must be finite, got {found(value)}")
     with torch.no_grad():
         parameter.copy_(start)
 

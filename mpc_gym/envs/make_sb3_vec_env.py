@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
-
-from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.checks import check_count, check_size
+from mpc_gym.envs.base import RENDER_MODES, DiffEnv
+from mpc_gym.envs.checks import check_render_mode, check_seed
+from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 
 if TYPE_CHECKING:
     from mpc_gym.envs.sb3_vec_env import DiffVecEnv
@@ -33,7 +33,12 @@ def make_sb3_vec_env(
     """
     from mpc_gym.envs.sb3_vec_env import DiffVecEnv  # `import mpc_gym` must not import SB3
 
-    env = gym.make(env_id, **env_kwargs)
+    check_size("n_envs", n_envs)
+    seed = check_seed(seed)
+    check_render_mode(env_kwargs.get("render_mode"), (*RENDER_MODES, "rgb_array_list"))
+    if env_kwargs.get("max_episode_steps") is not None:
+        check_count("max_episode_steps", env_kwargs["max_episode_steps"])
+    env = make_env("env_id", env_id, env_kwargs)
     single = env.unwrapped
     if not isinstance(single, DiffEnv):
         raise ValueError(f"env_id must be one of {', '.join(ENTRY_POINTS)}, got {env_id!r}")

@@ -1,10 +1,11 @@
 """Domain randomisation: physical parameters drawn anew at each reset."""
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
+
+from mpc_gym.checks import as_float, found
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -25,9 +26,9 @@ def parameter_ranges(
     if not isinstance(given, Mapping):
         raise ValueError(
             "options['parameters'] must be a mapping from name to (low, high), such as "
-            f"{{'{next(iter(physics))}': (0.8, 1.2)}}, got {given!r}"
+            f"{{'{next(iter(physics))}': (0.8, 1.2)}}, got {found(given)}"
         )
-    unknown = sorted(set(given) - set(physics))
+    unknown = [name for name in given if name not in physics]
     if unknown:
         raise ValueError(f"options['parameters']: no parameter {unknown}; there are {[*physics]}")
     ranges = {name: _range(name, given[name]) for name in physics if name in given}
@@ -50,15 +51,13 @@ def draw_parameters(ranges: Ranges, random: np.random.Generator) -> dict[str, fl
 
 
 def _range(name: str, value: Any) -> tuple[float, float]:
-    bounds = (value, value) if isinstance(value, Real) else value
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"options['parameters'][{name!r}] must be (low, high) or a number, got {value!r}"
-        ) from error
+    full = f"options['parameters'][{name!r}]"
+    single = as_float(value)
+    pair = value if isinstance(value, list | tuple | np.ndarray) and single is None else ()
+    bounds = [as_float(bound) for bound in pair] if single is None else [single, single]
+    low, high = bounds if len(bounds) == 2 else (None, None)
+    if low is None or high is None:
+        raise ValueError(f"{full} must be (low, high) or a number, got {found(value)}")
     if not low <= high:
-        raise ValueError(
-            f"options['parameters'][{name!r}] must be (low, high) with low <= high, got {value!r}"
-        )
+        raise ValueError(f"{full} must be (low, high) with low <= high, got {found(value)}")
     return low, high

@@ -14,6 +14,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
+from mpc_gym.checks import (
+    check_count,
+    check_floating,
+    check_instance,
+    check_module,
+    check_size,
+    found,
+    real_tensor,
+)
+from mpc_gym.mpc.checks import check_bounds
+
 Policy = Callable[[Float[Tensor, "*batch n_state"]], Float[Tensor, "*batch n_ctrl"]]
 
 
@@ -85,19 +96,27 @@ def rollout(
             random numbers from generators of its own.
 
     Raises:
+        TypeError: an argument is of the wrong kind.
         ValueError: a shape, the horizon or a segment's length does not fit.
     """
+    check_module("dynamics", dynamics)
+    check_module("cost", cost)
     for name, length in (("truncate", truncate), ("checkpoint", checkpoint)):
-        if length is not None and length < 1:
-            raise ValueError(f"{name} must be at least 1, or None, got {length}")
+        if length is not None:
+            check_count(name, length)
+    _check_start(x_init, getattr(dynamics, "n_state", None))
     choose, steps = _choice(policy_or_controls, x_init, horizon)
-    low, high = _limit(control_low, x_init), _limit(control_high, x_init)
+    low = _limit("control_low", control_low, x_init)
+    high = _limit("control_high", control_high, x_init)
+    if low is not None and high is not None:
+        check_bounds(low, high)
 
     def act(state: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """States after, actions and rewards of the steps from `start` to `stop`."""
         states, actions, rewards = [], [], []
         for step in range(start, stop):
             action = choose(state, step)
+            _check_action(action, low, high)
             if low is not None or high is not None:
                 action = action.clamp(low, high)
             rewards.append(-cost(state, action))
@@ -129,8 +148,6 @@ def _choice(
     policy_or_controls: Policy | Tensor, x_init: Tensor, horizon: int | None
 ) -> tuple[Callable[[Tensor, int], Tensor], int]:
     """What is done in a state at a time step, and the number of time steps."""
-    if x_init.ndim < 1:
-        raise ValueError(f"x_init must be [..., n_state], got shape {list(x_init.shape)}")
     if isinstance(policy_or_controls, Tensor):
         controls = policy_or_controls
         horizon = _checked_controls(controls, x_init, horizon)
@@ -138,34 +155,64 @@ def _choice(
         def choose(state: Tensor, step: int) -> Tensor:  # noqa: ARG001
             return controls[..., step, :]
 
+    elif not callable(policy_or_controls):
+        raise TypeError(
+            "policy_or_controls must be a function of the state or a tensor of controls, got "
+            f"{found(policy_or_controls)}"
+        )
     elif horizon is None:
-        raise ValueError("horizon must be given with a policy: how many steps it acts for")
+        raise ValueError(
+            "horizon must be given with a policy, which policy_or_controls is: how many steps it "
+            "acts for"
+        )
     else:
         policy = policy_or_controls
 
         def choose(state: Tensor, step: int) -> Tensor:  # noqa: ARG001
             return policy(state)
 
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}")
-    return choose, horizon
+    return choose, check_size("horizon", horizon)
 
 
 def _checked_controls(controls: Tensor, x_init: Tensor, horizon: int | None) -> int:
     """The number of time steps."""
+    check_floating("policy_or_controls", controls)
     batch = list(x_init.shape[:-1])
     if controls.ndim != x_init.ndim + 1 or list(controls.shape[:-2]) != batch:
         raise ValueError(
-            f"controls must be [*batch, horizon, n_ctrl] with batch {batch} as in x_init, "
-            f"got {list(controls.shape)}"
+            f"policy_or_controls: controls must be [*batch, horizon, n_ctrl] with batch {batch} as "
+            f"in x_init, got {list(controls.shape)}"
         )
     available = controls.shape[-2]
-    if horizon is not None and horizon > available:
+    if horizon is not None and check_size("horizon", horizon) > available:
         raise ValueError(
             f"horizon must be at most the number of controls, {available}, got {horizon}"
         )
     return available if horizon is None else horizon
 
 
-def _limit(value: Tensor | float | None, like: Tensor) -> Tensor | None:
-    return None if value is None else torch.as_tensor(value, dtype=like.dtype, device=like.device)
+def _check_start(x_init: Tensor, n_state: object) -> None:
+    check_floating("x_init", x_init)
+    if x_init.ndim < 1 or (isinstance(n_state, int) and x_init.shape[-1] != n_state):
+        size = f" with n_state = {n_state}" if isinstance(n_state, int) else ""
+        raise ValueError(f"x_init must be [..., n_state]{size}, got shape {list(x_init.shape)}")
+
+
+def _limit(name: str, value: Tensor | float | None, like: Tensor) -> Tensor | None:
+    if value is None:
+        return None
+    limit = real_tensor(name, value, like.dtype).to(like.device)
+    if limit.ndim > 1 or limit.numel() == 0:
+        raise ValueError(f"{name} must be a number or [n_ctrl], got shape {list(limit.shape)}")
+    return limit
+
+
+def _check_action(action: object, low: Tensor | None, high: Tensor | None) -> None:
+    """Refuse an action that is no tensor, or for which the limits are not."""
+    check_instance("policy_or_controls", action, Tensor, "a function that returns a tensor")
+    assert isinstance(action, Tensor)
+    for name, limit in (("control_low", low), ("control_high", high)):
+        if limit is not None and limit.numel() not in (1, action.shape[-1]):
+            raise ValueError(
+                f"{name} must be a number or [n_ctrl={action.shape[-1]}], got {list(limit.shape)}"
+            )

@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from mpc_gym.checks import found
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.batch import Batch, Mask
-from mpc_gym.envs.checks import check_options
+from mpc_gym.envs.checks import checked_options
 from mpc_gym.envs.member import Member
 
 
@@ -46,23 +47,23 @@ class DiffVecEnv(VecEnv):
         Raises:
             ValueError: an option is unknown or impossible.
         """
-        ranges = [options.get("parameters") for options in self._options]
-        for options in self._options:
-            check_options(options, ("state", "parameters"))
-            if options.get("parameters") != ranges[0]:
+        given = [checked_options(options, ("state", "parameters")) for options in self._options]
+        ranges = [options.get("parameters") for options in given]
+        for other in ranges:
+            if other is not ranges[0] and repr(other) != repr(ranges[0]):
                 raise ValueError(
                     "set_options: 'parameters' must be the same for all environments, got "
-                    f"{ranges[0]!r} and {options.get('parameters')!r}"
+                    f"{found(ranges[0])} and {found(other)}"
                 )
         if ranges[0] is not None:
             self.batch.set_ranges(ranges[0])
         self.batch.streams.seed(self._seeds)
         self.batch.env.retrace()
-        given = np.array(["state" in options for options in self._options])
-        for i in np.flatnonzero(given):
-            self._restart(np.arange(self.num_envs) == i, self._options[i]["state"])
-        if not given.all():
-            self._restart(~given)
+        placed = np.array(["state" in options for options in given])
+        for i in np.flatnonzero(placed):
+            self._restart(np.arange(self.num_envs) == i, given[i]["state"])
+        if not placed.all():
+            self._restart(~placed)
         self._reset_seeds()
         self._reset_options()
         return self.batch.observations()

@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float
 
+from mpc_gym.checks import check_instance, real_tensor
+
 
 class EnvBox(Box):
     """A `Box` that names the environment it belongs to.
@@ -34,6 +36,12 @@ class EnvBox(Box):
         env_kwargs: Mapping[str, Any],
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__(low, high, dtype=np.float32, seed=seed)
+        check_instance("env_id", env_id, str, "an environment's id")
+        check_instance("env_kwargs", env_kwargs, Mapping, "a mapping from name to value")
+        limits = {"low": real_tensor("low", low), "high": real_tensor("high", high)}
+        for name, limit in limits.items():
+            if limit.ndim != 1 or limit.numel() == 0 or limit.shape != limits["low"].shape:
+                raise ValueError(f"{name} must be [n], one for each entry, got {list(limit.shape)}")
+        super().__init__(limits["low"].numpy(), limits["high"].numpy(), dtype=np.float32, seed=seed)
         self.env_id = env_id
         self.env_kwargs = dict(env_kwargs)

@@ -11,10 +11,17 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from mpc_gym.checks import check_count, found
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.batch import Batch, Mask
 from mpc_gym.envs.cartpole import DiffCartPoleEnv
-from mpc_gym.envs.checks import check_options
+from mpc_gym.envs.checks import (
+    LARGEST_SEED,
+    check_render_mode,
+    check_seed,
+    checked_options,
+    numbers,
+)
 from mpc_gym.envs.member import SHARED, Member
 from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
@@ -70,16 +77,12 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode must be None or one of {self.metadata['render_modes']}, "
-                f"got {render_mode!r}"
-            )
+        check_render_mode(render_mode, self.metadata["render_modes"])
         single = self.env_class(render_mode=render_mode and "rgb_array", **kwargs)
         self._batch = Batch(single, num_envs, max_episode_steps)
         self._members = [Member(self._batch, i) for i in range(num_envs)]
         self._ended: Mask | None = None
-        self.num_envs = num_envs
+        self.num_envs = num_envs = self._batch.num_envs
         self.render_mode = render_mode
         self.single_observation_space = single.observation_space
         self.single_action_space = single.action_space
@@ -131,20 +134,15 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         Raises:
             ValueError: an option is unknown or impossible, or there is not one seed for each.
         """
-        options = options or {}
-        check_options(options, ("state", "parameters", "reset_mask"))
-        which = _checked_mask(options.get("reset_mask"), self.num_envs)
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        if "parameters" in options:
-            self._batch.set_ranges(options["parameters"])
-        if seed is not None:
-            self._batch.streams.seed(
-                [s if reset else None for s, reset in zip(seed, which, strict=False)]
-                if len(seed) == self.num_envs
-                else seed
-            )
-        infos = self._batch.restart(which, options.get("state"))
+        given = checked_options(options, ("state", "parameters", "reset_mask"))
+        which = _checked_mask(given.get("reset_mask"), self.num_envs)
+        seeds = _checked_seeds(seed, self.num_envs)
+        if "parameters" in given:
+            self._batch.set_ranges(given["parameters"])
+        self._batch.streams.seed(
+            [each if reset else None for each, reset in zip(seeds, which, strict=True)]
+        )
+        infos = self._batch.restart(which, given.get("state"))
         self._batch.env.retrace()
         self._ended = _some(self._ended, which)
         return self._batch.observations(), infos
@@ -181,10 +179,14 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         Raises:
             ValueError: there are not as many plans as environments, or they have another shape.
         """
-        states = [None] * self.num_envs if plan is None else getattr(plan, "states", plan)
-        if len(states) != self.num_envs:
+        states: Any = [None] * self.num_envs
+        if plan is not None:
+            states = numbers("plan", getattr(plan, "states", plan))
+        count = len(states) if np.ndim(states) else 0
+        if count != self.num_envs:
             raise ValueError(
-                f"plan must hold the states of {self.num_envs} environments, got {len(states)}"
+                f"plan must hold the states of {self.num_envs} environments, got {count} in "
+                f"{list(np.shape(states))}, which should be [num_envs, time, n_state]"
             )
         for i in range(self.num_envs):
             self._batch.show_plan(i, states[i])
@@ -261,13 +263,34 @@ def _some(mask: Mask | None, excluded: Mask) -> Mask | None:
 def _checked_mask(mask: Any, num_envs: int) -> Mask:
     if mask is None:
         return np.ones(num_envs, dtype=bool)
-    array = np.asarray(mask)
-    if array.shape != (num_envs,) or array.dtype != np.bool_ or not array.any():
+    array: Mask | None = np.array(mask) if _is_row(mask, num_envs) else None
+    if array is None or array.ndim != 1 or array.dtype != np.bool_ or not array.any():
         raise ValueError(
             f"options['reset_mask'] must be {num_envs} booleans, at least one of them true, "
-            f"got {mask!r}"
+            f"got {found(mask)}"
         )
     return array
+
+
+def _checked_seeds(seed: Any, num_envs: int) -> Sequence[int | None]:
+    """One seed for each environment; None where its generator goes on as it is."""
+    if seed is None:
+        return [None] * num_envs
+    if not isinstance(seed, list | tuple | np.ndarray):
+        first = check_count("seed", seed, 0, LARGEST_SEED - num_envs)
+        return [first + i for i in range(num_envs)]
+    if not _is_row(seed, num_envs):
+        raise ValueError(
+            f"seed must be one number, or one for each of the {num_envs} environments, got "
+            f"{found(seed)}"
+        )
+    return [check_seed(each) for each in seed]
+
+
+def _is_row(value: Any, count: int) -> bool:
+    """Whether it is a sequence of so many entries."""
+    sized = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return sized and len(value) == count
 
 
 class DiffPendulumVectorEnv(DiffVectorEnv):

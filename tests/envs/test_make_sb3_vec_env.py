@@ -244,7 +244,7 @@ def test_vec_video_recorder_works(env_id: str, tmp_path) -> None:
     ("arguments", "message"),
     [
         (("Pendulum-v1",), "env_id must be one of DiffPendulum-v0"),
-        (("DiffPendulum-v0", 0), "num_envs must be at least 1"),
+        (("DiffPendulum-v0", 0), "n_envs must be at least 1"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message: str) -> None:

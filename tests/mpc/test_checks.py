@@ -96,7 +96,7 @@ class TestConstructor:
     @pytest.mark.parametrize("name", ["control_low", "control_high"])
     @pytest.mark.parametrize("value", ["far", {}, [None]])
     def test_a_bound_that_is_no_number_is_refused(self, name, value):
-        with pytest.raises(TypeError, match=f"{name} must be a number, or a dense tensor"):
+        with pytest.raises(TypeError, match=f"{name} must be an array, dense tensor or list"):
             make(**{name: value})
 
     @pytest.mark.parametrize("shape", [(2,), (4, 2), (3, 1), (4,), (1, 4, 1)])
