@@ -51,7 +51,8 @@ def check_count(name: str, value: object, least: int = 1, most: int = LARGEST_CO
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be an integer of at least {least}, got {found(value)}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {found(value)}")
+        wanted = "not be negative" if least == 0 else f"be at least {least}"
+        raise ValueError(f"{name} must {wanted}, got {found(value)}")
     if value > most:
         raise ValueError(f"{name} must be at most {most}, got {found(value)}")
     return int(value)
@@ -95,10 +96,7 @@ def check_number(
         high = (below is None or number < below) and (most is None or number <= most)
         if low and high:
             return number
-    limits = {"above": above, "of at least": least, "below": below, "of at most": most}
-    words = [f"{word} {limit:g}" for word, limit in limits.items() if limit is not None]
-    wanted = "a positive number" if words == ["above 0"] else " ".join(["a finite number", *words])
-    raise ValueError(f"{name} must be {wanted}, got {found(value)}")
+    raise ValueError(f"{name} must {_limits(above, least, below, most)}, got {found(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -181,9 +179,11 @@ def real_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> T
         TypeError: it is not made of real numbers, or it is a sparse tensor.
     """
     wanted = f"{name} must be an array, dense tensor or list of real numbers, or one number"
-    if isinstance(value, np.ndarray):
-        value = value.copy()  # of a view, which may be read only or have negative strides
     try:
+        if isinstance(value, np.ndarray) or (
+            isinstance(value, list | tuple) and any(isinstance(part, np.ndarray) for part in value)
+        ):
+            value = np.array(value)  # PyTorch takes no view backwards, and is slow with a list
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"{wanted}, got {found(value)}") from error
@@ -219,6 +219,19 @@ def as_float(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _limits(
+    above: float | None, least: float | None, below: float | None, most: float | None
+) -> str:
+    low, high = least if above is None else above, most if below is None else below
+    if low is not None and high is not None:
+        return f"be between {low:g} and {high:g}" + (", both excluded" if most is None else "")
+    if above is not None:
+        return "be a positive number" if above == 0 else f"be a number above {above:g}"
+    if least is not None:
+        return "be a number that is not negative" if least == 0 else f"be at least {least:g}"
+    return "be a finite number"
 
 
 def _is_real(tensor: Tensor) -> bool:

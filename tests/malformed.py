@@ -27,12 +27,12 @@ class Surprise:
 
 
 # Of no kind: whatever an argument is, it is not one of these.
-HUGE = 10**400
-NOTHING = [b"1", 1j, Surprise(), Surprise, lambda: 1, {"a": 1}, {1, 2}, HUGE, 10**5000]
+NOTHING = [b"1", 1j, Surprise(), Surprise, lambda: 1, {"a": 1}, {1, 2}, 10**400, 10**5000]
 WORDS = ["", "1", "1.5", "nan", "../../etc", "señor 🙂", "\0"]
 PAIR = (1, 2)
 EMPTY: list[Any] = []
-SEQUENCES = [EMPTY, [1], PAIR, [None], np.zeros(3), np.zeros((0, 2)), np.array(["1"])]
+ONE = [1]
+SEQUENCES = [EMPTY, ONE, PAIR, [None], np.zeros(3), np.zeros((0, 2)), np.array(["1"])]
 TENSORS = [
     torch.zeros(3),
     torch.zeros(0, 2),
@@ -69,6 +69,7 @@ BAD: dict[str, list[Any]] = {
     "widths": [*NOTHING, *WORDS, [0], [None], [1.5], ["8"], [10**18], *TENSORS, None, 8, 1.5, True],
     "activation": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, None, True, 1.5, nn.Tanh()],
     "text": [*NOTHING, *SEQUENCES, *TENSORS, True, 0, 1.5],
+    "not text": [*NOTHING, *SEQUENCES, *TENSORS, True, 0, 1.5, None],
     "path": [*NOTHING, *SEQUENCES, *TENSORS, "", "\0", True, 0, 1.5],
     "mapping": [*NOTHING[:5], *WORDS, *SEQUENCES[1:], *TENSORS, True, 1, 1.5],
 }

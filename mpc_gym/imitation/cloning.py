@@ -1,7 +1,6 @@
 """Behavioural cloning: a policy learns to do what a demonstration shows."""
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,14 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.td3.policies import TD3Policy
 
-from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.checks import (
+    check_count,
+    check_instance,
+    check_number,
+    check_option,
+    check_path,
+)
+from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import (
     ActionLoss,
     Loss,
@@ -70,9 +76,10 @@ class BehavioralCloning:
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
-            has one.
+            has one; infinite: the last alone.
 
     Raises:
+        TypeError: `policy` or `demonstrations` is something else.
         ValueError: an option is out of its range or does not fit the policy, the demonstrations do
             not fit its spaces, or the folder holds the checkpoint of another run.
     """
@@ -95,6 +102,7 @@ class BehavioralCloning:
     ) -> None:
         check_fit(policy, demonstrations)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
+        check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
         training, validation = demonstrations.split(validation_fraction, seed)
         examples = concatenate([training, validation])
         self.policy = policy
@@ -117,7 +125,7 @@ class BehavioralCloning:
             rows[len(training) :],
             options,
             identity,
-            None if folder is None else Path(folder),
+            None if folder is None else check_path("folder", folder),
             checkpoint_seconds,
         )
 
@@ -168,9 +176,12 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
     """Refuse demonstrations of another system.
 
     Raises:
+        TypeError: one of them is something else.
         ValueError: the observations or actions are not as large as the policy's, or one of its
             spaces is no `Box`.
     """
+    check_instance("policy", policy, BasePolicy, "an SB3 policy (of an algorithm, model.policy)")
+    check_demonstrations("demonstrations", demonstrations)
     for space in (policy.observation_space, policy.action_space):
         if not isinstance(space, Box):
             raise ValueError(
@@ -225,12 +236,9 @@ def _make_loss(
     prediction_weight: float,
     warm_start_epochs: int,
 ) -> Loss:
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
-    if warm_start_epochs < 1:
-        raise ValueError(f"warm_start_epochs must be at least 1, got {warm_start_epochs}")
-    if not prediction_weight >= 0:
-        raise ValueError(f"prediction_weight must not be negative, got {prediction_weight}")
+    check_option("loss", loss, LOSSES)
+    check_count("warm_start_epochs", warm_start_epochs)
+    check_number("prediction_weight", prediction_weight, least=0.0)
     if plan_steps is not None and loss != "plan":
         raise ValueError(f'plan_steps is for loss="plan", got loss={loss!r}')
     if prediction_weight and not isinstance(policy, PlanningPolicy):
@@ -255,7 +263,7 @@ def _make_loss(
 
 
 def _plan_steps(plan_steps: int | None, horizon: int) -> int:
-    steps = horizon if plan_steps is None else plan_steps
-    if not 1 <= steps <= horizon:
+    steps = horizon if plan_steps is None else check_count("plan_steps", plan_steps)
+    if steps > horizon:
         raise ValueError(f"plan_steps must be between 1 and the horizon {horizon}, got {steps}")
     return steps

@@ -11,8 +11,18 @@ from gymnasium.spaces import Box
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from mpc_gym.checks import check_instance, check_seed, check_size
+from mpc_gym.envs.checks import numbers
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.imitation.rollout import Agent, EnvSource, Rollout, Start, make_envs, rollout
+from mpc_gym.imitation.rollout import (
+    Agent,
+    EnvSource,
+    Rollout,
+    Start,
+    check_agent,
+    make_envs,
+    rollout,
+)
 
 
 def collect(
@@ -43,8 +53,9 @@ def collect(
         ValueError: `episodes` is less than 1, `max_steps` is no positive integer, the environment
             cannot be made, its actions are no `Box`, or an episode has no end.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    check_agent("expert", expert)
+    check_size("episodes", episodes)
+    check_seed("seed", seed)
     starts = [Start(seed + i) for i in range(episodes)]
     result, spec = _run(expert, env, env_kwargs, starts, max_steps, progress_bar, Box)
     recorded = result.episodes
@@ -106,7 +117,10 @@ def evaluate(
 
     Args: as in `collect`.
     """
-    return _evaluation(_run(agent, env, env_kwargs, [Start(s) for s in seeds], max_steps)[0])
+    check_agent("agent", agent)
+    check_instance("seeds", seeds, (list, tuple, range, np.ndarray), "a list of integers")
+    starts = [Start(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(seeds)]
+    return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
 
 
 def evaluate_from(
@@ -117,7 +131,11 @@ def evaluate_from(
     max_steps: int | None = None,
 ) -> Evaluation:
     """The same from given start states, in an environment that takes `options={"state": ...}`."""
-    starts = [Start(i, {"state": state}) for i, state in enumerate(states)]
+    check_agent("agent", agent)
+    given = numbers("states", states)
+    if given.ndim != 2:
+        raise ValueError(f"states must be [episodes, n_state], got {list(given.shape)}")
+    starts = [Start(i, {"state": state}) for i, state in enumerate(given)]
     return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
 
 
@@ -131,7 +149,7 @@ def _run(
     spaces: type[gym.Space[Any]] = gym.Space,
 ) -> tuple[Rollout, gym.envs.registration.EnvSpec]:
     if not starts:
-        raise ValueError("at least one episode must be asked for, got no start")
+        raise ValueError("seeds or states must ask for at least one episode, got none")
     with ExitStack() as stack:
         envs = make_envs(env, env_kwargs, len(starts))
         for one in envs:

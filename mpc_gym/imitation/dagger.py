@@ -18,13 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 
+from mpc_gym.checks import (
+    check_count,
+    check_instance,
+    check_number,
+    check_path,
+    check_size,
+)
 from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
 from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.progress import progress
-from mpc_gym.imitation.rollout import Agent, EnvSource, Stateless
+from mpc_gym.imitation.rollout import Agent, EnvSource, Stateless, check_agent, check_source
 from mpc_gym.imitation.training import TrainingOptions
 
 RUN = "run.pt"
@@ -62,6 +69,7 @@ class DAgger:
             last epoch.
 
     Raises:
+        TypeError: `policy` or `expert` does not act, or `env` is no environment.
         ValueError: an option is out of its range, or the folder holds another run. (Whether its
             labels are those of this expert is not checked.)
     """
@@ -83,15 +91,17 @@ class DAgger:
         max_steps: int | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        for name, value, least in (("episodes", episodes, 2), ("epochs", epochs, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta must be between 0 and 1, got {beta}")
-        if not 0 < validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, got {validation_fraction}"
-            )
+        check_instance(
+            "policy", policy, BasePolicy, "an SB3 policy (of an algorithm, model.policy)"
+        )
+        check_agent("expert", expert)
+        check_source(env, env_kwargs)
+        check_size("episodes", episodes, 2)
+        check_count("epochs", epochs)
+        check_number("beta", beta, least=0.0, most=1.0)
+        check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
+        if max_steps is not None:
+            check_count("max_steps", max_steps)
         TrainingOptions(optimizer, learning_rate, batch_size, seed)  # checks them before any play
         self.policy = policy
         self.expert = expert
@@ -104,7 +114,7 @@ class DAgger:
             "batch_size": batch_size,
             "validation_fraction": validation_fraction,
         }
-        self._folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else check_path("folder", folder)
         self._rounds: list[Demonstrations] = []
         self._keep_apart()
 
@@ -136,6 +146,7 @@ class DAgger:
             InUseError: another process trains in the folder.
             ValueError: the folder's files are damaged or those of another run.
         """
+        check_count("rounds", rounds, 0)
         shown = progress("DAgger", rounds, progress_bar, "round")
         with alone_in(self._folder), shown as update:
             for number in range(len(self.history), rounds):

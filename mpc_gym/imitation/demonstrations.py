@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
+from mpc_gym.checks import check_instance, check_number, check_seed, check_size, found
 from mpc_gym.files import open_regular, parse_json
 from mpc_gym.imitation.npz import MAX_BYTES, read_npz, write_npz
 
@@ -117,7 +118,11 @@ class Demonstrations:
         """The next `horizon` actions from each time step, and where they exist.
 
         Past the end of an episode the mask is false and the action zero.
+
+        Raises:
+            ValueError: `horizon` is no positive integer.
         """
+        check_size("horizon", horizon)
         ends = np.repeat(np.cumsum(self.episode_lengths), self.episode_lengths)
         index = np.arange(len(self))[:, None] + np.arange(horizon)
         mask = index < ends[:, None]
@@ -125,8 +130,19 @@ class Demonstrations:
         return windows * mask[..., None].astype(windows.dtype), mask
 
     def select(self, episodes: Sequence[int] | NDArray[np.integer]) -> "Demonstrations":
-        """Some of the episodes, in the order given (negative numbers count from the end)."""
-        chosen = np.arange(self.episodes)[np.asarray(episodes, dtype=int)]
+        """Some of the episodes, in the order given (negative numbers count from the end).
+
+        Raises:
+            ValueError: `episodes` are no numbers of episodes, or there is none of such a number.
+        """
+        numbers = np.asarray(episodes if isinstance(episodes, np.ndarray) else [*episodes])
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise ValueError(f"episodes must be a list of integers, got {found(episodes)}")
+        if np.any((numbers < -self.episodes) | (numbers >= self.episodes)):
+            raise ValueError(
+                f"episodes must be numbers of the {self.episodes} episodes, got {found(episodes)}"
+            )
+        chosen = np.arange(self.episodes)[numbers.astype(int)]
         starts = self._starts
         steps = np.concatenate(
             [np.arange(starts[e], starts[e] + self.episode_lengths[e]) for e in chosen]
@@ -150,8 +166,8 @@ class Demonstrations:
         Raises:
             ValueError: `fraction` is not between 0 and 1, or there is only one step.
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        check_number("fraction", fraction, above=0.0, below=1.0)
+        check_seed("seed", seed)
         if self.episodes == 1:
             return self._cut(len(self) - max(1, round(fraction * len(self))))
         held_out = min(max(1, round(fraction * self.episodes)), self.episodes - 1)
@@ -218,14 +234,28 @@ class Demonstrations:
             raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def check_demonstrations(name: str, value: object) -> None:
+    """Refuse what is no `Demonstrations`.
+
+    Raises:
+        TypeError: it is none.
+    """
+    check_instance(
+        name, value, Demonstrations, "a Demonstrations, as collect and Demonstrations.load give it"
+    )
+
+
 def concatenate(parts: Sequence[Demonstrations]) -> Demonstrations:
     """All episodes of several demonstrations of one environment.
 
     Raises:
         ValueError: there are none, or their environments or shapes differ.
     """
+    check_instance("parts", parts, (list, tuple), "a list of Demonstrations")
     if not parts:
         raise ValueError("parts must hold at least one Demonstrations, got none")
+    for i, part in enumerate(parts):
+        check_demonstrations(f"parts[{i}]", part)
     first = parts[0]
     for part in parts[1:]:
         if _metadata(part) != _metadata(first):

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from mpc_gym.checks import check_flag
+
 SECONDS = 2.0  # what is over sooner needs no bar
 
 Update = Callable[..., None]
@@ -22,8 +24,11 @@ def progress(
         total: how much there is to do; None: not known.
         shown: whether to show it; None: where somebody can watch, after two seconds.
         unit: of what there is to do.
+
+    Raises:
+        ValueError: `shown`, the caller's `progress_bar`, is none of the three.
     """
-    watched = is_watched() if shown is None else shown
+    watched = is_watched() if shown is None else check_flag("progress_bar", shown)
     delay = SECONDS if shown is None else 0.0
     # leave=None: a bar inside another goes when it is complete
     with tqdm(

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from mpc_gym.checks import check_count, check_number
+
 
 @dataclass(frozen=True)
 class FallingRate:
@@ -27,13 +29,9 @@ class FallingRate:
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive, got {value}")
+            check_number(name, getattr(self, name), above=0.0)
         for name in ("constant", "falling"):
-            value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            check_count(name, getattr(self, name), 0)
 
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""

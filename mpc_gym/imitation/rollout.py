@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from mpc_gym.checks import check_count
+from mpc_gym.checks import check_count, check_instance, found
+from mpc_gym.envs.registration import make_env
 from mpc_gym.imitation.progress import progress
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import RecedingHorizon
@@ -34,6 +35,7 @@ class Stateless:
     """
 
     def __init__(self, agent: Agent) -> None:
+        check_agent("agent", agent)
         self.predictor = as_predictor(agent)
 
     def predict(
@@ -51,6 +53,30 @@ class Stateless:
 def as_predictor(agent: Agent) -> PolicyPredictor:
     """The agent with SB3's `predict`."""
     return RecedingHorizon(agent) if isinstance(agent, MPC) else agent
+
+
+def check_agent(name: str, agent: object) -> None:
+    """Refuse what does not act.
+
+    Raises:
+        TypeError: it is neither an `MPC` nor has SB3's `predict`.
+    """
+    if isinstance(agent, type) or not (isinstance(agent, MPC) or hasattr(agent, "predict")):
+        raise TypeError(
+            f"{name} must be an MPC, or a policy or algorithm with SB3's predict, got "
+            f"{found(agent)}"
+        )
+
+
+def check_source(env: object, env_kwargs: object) -> None:
+    """Refuse what no environment can be made of.
+
+    Raises:
+        TypeError: it is neither an id nor an environment, or its arguments are no mapping.
+    """
+    check_instance("env", env, (str, gym.Env), "an environment, or the id of one")
+    if env_kwargs is not None:
+        check_instance("env_kwargs", env_kwargs, dict, "a dict from name to value, or None")
 
 
 @dataclass(frozen=True)
@@ -85,9 +111,14 @@ def make_envs(
     """`count` environments like `env`.
 
     Raises:
-        ValueError: `env` was not made by `gymnasium.make`, so that it cannot be made again.
+        TypeError: `env` is neither an id nor an environment.
+        ValueError: there is no environment of that id, or `env` was not made by `gymnasium.make`,
+            so that it cannot be made again.
     """
-    source = env if isinstance(env, str) else env.spec
+    check_source(env, env_kwargs)
+    if isinstance(env, str):
+        return [make_env("env", env, env_kwargs or {}) for _ in range(count)]
+    source = env.spec
     if source is None:
         raise ValueError(
             f"env must be an id or made by gymnasium.make, got {env}, which has no spec to make "

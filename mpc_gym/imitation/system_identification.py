@@ -1,16 +1,18 @@
 """System identification: a model learns to predict what followed each action."""
 
 import os
-from pathlib import Path
 
 import torch
+from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
+from mpc_gym.checks import check_module, check_number, check_path
 from mpc_gym.imitation.cloning import follow_actor
-from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.training import Training, TrainingOptions
+from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy
 
 
@@ -30,9 +32,10 @@ class SystemIdentification:
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
-            has one.
+            has one; infinite: the last alone.
 
     Raises:
+        TypeError: `model` or `demonstrations` is something else.
         ValueError: an option is out of its range, or the folder holds the checkpoint of another
             run.
     """
@@ -49,7 +52,10 @@ class SystemIdentification:
         folder: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 0.0,
     ) -> None:
+        _check_model(model)
+        check_demonstrations("demonstrations", demonstrations)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
+        check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
         training, validation = demonstrations.split(validation_fraction, seed)
         examples = concatenate([training, validation])
         rows = torch.arange(len(examples))
@@ -70,7 +76,7 @@ class SystemIdentification:
             rows[len(training) :],
             options,
             identity,
-            None if folder is None else Path(folder),
+            None if folder is None else check_path("folder", folder),
             checkpoint_seconds,
         )
 
@@ -101,3 +107,14 @@ class SystemIdentification:
         if isinstance(self._model, PlanningPolicy):
             follow_actor(self._model)
         return self.dynamics
+
+
+def _check_model(model: object) -> None:
+    check_module("model", model)
+    if isinstance(model, MPC) or (
+        isinstance(model, BasePolicy) and not isinstance(model, PlanningPolicy)
+    ):
+        raise TypeError(
+            "model must be dynamics (of an MPC, mpc.dynamics) or a policy that plans, got "
+            f"{type(model).__name__}"
+        )

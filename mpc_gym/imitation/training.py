@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_count, check_number, check_option, check_seed
 from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
 from mpc_gym.imitation.metrics import Metrics, Row
@@ -47,12 +48,15 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
-        if not (math.isfinite(self.rate(0)) and self.rate(0) >= 0):
-            raise ValueError(f"learning_rate must not be negative, got {self.learning_rate}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_option("optimizer", self.optimizer, OPTIMIZERS)
+        rate = self.learning_rate
+        if not isinstance(rate, FallingRate):
+            rate = check_number("learning_rate", rate, least=0.0)
+        batch_size = check_count("batch_size", self.batch_size)
+        # as Python's own numbers, which the file of a run can hold
+        self.__dict__.update(
+            learning_rate=rate, batch_size=batch_size, seed=check_seed("seed", self.seed)
+        )
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -84,7 +88,8 @@ class Training:
         identity: JSON data; a checkpoint with another identity is refused.
         folder: for `checkpoint.pt`, `metrics.csv` and TensorBoard's events; None for none.
         checkpoint_seconds: how old a checkpoint becomes before the next is written. 0: every epoch
-            has one. Epochs after the last one are done again by a run that is resumed.
+            has one; infinite: the last alone. Epochs after the last one are done again by a run
+            that is resumed.
         log_epochs: of so many epochs, one is logged.
 
     Attributes:
@@ -105,6 +110,9 @@ class Training:
         checkpoint_seconds: float = 0.0,
         log_epochs: int = 1,
     ) -> None:
+        if not (isinstance(checkpoint_seconds, float) and checkpoint_seconds == math.inf):
+            check_number("checkpoint_seconds", checkpoint_seconds, least=0.0)
+        self.checkpoint_seconds = checkpoint_seconds
         self.module = module
         self.loss = loss
         self.training_rows = training_rows
@@ -112,7 +120,6 @@ class Training:
         self.options = options
         self.identity = identity
         self.folder = folder
-        self.checkpoint_seconds = checkpoint_seconds
         self.log_epochs = log_epochs
         self.history: list[Row] = []
         self.best = Best(-1, math.inf, _copy(module))
@@ -148,11 +155,13 @@ class Training:
             One row an epoch, the first before any training.
 
         Raises:
+            ValueError: `epochs` is no count, or `progress_bar` no truth value.
             FloatingPointError: the loss is not finite.
             InUseError: another process trains in the folder.
             OSError: the folder cannot be written to; the disk is full, for instance. With room
                 there, training goes on from the last checkpoint.
         """
+        check_count("epochs", epochs, 0)
         with alone_in(self.folder), self._log() as log:
             self._run(epochs, progress_bar, enough, log)
         self.module.load_state_dict(self.best.weights)

@@ -23,8 +23,8 @@ def test_without_steps_to_fall_in_the_rate_is_constant() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start": 0.0}, "start must be positive, got 0"),
-        ({"end": float("nan")}, "end must be positive, got nan"),
+        ({"start": 0.0}, "start must be a positive number, got 0"),
+        ({"end": float("nan")}, "end must be a positive number, got nan"),
         ({"falling": -1}, "falling must not be negative, got -1"),
     ],
 )
