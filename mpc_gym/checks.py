@@ -143,6 +143,16 @@ def check_instance(
     raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}{remedy}: {found(value)}")
 
 
+def check_names(name: str, values: object) -> None:
+    """Refuse what is no list of names, such as a single one.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
+        raise TypeError(f"{name} must be a list of names, got {found(values)}")
+
+
 def check_module(name: str, value: object) -> None:
     """Refuse what is no module.
 
@@ -162,9 +172,12 @@ def check_path(name: str, value: object) -> Path:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a path, as text or a pathlib.Path, got {found(value)}")
-    if not text or "\0" in text:
-        raise ValueError(f"{name} must be a path, got {found(value)}")
-    return Path(text)
+    path = Path(text)
+    if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError(
+            f"{name} must be a path, whose parts have at most 255 bytes, got {found(value)}"
+        )
+    return path
 
 
 def real_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
@@ -224,14 +237,16 @@ def as_float(value: object) -> float | None:
 def _limits(
     above: float | None, least: float | None, below: float | None, most: float | None
 ) -> str:
-    low, high = least if above is None else above, most if below is None else below
-    if low is not None and high is not None:
-        return f"be between {low:g} and {high:g}" + (", both excluded" if most is None else "")
-    if above is not None:
-        return "be a positive number" if above == 0 else f"be a number above {above:g}"
+    if least is not None and most is not None:
+        return f"be between {least:g} and {most:g}"
+    if above is not None and below is not None:
+        return f"be between {above:g} and {below:g}, both excluded"
+    words = "be a finite number"
     if least is not None:
-        return "be a number that is not negative" if least == 0 else f"be at least {least:g}"
-    return "be a finite number"
+        words = "be a number that is not negative" if least == 0 else f"be at least {least:g}"
+    if above is not None:
+        words = "be a positive number" if above == 0 else f"be a number above {above:g}"
+    return words if most is None else f"{words} of at most {most:g}"
 
 
 def _is_real(tensor: Tensor) -> bool:

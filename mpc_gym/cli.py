@@ -109,7 +109,7 @@ def demo(
         result = run_demo(DemoOptions(env, demonstrations, seed, output, fast), console)
     console.print(table(result))
     for name in FILES:
-        console.print(f"wrote {output / name}", highlight=False, soft_wrap=True, markup=False)
+        _wrote(console, output / name)
 
 
 @app.command()

@@ -32,6 +32,7 @@ WORDS = ["", "1", "1.5", "nan", "../../etc", "señor 🙂", "\0"]
 PAIR = (1, 2)
 EMPTY: list[Any] = []
 ONE = [1]
+LISTED = ["exact"]
 SEQUENCES = [EMPTY, ONE, PAIR, [None], np.zeros(3), np.zeros((0, 2)), np.array(["1"])]
 TENSORS = [
     torch.zeros(3),
@@ -53,7 +54,7 @@ BAD: dict[str, list[Any]] = {
     "not negative": [*NOT_A_NUMBER, -1, -1e-9],
     "share": [*NOT_A_NUMBER, -0.1, 1.1, 2],
     "flag": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, 0, 1, 0.0, "True"],
-    "word": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, True, 0, 1.5, ["exact"]],
+    "word": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, True, 0, 1.5, LISTED],
     "module": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, None, True, 1.5, nn.Linear, print],
     "floats": [
         *[*NOTHING, *WORDS, *SEQUENCES, True, 0, 1.5, nn.Linear(2, 2)],

@@ -135,4 +135,7 @@ def _check_physics(source: DiffEnv, starts: Mapping[str, ArrayLike]) -> None:
     """Build the environment with these values, which refuses what is impossible (a mass of -1)."""
     known = source.observation_space.env_kwargs
     changed = {name.partition(".")[2]: start for name, start in starts.items()}
-    type(source)(**{**known, **{name: changed[name] for name in changed if name in known}})
+    try:
+        type(source)(**{**known, **{name: changed[name] for name in changed if name in known}})
+    except ValueError as error:
+        raise ValueError(f"learn: {error}") from error

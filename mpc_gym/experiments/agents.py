@@ -11,6 +11,7 @@ from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from mpc_gym.checks import check_path, found
 from mpc_gym.envs import make_mpc
 from mpc_gym.files import MAX_JSON_BYTES, open_regular, parse_json
 from mpc_gym.mpc import MPC
@@ -36,11 +37,18 @@ def check_agent(policy: str) -> None:
         ValueError: it is no name known here, and there is no such file or folder.
     """
     names = (EXPERT, RANDOM, *shipped_policies())
-    if policy not in names and not Path(policy).exists():
+    if not isinstance(policy, str) or not (policy in names or _exists(policy)):
         raise ValueError(
             f"policy must be one of {', '.join(names)}, or the path of a folder that "
-            f"save_pretrained wrote or of a file that Stable-Baselines3 saved, got {policy!r}"
+            f"save_pretrained wrote or of a file that Stable-Baselines3 saved, got {found(policy)}"
         )
+
+
+def _exists(policy: str) -> bool:
+    try:
+        return check_path("policy", policy).exists()
+    except (ValueError, OSError):  # a name longer than those of files, for instance
+        return False
 
 
 def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | PolicyPredictor:
@@ -64,7 +72,10 @@ def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | Poli
         return _Random(env, seed)
     folder = shipped_folder(policy) if policy in shipped_policies() else Path(policy)
     if folder.is_dir():
-        return load_pretrained(folder, env=env, device="cpu")
+        try:
+            return load_pretrained(folder, env=env, device="cpu")
+        except ValueError as error:
+            raise ValueError(f"policy {policy!r} cannot be used here: {error}") from error
     model = _algorithm(Path(policy)).load(policy, device="cpu")
     if model.observation_space != env.observation_space or model.action_space != env.action_space:
         raise ValueError(

@@ -8,7 +8,17 @@ from typing import Any
 
 from rich.console import Console
 
+from mpc_gym.checks import (
+    LARGEST_SEED,
+    check_count,
+    check_instance,
+    check_names,
+    check_number,
+    check_path,
+    check_size,
+)
 from mpc_gym.experiments.compare_report import ReportOptions, write_report
+from mpc_gym.experiments.engines import check_engine
 from mpc_gym.experiments.learnable import check_env_id, starts
 from mpc_gym.experiments.learner import EXPERT, make_run
 from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
@@ -17,6 +27,8 @@ from mpc_gym.experiments.run import LOCK, Run, check_folder
 from mpc_gym.experiments.runs import execute
 from mpc_gym.files import FOR_EVER, holding, make_writable_folder, read_json, write
 
+MOST_SEEDS = 10_000
+MOST_EFFORT = 10_000.0
 MARK = "comparison.json"
 RUNS = "runs"
 DEFAULT_METHODS = tuple(name for name in METHODS if name != "mpc.dx.actions")
@@ -71,22 +83,27 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         check_env_id(self.env)
-        check_positive(
-            seeds=self.seeds,
-            horizon=self.horizon,
-            starts=self.starts,
-            effort=self.effort,
-            episodes=self.episodes,
-            unseen=self.unseen,
-            max_steps=self.max_steps,
+        kept = self.__dict__  # Python's own numbers, which the file of a run can hold
+        for name in ("horizon", "starts", "episodes", "unseen"):
+            kept[name] = check_size(name, getattr(self, name))
+        kept["seeds"] = check_count("seeds", self.seeds, 1, MOST_SEEDS)
+        kept["seed"] = check_count("seed", self.seed, 0, LARGEST_SEED - MOST_SEEDS)
+        kept["effort"] = check_effort(self.effort)
+        if self.max_steps is not None:
+            kept["max_steps"] = check_count("max_steps", self.max_steps)
+        check_names("methods", self.methods)
+        check_names("learn", self.learn)
+        check_instance("demonstrations", self.demonstrations, (list, tuple), "a list of numbers")
+        kept["demonstrations"] = tuple(
+            check_size("demonstrations", number) for number in self.demonstrations
         )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
         for name, values in (("methods", self.methods), ("demonstrations", self.demonstrations)):
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} must be given, each once, got {list(values)}")
-        for number in self.demonstrations:
-            check_positive(demonstrations=number)
+        check_path("folder", self.folder)
+        check_engine(self.engine, self.jobs, self.address)
+        if self.film is not None:
+            check_count("film", self.film, 0)
         if self.film not in (None, 0, *self.demonstrations):
             raise ValueError(
                 f"film must be one of the numbers of demonstrations, "
@@ -253,12 +270,10 @@ def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
     return False
 
 
-def check_positive(**numbers: float | None) -> None:
-    """Refuse numbers that are not positive; None stands for a default.
+def check_effort(effort: object) -> float:
+    """By how much the steps of optimisers are multiplied.
 
     Raises:
-        ValueError: one is not.
+        ValueError: it is no positive number, or nobody would live to see the end.
     """
-    for name, value in numbers.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    return check_number("effort", effort, above=0.0, most=MOST_EFFORT)

@@ -7,8 +7,8 @@ from pathlib import Path
 import gymnasium as gym
 import rich.table
 
+from mpc_gym.checks import check_count, check_names, check_path, check_seed, check_size
 from mpc_gym.experiments.agents import EXPERT, check_agent, load_agent
-from mpc_gym.experiments.compare import check_positive
 from mpc_gym.experiments.learnable import check_env_id
 from mpc_gym.experiments.learner import Expert, quiet
 from mpc_gym.experiments.methods import MethodOptions
@@ -44,9 +44,12 @@ class EpisodeOptions:
 
     def __post_init__(self) -> None:
         check_env_id(self.env)
-        check_positive(episodes=self.episodes, horizon=self.horizon, max_steps=self.max_steps)
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_size("episodes", self.episodes)
+        check_size("horizon", self.horizon)
+        if self.max_steps is not None:
+            check_count("max_steps", self.max_steps)
+        check_seed("seed", self.seed)
+        check_names("policies", self.policies)
         if not self.policies:
             raise ValueError("policies must name at least one agent, got none")
         for policy in self.policies:
@@ -81,6 +84,7 @@ def collect_to(options: EpisodeOptions, path: Path) -> Demonstrations:
             about to write it, or it cannot be written; the disk is full, or the agent cannot be
             read.
     """
+    path = check_path("output", path)
     if len(options.policies) != 1:
         raise ValueError(f"policies must be one agent, got {list(options.policies)}")
     folder = path.absolute().parent

@@ -13,9 +13,11 @@ from typing import Any
 
 import joblib
 
+from mpc_gym.checks import check_count, check_instance, found
 from mpc_gym.experiments.run import Outcome, Run, attempt
 
 ENGINES = ("local", "dask", "ray")
+MOST_JOBS = 1024
 PATIENCE = 10  # seconds until a cluster must have answered
 NOT_HERE = 2  # joblib takes one worker to be this process
 
@@ -41,10 +43,11 @@ def check_engine(engine: str, jobs: int, address: str | None) -> None:
         ValueError: an argument is out of its range, or does not go with the others.
         ModuleNotFoundError: the engine's library is not installed.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not isinstance(engine, str) or engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {found(engine)}")
+    check_count("jobs", jobs, 1, MOST_JOBS)
+    if address is not None:
+        check_instance("address", address, str, "the text of a cluster's address, or None")
     if engine == "local" and address is not None:
         raise ValueError(
             f"address is that of a cluster, got {address!r} with engine 'local'; choose 'dask' or "

@@ -6,6 +6,7 @@ sigmoid(0) = 0.5 and its linear terms at zero, as theirs do.
 
 import torch
 
+from mpc_gym.checks import found
 from mpc_gym.envs import make_mpc
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.methods import Method, Start
@@ -24,8 +25,8 @@ def check_env_id(env_id: str) -> None:
     Raises:
         ValueError: it is not one of ours.
     """
-    if env_id not in ENTRY_POINTS:
-        raise ValueError(f"env must be one of {', '.join(ENTRY_POINTS)}, got {env_id!r}")
+    if not isinstance(env_id, str) or env_id not in ENTRY_POINTS:
+        raise ValueError(f"env must be one of {', '.join(ENTRY_POINTS)}, got {found(env_id)}")
 
 
 def starts(env_id: str, method: Method, learn: tuple[str, ...] = ()) -> Starts:
@@ -41,9 +42,13 @@ def starts(env_id: str, method: Method, learn: tuple[str, ...] = ()) -> Starts:
         ValueError: a name is unknown or ambiguous, a start is missing or no number, or the method
             would learn nothing of the model.
     """
+    parameters = _parameters(env_id)
+    for name in (text.partition("=")[0] for text in learn):  # those of other methods, too
+        if name not in ADDITIONS:
+            _full_name(parameters, name)
     if not method.learns:
         return {}
-    defaults, parameters = _defaults(env_id, method), _parameters(env_id)
+    defaults = _defaults(env_id, method)
     if not learn:
         return defaults
     chosen: Starts = {}

@@ -10,6 +10,7 @@ with all its weights at sigmoid(0) = 0.5 and without linear terms, as in Amos et
 """
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
+from mpc_gym.checks import check_instance, found
 from mpc_gym.imitation import (
     BehavioralCloning,
     Demonstrations,
@@ -61,6 +63,7 @@ class MethodOptions:
         return {"horizon": self.horizon, "starts": self.starts, "max_iterations": MAX_ITERATIONS}
 
 
+ARGUMENTS = ("demonstrations", "env_id", "seed", "folder", "options")
 Train = Callable[[Demonstrations, str, int, Path | None, MethodOptions], BasePolicy]
 
 
@@ -87,25 +90,43 @@ class Method:
     train: Train
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str, argument: str = "methods") -> Method:
     """The method of a name, or that of a function given as "package.module:function".
 
+    Args:
+        name: of the method.
+        argument: that it was given for, for messages.
+
     Raises:
+        TypeError: the name is no text.
         ValueError: there is none.
     """
+    check_instance(argument, name, str, "a method's name")
     if name in METHODS:
         return METHODS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(
-            f"methods must be of {', '.join(METHODS)}, or a function of your own as "
+            f"{argument} must be of {', '.join(METHODS)}, or a function of your own as "
             f"'package.module:function', got {name!r}"
         )
     try:
         train = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"methods: {name!r} cannot be imported: {error}") from error
+        raise ValueError(f"{argument}: {name!r} cannot be imported: {error}") from error
+    if not callable(train) or not _takes(train, len(ARGUMENTS)):
+        raise ValueError(
+            f"{argument}: {name!r} must be a function of {', '.join(ARGUMENTS)}, got {found(train)}"
+        )
     return Method(name, "its own affair", "its own affair", (), 1000, train)
+
+
+def _takes(function: Callable[..., object], arguments: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except (TypeError, ValueError):  # of some functions written in C nobody knows the arguments
+        return False
+    return True
 
 
 def epochs(demonstrations: Demonstrations, updates: int, batch_size: int) -> int:

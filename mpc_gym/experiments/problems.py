@@ -11,6 +11,8 @@ cart-pole's equations hold 1/M, m/M, l and g, which determine all four of its pa
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpc_gym.checks import found
+
 Physics = Mapping[str, float]
 
 
@@ -80,6 +82,6 @@ def find_problem(env_id: str) -> Problem:
     Raises:
         ValueError: there is none.
     """
-    if env_id not in PROBLEMS:
-        raise ValueError(f"env must be one of {', '.join(PROBLEMS)}, got {env_id!r}")
+    if not isinstance(env_id, str) or env_id not in PROBLEMS:
+        raise ValueError(f"env must be one of {', '.join(PROBLEMS)}, got {found(env_id)}")
     return PROBLEMS[env_id]

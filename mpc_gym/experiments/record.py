@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from mpc_gym.checks import check_count, check_path, check_seed, check_size
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.agents import check_agent, load_agent
+from mpc_gym.experiments.learnable import check_env_id
 from mpc_gym.files import make_writable_folder
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy
@@ -47,14 +48,13 @@ class RecordOptions:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.env not in ENTRY_POINTS:
-            raise ValueError(f"env must be one of {', '.join(ENTRY_POINTS)}, got {self.env!r}")
+        check_env_id(self.env)
         check_agent(self.policy)
-        for name, value, least in (("episodes", self.episodes, 1), ("seed", self.seed, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+        check_size("episodes", self.episodes)
+        check_seed("seed", self.seed)
+        if self.max_steps is not None:
+            check_count("max_steps", self.max_steps)
+        check_path("output", self.output)
 
 
 def record(options: RecordOptions, advance: Advance = lambda: None) -> dict[Path, float]:

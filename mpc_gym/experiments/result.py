@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpc_gym.checks import check_flag, check_path, check_seed, check_size
 from mpc_gym.experiments.problems import Physics, Problem, find_problem
 from mpc_gym.files import make_writable_folder
 from mpc_gym.imitation import Evaluation
@@ -54,14 +55,11 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         find_problem(self.env)
-        if self.demonstrations < 2:
-            raise ValueError(
-                "demonstrations must be at least 2, since one is held out to choose the best "
-                f"weights by, got {self.demonstrations}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        make_writable_folder(self.output)
+        # one is held out to choose the best weights by
+        check_size("demonstrations", self.demonstrations, 2)
+        check_seed("seed", self.seed)
+        check_flag("fast", self.fast)
+        make_writable_folder(check_path("output", self.output))
 
     @property
     def problem(self) -> Problem:

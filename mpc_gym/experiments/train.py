@@ -6,7 +6,8 @@ from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
 
-from mpc_gym.experiments.compare import check_positive
+from mpc_gym.checks import check_names, check_path, check_seed, check_size
+from mpc_gym.experiments.compare import check_effort
 from mpc_gym.experiments.learnable import check_env_id, starts
 from mpc_gym.experiments.learner import (
     LEARN,
@@ -56,16 +57,21 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_env_id(self.env)
-        check_positive(horizon=self.horizon, starts=self.starts, effort=self.effort)
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if isinstance(self.demonstrations, int):
-            check_positive(demonstrations=self.demonstrations)
+        for name in ("horizon", "starts"):
+            self.__dict__[name] = check_size(name, getattr(self, name))
+        self.__dict__["effort"] = check_effort(self.effort)
+        self.__dict__["seed"] = check_seed("seed", self.seed)
+        check_path("folder", self.folder)
+        check_names("learn", self.learn)
+        if isinstance(self.demonstrations, str | Path):
+            check_path("the file of demonstrations", self.demonstrations)
+        else:
+            self.__dict__["demonstrations"] = check_size("demonstrations", self.demonstrations)
         self.run()  # which refuses what cannot be learned, or learned from
 
     def run(self) -> Run:
         """What is executed; its settings hold all that the policy depends on."""
-        method = find_method(self.method)
+        method = find_method(self.method, "method")
         folder = Path(self.folder).absolute()
         settings: dict[str, Any] = {
             "env": self.env,

@@ -107,7 +107,7 @@ def test_the_plan_shown_is_the_one_carried_out_and_starts_from_the_last(
         ({"env": "Pendulum-v1"}, "env must be one of DiffPendulum-v0"),
         ({"policy": "nowhere.zip"}, "policy must be one of expert, random, .* or the path"),
         ({"episodes": 0}, "episodes must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": -1}, "seed must not be negative"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
     ],
 )

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from mpc_gym.checks import (
+    LARGEST_SEED,
+    check_count,
+    check_flag,
+    check_names,
+    check_path,
+)
+from mpc_gym.experiments.engines import check_engine
 from mpc_gym.experiments.paper.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
 from mpc_gym.experiments.paper.section import Section
 from mpc_gym.experiments.run import LOCK, Run, check_folder, finished, versions_in_words
@@ -23,6 +31,7 @@ from mpc_gym.files import (
 # the modules beside this one, with a hyphen for an underscore
 EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
 ALONE = ("runtime",)  # it measures times: nothing may run beside it
+MOST_SEEDS = 1000  # of an experiment, with room to spare
 MARK = "reproduction.json"
 LEAST_FREE = 2**30  # bytes: checkpoints of networks take half of that
 
@@ -63,11 +72,14 @@ class ReproduceOptions:
     address: str | None = None
 
     def __post_init__(self) -> None:
+        check_path("folder", self.folder)
+        check_names("only", self.only)
         for name in self.only:
             if name not in EXPERIMENTS:
                 raise ValueError(f"only must be of {', '.join(EXPERIMENTS)}, got {name!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_flag("quick", self.quick)
+        check_engine(self.engine, self.jobs, self.address)
+        self.__dict__["seed"] = check_count("seed", self.seed, 0, LARGEST_SEED - MOST_SEEDS)
 
 
 def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Section]:
