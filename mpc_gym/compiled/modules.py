@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.checks import LARGEST_COUNT, check_count, real_tensor
+from mpc_gym.checks import LARGEST_COUNT, check_count, check_module, real_tensor
 from mpc_gym.compiled import derive
 from mpc_gym.compiled.emit import build, row_function_source, sources
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
@@ -52,6 +52,7 @@ def compile_module(
         ProgramTooLarge: The module has too many scalar operations. Derivatives are made, and
             everything is compiled, when it is first asked for, so they may raise it later.
     """
+    check_module("module", module)
     return CompiledModule(module, n_state, n_ctrl, n_context)
 
 
