@@ -7,6 +7,9 @@ cost; to the others it does no harm. A lane that is done takes the next problem 
 that a slow problem delays nobody. As no lane reads another's numbers, and all do the same
 operations, a result does not depend on what else is in the queue.
 
+The loops return after so many passes, and are called again to go on: while they run, Python can
+answer no signal. What they need for that is in arrays of the caller, so that it changes no result.
+
 The model enters through the addresses of its stage functions (see `stage.py`) and the layout of
 its records (see `layout.py`), so these loops are compiled once for all models.
 """
@@ -39,6 +42,7 @@ IDLE, START, TRIAL, LAST, GAINS, DONE, FAILED = range(7)
 
 _FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
+_RECORD = SolverOffsets._fields.index("record")
 
 Lanes = namedtuple(
     "Lanes", ["task", "state", "count", "cost", "alpha", "exact", "mu", "scale", "accepted"]
@@ -50,27 +54,48 @@ Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations"])
 
 @native
 def solve(
-    stages, layout, x_init, guess, context, P, S, settings, tasks, X, U, cost, converged, count
+    stages,
+    layout,
+    x_init,
+    guess,
+    context,
+    P,
+    S,
+    settings,
+    queue,
+    records,
+    numbers,
+    counters,
+    passes,
+    X,
+    U,
+    cost,
+    converged,
+    count,
 ):
-    """Solve tasks tasks[0] .. tasks[1] - 1; task j is problem j % len(x_init) from guess[j].
+    """Solve tasks queue[0] .. queue[1] - 1; task j is problem j % len(x_init) from guess[j].
 
     stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
     settings: (exact, tolerance, max_iterations) as floats.
+    queue, records, numbers, counters: what is waiting, and the state of the lanes; see `new_lanes`.
+    passes: after so many, return.
     The last five arguments are results: states, controls, costs, whether converged, iterations.
+
+    Returns whether all is done; if not, call it again with the same arguments.
     """
     stages = Stages(*to_fixed_tuple(stages, 4))
     L = SolverOffsets(*to_fixed_tuple(layout, 24))
     T = guess.shape[1]
     exact, tolerance, max_iterations = settings
-    work = Work(np.zeros((T + 1) * L.record), P, S, np.zeros(workspace_size(L)))
+    work = Work(records, P, S, np.zeros(workspace_size(L)))
     D = work.D
     results = Results(X, U, cost, converged, count)
-    lanes = empty_lanes()
-    waiting, last = tasks
-    while True:
+    lanes = as_lanes(numbers, counters)
+    waiting, last = queue[0], queue[1]
+    for _ in range(passes):
         forward, backward = survey(D, L, lanes, results, last - waiting)
         if forward + backward == 0:
-            break
+            return True
         if _FORWARD_ADVANTAGE * forward >= backward:
             for b in range(LANES):  # now, because a backward pass would spoil their gains
                 if lanes.state[b] == IDLE and waiting < last:
@@ -83,6 +108,8 @@ def solve(
             for b in range(LANES):
                 if lanes.state[b] == GAINS:
                     begin_iteration(D, L, b, lanes, tolerance, max_iterations)
+    queue[0] = waiting
+    return False
 
 
 @native
@@ -102,11 +129,15 @@ def survey(D, L, lanes, results, waiting):
     return forward, backward
 
 
+def new_lanes(layout, horizon):
+    """Idle lanes, as `solve` takes them: records, numbers, counters."""
+    records = np.zeros((horizon + 1) * layout[_RECORD])
+    return records, np.zeros((6, LANES)), np.zeros((3, LANES), np.int64)
+
+
 @native
-def empty_lanes():
-    """Sixteen idle lanes."""
-    numbers = np.zeros((6, LANES))
-    counters = np.zeros((3, LANES), np.int64)
+def as_lanes(numbers, counters):
+    """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
         counters[0], counters[1], counters[2],
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],

@@ -2,12 +2,14 @@
 
 import itertools
 import os
+import time
 import warnings
 from collections.abc import Callable, Hashable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from operator import is_
+from threading import Event
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +25,7 @@ from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.checks import caller_level
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import check_functions, sensitivity_stages, solver_stages, trace_model
-from mpc_gym.mpc.kernels import solve
+from mpc_gym.mpc.kernels import new_lanes, solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.problem import Problem, RowFunction
@@ -37,9 +39,13 @@ Sizes: TypeAlias = tuple[int, int, int]
 Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 
 # Numba's functions have no types that mypy could check
-_solve: Callable[..., None] = solve
+_solve: Callable[..., bool] = solve
+_new_lanes: Callable[..., tuple[Vector, Vector, Integers]] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
+
+_FIRST_PASSES = 64  # most batches need fewer
+_SLICE_SECONDS = 0.02
 
 
 class NativeModel:
@@ -328,7 +334,13 @@ class NativeProblem:
         settings = (float(options.exact), options.tolerance, float(options.max_iterations))
         given = (_array(x_init), guess, self._context(len(x_init)), self.P, self.S, settings)
         results = (X, U, cost, converged, iterations)
-        _in_threads(lambda part: _solve(*self.model.solver, *given, part, *results), tasks)
+        stages, layout = self.model.solver
+
+        def work(part: tuple[int, int], stop: Event) -> None:
+            state = (np.array(part), *_new_lanes(layout, horizon))
+            _in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results), stop)
+
+        _in_threads(work, tasks)
         return Solution(*(torch.from_numpy(result) for result in results))
 
     def gradients(
@@ -349,7 +361,7 @@ class NativeProblem:
         exact = float(self.settings.exact)
         given += [self.P, self.S]
         results = (x_init, context, staged, shared)
-        _in_threads(lambda part: _differentiate(*stages, *given, exact, part, *results), batch)
+        _in_threads(lambda part, _: _differentiate(*stages, *given, exact, part, *results), batch)
         by_stage, by_parameter = staged.sum(0), shared.sum(0)
         dynamics, cost = (
             [values[name] for name, _ in module.named_parameters()]
@@ -374,7 +386,7 @@ class NativeProblem:
         batch, m = U.shape[0], U.shape[-1]
         step = np.empty((batch, m))
         given = (_array(X), _array(U), self._context(batch), self.P, self.S)
-        _in_threads(lambda part: _first_step(*stages, *given, exact, part, step), batch)
+        _in_threads(lambda part, _: _first_step(*stages, *given, exact, part, step), batch)
         return torch.from_numpy(step)
 
     def _context(self, batch: int) -> Vector:
@@ -404,22 +416,45 @@ def _array(value: Tensor) -> Vector:
     return array
 
 
-def _in_threads(kernel: Callable[[tuple[int, int]], None], tasks: int) -> None:
-    """Run the kernel on tasks 0 .. tasks - 1, in parts of whole blocks, one to a torch thread."""
+def _in_slices(kernel: Callable[[int], bool], stop: Event) -> None:
+    """Run a kernel, for so many passes at a time, until it is done or is to stop.
+
+    Between the slices, of some hundredths of a second, Python answers signals such as Ctrl-C.
+    """
+    passes = _FIRST_PASSES
+    while not stop.is_set():
+        begun = time.perf_counter()
+        if kernel(passes):
+            return
+        if time.perf_counter() - begun < _SLICE_SECONDS:
+            passes *= 2
+
+
+def _in_threads(kernel: Callable[[tuple[int, int], Event], None], tasks: int) -> None:
+    """Run the kernel on tasks 0 .. tasks - 1, in parts of whole blocks, one to a torch thread.
+
+    Its second argument tells it when it is to stop, because the caller was interrupted.
+    """
     blocks = -(-tasks // LANES)
-    threads = min(torch.get_num_threads(), blocks)
-    if threads <= 1:
-        kernel((0, tasks))
+    parts = min(torch.get_num_threads(), blocks)
+    stop = Event()
+    if parts <= 1:
+        kernel((0, tasks), stop)
         return
-    edges = [min(tasks, LANES * (blocks * i // threads)) for i in range(threads + 1)]
-    futures = [_pool(threads).submit(kernel, part) for part in itertools.pairwise(edges)]
-    for future in futures:
-        future.result()
+    edges = [min(tasks, LANES * (blocks * i // parts)) for i in range(parts + 1)]
+    try:
+        futures = [_pool().submit(kernel, part, stop) for part in itertools.pairwise(edges)]
+        for future in futures:
+            future.result()
+    except BaseException:
+        stop.set()
+        raise
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="mpc_gym")
+def _pool() -> ThreadPoolExecutor:
+    """Threads for all kernels, started as they are needed."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mpc_gym")
 
 
 if hasattr(os, "register_at_fork"):
