@@ -9,7 +9,6 @@ single environment takes one of the 16 places, so it moves bit by bit as it does
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from mpc_gym.envs.live_parameters import LiveParameters
 from mpc_gym.functional import call_with
+from mpc_gym.messages import warn
 
 if TYPE_CHECKING:
     from mpc_gym.compiled import Graph
@@ -186,7 +186,7 @@ def _shared_step(keyed: _Keyed) -> Step | None:
 
 
 def _warn_of_pytorch(error: Exception) -> None:
-    warnings.warn(f"the environment is stepped in PyTorch: {error}", stacklevel=2)
+    warn(f"the environment is stepped in PyTorch: {error}")
 
 
 def _native_step(graph: Graph) -> Step:

@@ -1,11 +1,8 @@
 """Checks of what a user hands to the controller."""
 
-import functools
 import math
-import sys
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,20 +18,6 @@ from mpc_gym.checks import check_floating, check_size
 from mpc_gym.mpc.problem import Problem
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
-
-_OURS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), functools.__file__)
-
-
-def caller_level() -> int:
-    """The `stacklevel` of a warning, given by who calls this, that points at the user's line.
-
-    That is the first outside this package and PyTorch.
-    """
-    frame, level = sys._getframe(1), 1
-    while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    return level
-
 
 _INSTEAD = (
     "use torch.autograd.grad, .backward() or torch.autograd.functional without vectorize, and a "

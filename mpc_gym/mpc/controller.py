@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 from contextlib import suppress
 from typing import Literal
 
@@ -14,6 +13,7 @@ from mpc_gym.checks import (
     check_flag,
     check_size,
 )
+from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
 from mpc_gym.mpc.checks import (
@@ -326,11 +326,10 @@ class MPC(CheckedSettings):
         if missing <= self.expected_unconverged * len(solution.converged):
             return
         self._warned = True
-        warnings.warn(
+        warn(
             f"{missing} of {len(solution.converged)} control problems did not converge and give no "
             "gradient; see Plan.converged. Raise max_iterations, or check the start states and the "
             "model's parameters. (This is said once.)",
-            stacklevel=5,  # the caller of the module, behind two functions of nn.Module
         )
 
 

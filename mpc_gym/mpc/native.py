@@ -1,13 +1,8 @@
 """The native backend: packs a problem into arrays and calls the kernels generated for its model."""
 
-import itertools
-import os
-import time
-import warnings
 from collections.abc import Callable, Hashable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from operator import is_
 from threading import Event
 from typing import Any, TypeAlias
@@ -21,13 +16,14 @@ from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
 from mpc_gym.compiled.watch import Watch, watched
 from mpc_gym.functional import LOCK
+from mpc_gym.messages import warn
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
-from mpc_gym.mpc.checks import caller_level
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import check_functions, sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import new_lanes, solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
+from mpc_gym.mpc.pool import in_slices, in_threads
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
 from mpc_gym.mpc.starts import initial_guesses
@@ -43,9 +39,6 @@ _solve: Callable[..., bool] = solve
 _new_lanes: Callable[..., tuple[Vector, Vector, Integers]] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
-
-_FIRST_PASSES = 64  # most batches need fewer
-_SLICE_SECONDS = 0.02
 
 
 class NativeModel:
@@ -104,10 +97,9 @@ class NativeModel:
             except ProgramTooLarge as error:
                 if self._required:
                     raise
-                warnings.warn(
+                warn(
                     f"differentiating with the slow PyTorch reference, because {error}. "
                     "(backend='torch' does so without this warning.)",
-                    stacklevel=caller_level(),
                 )
                 return None
 
@@ -241,11 +233,10 @@ class CompiledModels:
     def _warn_of_device(self, device: torch.device) -> None:
         if not self._warned_of_device:
             self._warned_of_device = True
-            warnings.warn(
+            warn(
                 f"x_init is on {device}, and compiled code computes on the CPU: the PyTorch "
                 "reference plans instead, hundreds of times slower. Move x_init and the modules "
                 "to the CPU (of a policy: device='cpu'). (This is said once.)",
-                stacklevel=2,
             )
 
     def _make_room(self) -> None:
@@ -253,11 +244,10 @@ class CompiledModels:
         if len(self._models) == self._KEPT:
             del self._models[next(iter(self._models))]
         if self._compilations == 2 * self._KEPT:
-            warnings.warn(
+            warn(
                 f"the model was compiled {self._compilations} times, because attributes of the "
                 "dynamics or the cost changed between calls; make what changes a buffer "
                 "(register_buffer) or an nn.Parameter, which are read at each call",
-                stacklevel=8,
             )
 
 
@@ -269,10 +259,9 @@ def _compiled(modules: Modules, sizes: Sizes, required: bool) -> tuple[Watch, Na
     except (UnsupportedOperation, ProgramTooLarge) as error:
         if required:
             raise
-        warnings.warn(
+        warn(
             f"solving with the slow PyTorch reference, because {error}. "
             "(backend='torch' does so without this warning.)",
-            stacklevel=8,
         )
         return Watch(*modules), None
 
@@ -338,9 +327,9 @@ class NativeProblem:
 
         def work(part: tuple[int, int], stop: Event) -> None:
             state = (np.array(part), *_new_lanes(layout, horizon))
-            _in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results), stop)
+            in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results), stop)
 
-        _in_threads(work, tasks)
+        in_threads(work, tasks)
         return Solution(*(torch.from_numpy(result) for result in results))
 
     def gradients(
@@ -361,7 +350,7 @@ class NativeProblem:
         exact = float(self.settings.exact)
         given += [self.P, self.S]
         results = (x_init, context, staged, shared)
-        _in_threads(lambda part, _: _differentiate(*stages, *given, exact, part, *results), batch)
+        in_threads(lambda part, _: _differentiate(*stages, *given, exact, part, *results), batch)
         by_stage, by_parameter = staged.sum(0), shared.sum(0)
         dynamics, cost = (
             [values[name] for name, _ in module.named_parameters()]
@@ -386,7 +375,7 @@ class NativeProblem:
         batch, m = U.shape[0], U.shape[-1]
         step = np.empty((batch, m))
         given = (_array(X), _array(U), self._context(batch), self.P, self.S)
-        _in_threads(lambda part, _: _first_step(*stages, *given, exact, part, step), batch)
+        in_threads(lambda part, _: _first_step(*stages, *given, exact, part, step), batch)
         return torch.from_numpy(step)
 
     def _context(self, batch: int) -> Vector:
@@ -414,49 +403,3 @@ class NativeProblem:
 def _array(value: Tensor) -> Vector:
     array: Vector = np.ascontiguousarray(value.detach().numpy(), dtype=np.float64)
     return array
-
-
-def _in_slices(kernel: Callable[[int], bool], stop: Event) -> None:
-    """Run a kernel, for so many passes at a time, until it is done or is to stop.
-
-    Between the slices, of some hundredths of a second, Python answers signals such as Ctrl-C.
-    """
-    passes = _FIRST_PASSES
-    while not stop.is_set():
-        begun = time.perf_counter()
-        if kernel(passes):
-            return
-        if time.perf_counter() - begun < _SLICE_SECONDS:
-            passes *= 2
-
-
-def _in_threads(kernel: Callable[[tuple[int, int], Event], None], tasks: int) -> None:
-    """Run the kernel on tasks 0 .. tasks - 1, in parts of whole blocks, one to a torch thread.
-
-    Its second argument tells it when it is to stop, because the caller was interrupted.
-    """
-    blocks = -(-tasks // LANES)
-    parts = min(torch.get_num_threads(), blocks)
-    stop = Event()
-    if parts <= 1:
-        kernel((0, tasks), stop)
-        return
-    edges = [min(tasks, LANES * (blocks * i // parts)) for i in range(parts + 1)]
-    try:
-        futures = [_pool().submit(kernel, part, stop) for part in itertools.pairwise(edges)]
-        for future in futures:
-            future.result()
-    except BaseException:
-        stop.set()
-        raise
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads for all kernels, started as they are needed."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mpc_gym")
-
-
-if hasattr(os, "register_at_fork"):
-    # a child process inherits the pool, but not its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,6 +1,5 @@
 """A planning policy for SB3's on-policy algorithms (PPO, A2C)."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_number
+from mpc_gym.messages import warn
 from mpc_gym.mpc import Plan
 from mpc_gym.policies.options import MPCSource, PlanOptions, check_sb3_options
 from mpc_gym.policies.planning import Planning
@@ -184,10 +184,9 @@ def _value_layers(net_arch: object) -> dict[str, list[int]]:
     """
     layers = DEFAULT_VALUE_LAYERS if net_arch is None else net_arch
     if isinstance(layers, Sequence) and layers and isinstance(layers[0], Mapping):
-        warnings.warn(
+        warn(
             "net_arch=[dict(pi=..., vf=...)] is the form of SB3 before 1.8: pass the dict itself, "
             "net_arch=dict(pi=..., vf=...)",
-            stacklevel=3,
         )
         layers = layers[0]
     if isinstance(layers, Mapping):

@@ -2,12 +2,13 @@
 
 import importlib.util
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from jaxtyping import UInt8
+
+from mpc_gym.messages import warn
 
 if TYPE_CHECKING:
     import pygame
@@ -69,7 +70,7 @@ def _open(title: str, size: tuple[int, int]) -> "pygame.Surface":
         pygame.display.init()
         surface = pygame.display.set_mode(size)
     except pygame.error as error:
-        warnings.warn(f"no window can be shown here ({error})", stacklevel=4)
+        warn(f"no window can be shown here ({error})")
         pygame.display.quit()
         os.environ["SDL_VIDEODRIVER"] = "dummy"
         pygame.display.init()
