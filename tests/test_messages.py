@@ -1,8 +1,12 @@
-"""Warnings point at the line of the user's script that led to them, whatever lies between."""
+"""Warnings point at the line of the user's script that led to them, and waiting is explained."""
 
 import inspect
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +22,7 @@ from mpc_gym.envs.transition import Transition
 from mpc_gym.policies import MPCPolicy
 from mpc_gym.policies.receding_horizon import RecedingHorizon
 
+ROOT = Path(__file__).parents[1]
 X = torch.zeros(1, 1, dtype=torch.float64)
 
 
@@ -129,3 +134,32 @@ def test_a_warning_names_the_line_of_the_script_that_led_to_it(script: Callable[
         script()
     ours = [w for w in caught if w.category is UserWarning and w.filename == __file__]
     assert {w.lineno for w in ours} == {marked}, [str(w.message) for w in ours]
+
+
+COMPILE = """
+import numpy as np
+from mpc_gym import PendulumDynamics
+from mpc_gym.compiled import compile_module
+
+compiled = compile_module(PendulumDynamics(), 3, 1)
+compiled.value(np.zeros(3), np.zeros(1))
+compiled.jacobian(np.zeros(3), np.zeros(1))
+"""
+
+
+def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path) -> None:
+    environment = {**os.environ, "MPC_GYM_CACHE_DIR": str(tmp_path)}
+
+    def errors(script: str) -> str:
+        command = [sys.executable, "-c", script]
+        run = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return run.stderr
+
+    silent = "import logging\nlogging.getLogger('mpc_gym').setLevel('ERROR')\n"
+    assert errors(silent + COMPILE.replace("jacobian", "value")) == ""
+    first = errors(COMPILE)
+    assert first.count("mpc_gym: compiling to native code") == first.count("\n") == 1
+    assert str(tmp_path) in first
+    assert errors(COMPILE) == ""

@@ -36,6 +36,7 @@ import platformdirs
 from numba.core import caching, compiler, serialize
 
 from mpc_gym.files import is_own, is_private, make_private_folder, open_regular, write
+from mpc_gym.messages import say_once
 
 VARIABLE = "MPC_GYM_CACHE_DIR"
 PRIVATE = 0o600  # of files: for the user alone
@@ -182,12 +183,15 @@ class CheckedCache(caching._Cache):
         key = self._key(sig, target_context.codegen())
         content = _read_own(self._path(key)) if self._enabled else b""
         digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-        if _checksum(key, data) != digest:
-            return None
-        try:
-            return _rebuild(target_context, *pickle.loads(data))
-        except Exception:  # whatever is in there, it can be compiled again
-            return None
+        if _checksum(key, data) == digest:
+            # whatever is in there, it can be compiled again
+            with contextlib.suppress(Exception):
+                return _rebuild(target_context, *pickle.loads(data))
+        say_once(
+            "compiling to native code, which takes seconds for a new model and up to a minute the "
+            f"first time on this machine; it is kept in {cache_directory().parent}"
+        )
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write what was compiled for a signature; a full disk only costs the next process time."""
