@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor, nn
 
 from mpc_gym import make_sb3_vec_env, rollout
@@ -73,7 +72,7 @@ class Deadline(BaseCallback):
 
 def train_by_rewards(options: Options, seconds: float) -> PPO:
     # the learning rate, discount and so on of RL Baselines3 Zoo for Pendulum-v1
-    env = VecMonitor(make_sb3_vec_env(options.env_id, n_envs=16, seed=options.seed))
+    env = make_sb3_vec_env(options.env_id, n_envs=16, seed=options.seed)
     model = PPO(
         "MlpPolicy",
         env,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
 
 from mpc_gym import make_mpc, make_sb3_vec_env
 from mpc_gym.imitation import BehavioralCloning, Stateless, collect, evaluate
@@ -99,7 +99,7 @@ def main(options: Options) -> dict[str, float]:
     demonstrations = collect(
         Stateless(demonstrator), options.env_id, options.demonstrations, options.seed
     )
-    env = VecMonitor(make_sb3_vec_env(options.env_id, n_envs=options.n_envs, seed=options.seed))
+    env = make_sb3_vec_env(options.env_id, n_envs=options.n_envs, seed=options.seed)
     make = {"ppo": make_ppo, "sac": make_sac}[options.algorithm]
     model = make(env, options)
     returns = {"demonstrator": score(demonstrator), "before": score(model)}

@@ -16,10 +16,10 @@ def make_sb3_vec_env(
 ) -> "DiffVecEnv":
     """Many copies of an environment as a Stable-Baselines3 `VecEnv`.
 
-    It takes the place of SB3's `make_vec_env`, is many times faster, and goes on with
-    `VecMonitor` (for the returns in SB3's log), `VecNormalize` and the others:
+    It takes the place of SB3's `make_vec_env`, is many times faster, reports the returns and
+    lengths of episodes to SB3's log as that does, and goes on with `VecNormalize` and the others:
 
-        model = PPO("MlpPolicy", VecMonitor(make_sb3_vec_env("DiffPendulum-v0", n_envs=16)))
+        model = PPO("MlpPolicy", make_sb3_vec_env("DiffPendulum-v0", n_envs=16))
 
     Args:
         env_id: one of our environments.

@@ -1,11 +1,13 @@
 """The environments as a Stable-Baselines3 `VecEnv`: all of them step in one native call."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
@@ -20,7 +22,8 @@ class DiffVecEnv(VecEnv):
     """Many copies of an environment, for Stable-Baselines3. `make_sb3_vec_env` makes it.
 
     As in SB3's own: an episode that ends is followed by the next in the same step, whose info holds
-    `terminal_observation` and `TimeLimit.truncated`; `seed` and `set_options` count at the next
+    `terminal_observation`, `TimeLimit.truncated` and, as under SB3's `Monitor`, the `episode`'s
+    return, length and time; `seed` and `set_options` count at the next
     `reset`; environment i gets seed + i, and its start states are those of a single one.
 
     `get_attr`, `set_attr` and `env_method` see each copy as one environment (see `Member`).
@@ -36,6 +39,8 @@ class DiffVecEnv(VecEnv):
     def __init__(self, env: DiffEnv, n_envs: int, max_episode_steps: int | None) -> None:
         self.batch = Batch(env, n_envs, max_episode_steps)
         self.members = [Member(self.batch, i) for i in range(n_envs)]
+        self._returns = np.zeros(n_envs)
+        self._began = time.time()
         super().__init__(n_envs, env.observation_space, env.action_space)
         self.metadata = env.metadata
 
@@ -70,6 +75,7 @@ class DiffVecEnv(VecEnv):
 
     def _restart(self, which: Mask, states: ArrayLike | None = None) -> None:
         infos = self.batch.restart(which, states)
+        self._returns[which] = 0.0
         for i in np.flatnonzero(which).tolist():
             self.reset_infos[i] = _info_of(infos, i)
 
@@ -80,17 +86,24 @@ class DiffVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Step with them; out of their limits they are clipped."""
         rewards, truncated = self.batch.step(self.actions)
+        self._returns += rewards
         observations = self.batch.observations()
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in self.members]
         if truncated is None:
             dones = np.zeros(self.num_envs, dtype=bool)
             return observations, rewards.astype(np.float32), dones, infos
-        self._restart(truncated)
+        elapsed = round(time.time() - self._began, 6)
         for i in np.flatnonzero(truncated).tolist():
             infos[i] = {
                 "TimeLimit.truncated": True,
                 "terminal_observation": observations[i].copy(),
+                "episode": {
+                    "r": round(self._returns[i].item(), 6),
+                    "l": self.batch.elapsed[i].item(),
+                    "t": elapsed,
+                },
             }
+        self._restart(truncated)
         return self.batch.observations(), rewards.astype(np.float32), truncated, infos
 
     def close(self) -> None:
@@ -134,11 +147,11 @@ class DiffVecEnv(VecEnv):
 
     def env_is_wrapped(
         self,
-        wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]],  # noqa: ARG002
+        wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]],
         indices: VecEnvIndices = None,
     ) -> list[bool]:
-        """False for each: a copy in a batch has no wrapper."""
-        return [False for _ in self._get_indices(indices)]
+        """A copy has no wrapper, but does what `Monitor` does."""
+        return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
 
 def _info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:

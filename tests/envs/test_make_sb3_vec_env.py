@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -57,6 +58,9 @@ def test_it_does_what_stable_baselines3s_own_does(env_id: str, options) -> None:
                 np.testing.assert_allclose(
                     info["terminal_observation"], other["terminal_observation"], atol=1e-5
                 )
+                assert info["episode"]["r"] == pytest.approx(other["episode"]["r"], rel=1e-5)
+                assert info["episode"]["l"] == other["episode"]["l"] == 10
+                assert info["episode"]["t"] >= 0
 
 
 def same(info: dict, other: dict) -> bool:
@@ -171,7 +175,7 @@ def test_methods_are_called_on_each_environment(env_id: str) -> None:
     envs.env_method("show_plan", ahead, indices=[2])
     shown = envs.get_images()
     assert [bool((a != b).any()) for a, b in zip(plain, shown, strict=True)] == [False, False, True]
-    assert envs.env_is_wrapped(gym.Wrapper) == [False] * N
+    assert envs.env_is_wrapped(gym.wrappers.TimeLimit) == [False] * N
 
 
 def test_render_is_a_grid(env_id: str) -> None:
@@ -199,6 +203,17 @@ def test_vec_monitor_reports_returns_and_lengths(env_id: str) -> None:
         total += rewards
     np.testing.assert_allclose([info["episode"]["r"] for info in infos], total, rtol=1e-5)
     assert [info["episode"]["l"] for info in infos] == [7] * N
+
+
+def test_returns_are_logged_as_under_a_monitor(env_id: str) -> None:
+    envs = make_sb3_vec_env(env_id, n_envs=N, seed=0, max_episode_steps=7)
+    model = PPO("MlpPolicy", envs, n_steps=16, batch_size=16, n_epochs=1, device="cpu")
+    model.learn(N * 16)
+    assert [episode["l"] for episode in model.ep_info_buffer] == [7] * 2 * N
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean, _ = evaluate_policy(model, envs, n_eval_episodes=N)
+    assert np.isfinite(mean)
 
 
 def test_other_wrappers_of_stable_baselines3_work(env_id: str, tmp_path) -> None:
