@@ -267,6 +267,11 @@ def test_impossible_arguments_are_refused(arguments, message: str) -> None:
         make_sb3_vec_env(*arguments)
 
 
+def test_a_window_for_many_environments_is_refused() -> None:
+    with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array'"):
+        make_sb3_vec_env("DiffPendulum-v0", 2, render_mode="human")
+
+
 def test_impossible_options_are_refused(envs: DiffVecEnv) -> None:
     envs.set_options({"speed": 1.0})
     with pytest.raises(ValueError, match="unknown reset option"):

@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -203,9 +204,10 @@ def test_a_copy_has_the_parameters_that_were_set() -> None:
 def test_an_environment_does_not_keep_its_monitor_alive() -> None:
     envs = make_vec_env("DiffPendulum-v0", 1)
     envs.reset()
-    env = envs.envs[0].unwrapped
+    env, monitor = envs.envs[0].unwrapped, weakref.ref(envs.envs[0])
     del envs
     gc.collect()
+    assert monitor() is None
     env.reset(seed=0)
     env.step(np.zeros(1))
     pickle.dumps(env)

@@ -266,10 +266,23 @@ class TestRecurrentState:
         assert warm[1] != cold[1]
         assert (state[0] == 2.0).all()
 
-    def test_is_threaded_by_sb3s_evaluation(self):
+    def test_is_threaded_by_sb3s_evaluation(self, monkeypatch):
         policy = make_policy()
+        predict, given, returned = policy.predict, [], []
+
+        def spied(observation, state=None, **kwargs):
+            action, following = predict(observation, state, **kwargs)
+            given.append(state)
+            returned.append(following)
+            return action, following
+
+        monkeypatch.setattr(policy, "predict", spied)
         env = gym.make("DiffPendulum-v0", max_episode_steps=3)
         evaluate_policy(policy, env, n_eval_episodes=2, warn=False)
+        assert len(given) == 6
+        assert given[0] is None
+        for state, last in zip(given[1:], returned[:-1], strict=True):
+            np.testing.assert_array_equal(state[0], last[0])
 
     def test_of_another_shape_is_refused(self):
         policy = make_policy()
