@@ -215,7 +215,7 @@ def versions_in_words(places: Iterable[Path]) -> str:
     found: dict[str, dict[str, None]] = {}
     for place in places:
         for name, number in read_record(place / CONFIG)["versions"].items():
-            found.setdefault(name, {})[number] = None
+            found.setdefault(name, {})[str(number)] = None
     each = [f"{name} {' and '.join(numbers)}" for name, numbers in found.items()]
     return f"Run with {', '.join(each)}."
 
