@@ -187,7 +187,8 @@ def _captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int) -> t
     """The graph of a module, after it was compared with the module."""
     check_not_compiled(module)
     check_has_shapes(module)
-    with LOCK:
+    # what is made in inference mode cannot be differentiated
+    with LOCK, torch.inference_mode(False):
         return _captured_alone(module, n_state, n_ctrl, n_context)
 
 
@@ -200,7 +201,7 @@ def _captured_alone(
     values = numeric_parameters(module)
     per_stage = _per_stage_names(module, values)
     parameters = {
-        name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64)
+        name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64).clone()
         for name, value in values.items()
     }
     captured = _capture(module, inputs, parameters)
