@@ -144,6 +144,19 @@ def _exclusive_or(a: Any, b: Any) -> Value:
     return _not_equal(s.condition(a), s.condition(b))
 
 
+def _angle(a: Any) -> Value:
+    return s.select(_not_equal(a, a), a, s.select(s.less(a, 0.0), math.pi, 0.0))
+
+
+def _fmax(a: Any, b: Any) -> Value:
+    """The larger one, or the one that is not NaN; a gets the derivative of a tie."""
+    return s.select(s.logical_or(s.less_equal(b, a), _not_equal(b, b)), a, b)
+
+
+def _fmin(a: Any, b: Any) -> Value:
+    return s.select(s.logical_or(s.less_equal(a, b), _not_equal(b, b)), a, b)
+
+
 def _finite(a: Any) -> Value:
     return s.less(s.absolute(a), math.inf)
 
@@ -152,6 +165,7 @@ UNARY: dict[str, Callable[[Any], Value]] = {
     "abs": s.absolute,
     "acos": s.acos,
     "acosh": lambda a: s.log1p((a - 1.0) + s.sqrt((a - 1.0) * (a + 1.0))),
+    "angle": _angle,
     "asin": s.asin,
     "asinh": s.asinh,
     "atan": lambda a: s.atan2(a, 1.0),
@@ -234,9 +248,12 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "aten.div.Tensor": _divide,
     "aten.div.Tensor_mode": _divide,
     "aten.elu.default": _elu,
+    "aten.fmax.default": elementwise(_fmax, 2),
+    "aten.fmin.default": elementwise(_fmin, 2),
     "aten.gelu.default": _gelu,
     "aten.hardtanh.default": _hardtanh,
     "aten.hypot.default": elementwise(lambda a, b: s.sqrt(s.add(a * a, b * b)), 2),
+    "aten.ldexp.Tensor": elementwise(lambda a, b: s.multiply(a, s.power(2.0, b)), 2),
     "aten.leaky_relu.default": _leaky_relu,
     "aten.log_sigmoid_forward.default": lambda a: (elementwise(_log_sigmoid, 1)(a), as_array([])),
     "aten.logical_and.default": elementwise(s.logical_and, 2),

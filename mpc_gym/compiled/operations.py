@@ -13,10 +13,20 @@ from typing import Any
 from torch._decomp import core_aten_decompositions
 
 from mpc_gym.compiled.elementwise import ELEMENTWISE
+from mpc_gym.compiled.layers import LAYERS
+from mpc_gym.compiled.linalg import LINALG
+from mpc_gym.compiled.order import ORDER
 from mpc_gym.compiled.reductions import REDUCTIONS
 from mpc_gym.compiled.shapes import SHAPES
 
-OPERATIONS: dict[str, Callable[..., Any]] = {**ELEMENTWISE, **REDUCTIONS, **SHAPES}
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **ELEMENTWISE,
+    **LAYERS,
+    **LINALG,
+    **ORDER,
+    **REDUCTIONS,
+    **SHAPES,
+}
 
 
 def operation(name: str) -> Callable[..., Any] | None:

@@ -19,7 +19,7 @@ _add, _multiply = elementwise(s.add, 2), elementwise(s.multiply, 2)
 _subtract, _divide = elementwise(s.subtract, 2), elementwise(s.divide, 2)
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array) -> Array:
     """a @ b for vectors, matrices and stacks of matrices."""
     # Not np.matmul: it would multiply plain numbers by itself, and 0 * x would not fold.
     left = a[..., None, :, None] if a.ndim == 1 else a[..., :, :, None]
@@ -32,11 +32,11 @@ def _matmul(a: Array, b: Array) -> Array:
 
 
 def _addmm(c: Array, a: Array, b: Array, *, beta: float = 1.0, alpha: float = 1.0) -> Array:
-    return _add(_multiply(beta, c), _multiply(alpha, _matmul(a, b)))
+    return _add(_multiply(beta, c), _multiply(alpha, matmul(a, b)))
 
 
 def _linear(a: Array, weight: Array, bias: Array | None = None) -> Array:
-    product = _matmul(a, weight.T)
+    product = matmul(a, weight.T)
     return product if bias is None else _add(product, bias)
 
 
@@ -77,7 +77,8 @@ def _sum(a: Array, axes: Axes = None, keepdim: bool = False, **_: Any) -> Array:
     return _reduce(s.add, a, axes, keep=keepdim, empty=0.0)
 
 
-def _mean(a: Array, axes: Axes = None, keepdim: bool = False, **_: Any) -> Array:
+def mean(a: Array, axes: Axes = None, keepdim: bool = False, **_: Any) -> Array:
+    """The mean along the axes."""
     count = math.prod(a.shape[axis] for axis in _axes(a, axes))
     return _divide(_sum(a, axes, keepdim), float(count))
 
@@ -86,11 +87,12 @@ def _product(a: Array, axis: Axes = None, keepdim: bool = False, **_: Any) -> Ar
     return _reduce(s.multiply, a, axis, keep=keepdim, empty=1.0)
 
 
-def _variance(
+def variance(
     a: Array, axes: Axes = None, *, correction: float | None = 1.0, keepdim: bool = False
 ) -> Array:
+    """The variance along the axes."""
     count = math.prod(a.shape[axis] for axis in _axes(a, axes))
-    deviation = _subtract(a, _mean(a, axes, keepdim=True))
+    deviation = _subtract(a, mean(a, axes, keepdim=True))
     freedom = max(count - (1.0 if correction is None else correction), 0.0)
     return _divide(_sum(_multiply(deviation, deviation), axes, keepdim), freedom)
 
@@ -169,6 +171,28 @@ def _stable_maximum(a: Array, axes: Axes) -> Array:
     return elementwise(s.detach, 1)(largest)
 
 
+def _variance_and_mean(
+    a: Array, axes: Axes = None, *, correction: float | None = 1.0, keepdim: bool = False
+) -> tuple[Array, Array]:
+    return variance(a, axes, correction=correction, keepdim=keepdim), mean(a, axes, keepdim)
+
+
+def _distance(a: Array, b: Array, order: float = 2.0) -> Array:
+    return _vector_norm(_subtract(a, b), order)
+
+
+def _distances(a: Array, b: Array, order: float, _: int | None = None) -> Array:
+    """[..., P, R] between the rows of [..., P, M] and [..., R, M]."""
+    return _vector_norm(_subtract(a[..., :, None, :], b[..., None, :, :]), order, -1)
+
+
+def _place(better: Callable[[Any, Any], Value]) -> Callable[..., Array]:
+    def operation(a: Array, axis: int | None = None, keepdim: bool = False) -> Array:
+        return _along(lambda v: _extreme(v, better)[1], a, axis, keep=keepdim)
+
+    return operation
+
+
 def _logsumexp(a: Array, axes: Axes, keepdim: bool = False) -> Array:
     largest = _stable_maximum(a, axes)
     total = _sum(elementwise(s.exp, 1)(_subtract(a, largest)), axes, keepdim=True)
@@ -183,18 +207,6 @@ def _softmax(a: Array, axis: int, *_: Any) -> Array:
 
 def _log_softmax(a: Array, axis: int, *_: Any) -> Array:
     return _subtract(a, _logsumexp(a, axis, keepdim=True))
-
-
-def _layer_norm(
-    a: Array, shape: Sequence[int], weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Array, Array]:
-    axes = tuple(range(-len(shape), 0))
-    mean = _mean(a, axes, keepdim=True)
-    variance = _variance(a, axes, correction=0.0, keepdim=True)
-    scale = elementwise(lambda v: s.divide(1.0, s.sqrt(s.add(v, eps))), 1)(variance)
-    result = _multiply(_subtract(a, mean), scale)
-    result = result if weight is None else _multiply(result, weight)
-    return result if bias is None else _add(result, bias), mean, scale
 
 
 def _accumulate(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
@@ -217,35 +229,39 @@ def _all_of(function: Callable[[Any, Any], Value], empty: float) -> Callable[...
 
 
 REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "aten._cdist_forward.default": _distances,
     "aten._log_softmax.default": _log_softmax,
     "aten._softmax.default": _softmax,
     "aten.addmm.default": _addmm,
     "aten.addmv.default": _addmm,
     "aten.amax.default": _amax,
     "aten.amin.default": _amin,
+    "aten.argmax.default": _place(_larger),
+    "aten.argmin.default": _place(s.less),
     "aten.baddbmm.default": _addmm,
-    "aten.bmm.default": _matmul,
+    "aten.bmm.default": matmul,
     "aten.cumprod.default": _accumulate(s.multiply),
     "aten.cumsum.default": _accumulate(s.add),
-    "aten.dot.default": _matmul,
+    "aten.dist.default": _distance,
+    "aten.dot.default": matmul,
     "aten.linalg_vector_norm.default": _vector_norm,
     "aten.linear.default": _linear,
     "aten.logsumexp.default": _logsumexp,
-    "aten.matmul.default": _matmul,
+    "aten.matmul.default": matmul,
     "aten.max.default": _amax,
     "aten.max.dim": _extreme_with_index(_larger),
-    "aten.mean.default": _mean,
-    "aten.mean.dim": _mean,
+    "aten.mean.default": mean,
+    "aten.mean.dim": mean,
     "aten.min.default": _amin,
     "aten.min.dim": _extreme_with_index(s.less),
-    "aten.mm.default": _matmul,
-    "aten.mv.default": _matmul,
-    "aten.native_layer_norm.default": _layer_norm,
+    "aten.mm.default": matmul,
+    "aten.mv.default": matmul,
     "aten.prod.default": _product,
     "aten.prod.dim_int": _product,
     "aten.sum.default": _sum,
     "aten.sum.dim_IntList": _sum,
-    "aten.var.correction": _variance,
+    "aten.var.correction": variance,
+    "aten.var_mean.correction": _variance_and_mean,
     **{
         f"aten.{name}.{overload}": _all_of(function, empty)
         for name, function, empty in (("all", s.logical_and, 1.0), ("any", s.logical_or, 0.0))

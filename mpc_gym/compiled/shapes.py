@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from mpc_gym.compiled.errors import UnsupportedOperation
-from mpc_gym.compiled.program import Array, Expression, as_array
+from mpc_gym.compiled.primitives import CONDITIONS
+from mpc_gym.compiled.program import Array, Expression, add, as_array, select
 
 _PAST_THE_END = 2**62
 
@@ -83,14 +84,89 @@ def _index(a: Array, indices: Sequence[Any]) -> Array:
 
 
 def _index_put(a: Array, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Array:
-    if accumulate:
-        raise UnsupportedOperation("accumulate=True")
+    if len(indices) == 1 and _is_moving_mask(indices[0], a):
+        return _put_where(a, indices[0], values, accumulate=accumulate)
+    place = tuple(map(_constant_index, indices))
     result = np.array(a, dtype=object)
-    result[tuple(map(_constant_index, indices))] = values
+    if not accumulate:
+        result[place] = values
+        return result
+    numbers = np.arange(a.size).reshape(a.shape)[place]
+    flat = result.reshape(-1)
+    for number, value in zip(
+        numbers.flat, np.broadcast_to(values, numbers.shape).flat, strict=True
+    ):
+        flat[number] = add(flat[number], value)
     return result
 
 
-def _index_select(a: Array, axis: int, index: Any) -> Array:
+def _is_moving_mask(index: Any, a: Array) -> bool:
+    """Whether an index is a condition on state, control or parameters, for each element of a."""
+    return (
+        isinstance(index, np.ndarray)
+        and index.shape == a.shape
+        and any(isinstance(v, Expression) and v.kind in CONDITIONS for v in index.flat)
+    )
+
+
+def _put_where(a: Array, mask: Array, values: Any, *, accumulate: bool) -> Array:
+    values = as_array(values)
+    if values.size != 1:
+        raise UnsupportedOperation(
+            "how many values a mask asks for depends on state, control or parameters; "
+            "torch.where is compiled"
+        )
+    value = values.reshape(())[()]
+    result = np.empty(a.shape, dtype=object)
+    for place in np.ndindex(a.shape):
+        new = add(a[place], value) if accumulate else value
+        result[place] = select(mask[place], new, a[place])
+    return result
+
+
+def _masked_select(a: Array, mask: Any) -> Array:
+    both = np.broadcast_arrays(a, _constant_index(mask))
+    found: Array = both[0][both[1].astype(bool)]
+    return found
+
+
+def _put(a: Array, index: Any, values: Array, accumulate: bool = False) -> Array:
+    where = np.unravel_index(_constant_index(index), a.shape)
+    return _index_put(a, where, values, accumulate)
+
+
+def _masked_scatter(a: Array, mask: Any, source: Array) -> Array:
+    chosen = np.broadcast_to(_constant_index(mask), a.shape).astype(bool)
+    result = np.array(a, dtype=object)
+    result[chosen] = source.reshape(-1)[: int(chosen.sum())]
+    return result
+
+
+def _scatter_add(a: Array, axis: int, index: Any, source: Array) -> Array:
+    index = _constant_index(index)
+    result = np.array(a, dtype=object)
+    for place in np.ndindex(index.shape):
+        target = list(place)
+        target[axis] = index[place]
+        result[tuple(target)] = add(result[tuple(target)], source[place])
+    return result
+
+
+def _unfold(a: Array, axis: int, size: int, step: int) -> Array:
+    windows = np.lib.stride_tricks.sliding_window_view(a, size, axis)
+    return _slice(windows, axis % a.ndim, 0, None, step)
+
+
+def _diagonal_scatter(
+    a: Array, part: Array, offset: int = 0, axis1: int = 0, axis2: int = 1
+) -> Array:
+    result = np.array(a, dtype=object)
+    _diagonal(result, offset, axis1, axis2)[...] = part
+    return result
+
+
+def index_select(a: Array, axis: int, index: Any) -> Array:
+    """The slices along an axis that a constant index names."""
     result: Array = np.take(a, _constant_index(index), axis)
     return result
 
@@ -159,7 +235,8 @@ def _roll(a: Array, shifts: Any, axes: Any = ()) -> Array:
     return np.roll(a, tuple(shifts), tuple(axes))
 
 
-def _pad(a: Array, padding: Sequence[int], value: float = 0.0) -> Array:
+def pad(a: Array, padding: Sequence[int], value: float = 0.0) -> Array:
+    """The array with values around it, or cut where negative, as `torch.nn.functional.pad`."""
     pairs = list(zip(padding[::2], padding[1::2], strict=True))[::-1]
     shape = [n + sum(pair) for n, pair in zip(a.shape[-len(pairs) :], pairs, strict=True)]
     result = np.full((*a.shape[: -len(pairs)], *shape), value, dtype=object)
@@ -230,11 +307,12 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.arange.start_step": _arange,
     "aten.cat.default": _concatenate,
     "aten.clone.default": _copy,
-    "aten.constant_pad_nd.default": _pad,
+    "aten.constant_pad_nd.default": pad,
     "aten.copy.default": lambda a, values, *_: _copy_into(np.array(a, dtype=object), values),
     "aten.copy_.default": _copy_into,
     "aten.diag_embed.default": _diag_embed,
     "aten.diagonal.default": _diagonal,
+    "aten.diagonal_scatter.default": _diagonal_scatter,
     "aten.empty.memory_format": lambda shape, **k: _full(shape, 0.0),
     "aten.empty_like.default": lambda a, **k: _full(a.shape, 0.0),
     "aten.expand.default": _expand,
@@ -248,9 +326,11 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.gather.default": _gather,
     "aten.index.Tensor": _index,
     "aten.index_put.default": _index_put,
-    "aten.index_select.default": _index_select,
+    "aten.index_select.default": index_select,
     "aten.lift_fresh_copy.default": _copy,
     "aten.linspace.default": _linspace,
+    "aten.masked_scatter.default": _masked_scatter,
+    "aten.masked_select.default": _masked_select,
     "aten.new_empty.default": lambda a, shape, **k: _full(shape, 0.0),
     "aten.new_full.default": lambda a, shape, value, **k: _full(shape, value),
     "aten.new_ones.default": lambda a, shape, **k: _full(shape, 1.0),
@@ -258,11 +338,13 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.ones.default": lambda shape, **k: _full(shape, 1.0),
     "aten.ones_like.default": lambda a, **k: _full(a.shape, 1.0),
     "aten.permute.default": np.transpose,
+    "aten.put.default": _put,
     "aten.repeat.default": _repeat,
     "aten.reshape.default": lambda a, shape: a.reshape(shape),
     "aten.roll.default": _roll,
     "aten.scalar_tensor.default": _scalar,
     "aten.scatter.src": _scatter,
+    "aten.scatter_add.default": _scatter_add,
     "aten.scatter.value": _scatter,
     "aten.select.int": _select,
     "aten.select_scatter.default": _select_scatter,
@@ -279,9 +361,11 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.t.default": lambda a: a.T,
     "aten.t_.default": lambda a: a.T,
     "aten.transpose.int": lambda a, i, j: np.swapaxes(a, i, j) if a.ndim else a,
+    "aten.transpose_.default": np.swapaxes,
     "aten.tril.default": _triangle(np.tril),
     "aten.triu.default": _triangle(np.triu),
     "aten.unbind.int": _unbind,
+    "aten.unfold.default": _unfold,
     "aten.unsqueeze.default": _unsqueeze,
     "aten.unsqueeze_.default": _unsqueeze,
     "aten.view.default": lambda a, shape: a.reshape(shape),

@@ -354,6 +354,13 @@ class _Replay(torch.fx.Interpreter):
             return self.fetch_args_kwargs_from_env(n)[0][0]
         return super().run_node(n)
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        found = super().call_function(target, args, kwargs)
+        if str(target) in ("aten.split.Tensor", "aten.split_with_sizes.default"):
+            # cells write into their gates; autograd allows that of copies only
+            return [piece.clone() for piece in found]
+        return found
+
 
 class _Interpreter(torch.fx.Interpreter):
     """Runs a graph over object arrays instead of tensors.

@@ -43,7 +43,11 @@ class MPC(CheckedSettings):
     Minimises `sum_{t<T} cost(x_t, u_t)` subject to `x_0 = x_init`,
     `x_{t+1} = dynamics(x_t, u_t)` and `control_low <= u_t <= control_high`, for every start state
     of a batch on its own. The result is differentiable with respect to the parameters of dynamics
-    and cost, `x_init`, `context` and the bounds. Computed in float64, whatever the inputs' dtype.
+    and cost, `x_init`, `context` and the bounds, as often as wanted (with `create_graph=True` by
+    the PyTorch reference). Computed in float64, whatever the inputs' dtype.
+
+    Dynamics and cost must map each row of a batch on its own, and their derivatives by autograd
+    must be those of their values. Both are checked when a model is first used.
 
     Args:
         dynamics: maps state [..., n_state] and control [..., n_ctrl] to the next state. Its

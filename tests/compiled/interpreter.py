@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpc_gym.compiled import Program, derive, trace
 from mpc_gym.compiled.primitives import fold
@@ -61,6 +62,7 @@ def torch_derivatives(
         return (torch.tensor(weights[: len(y)], dtype=y.dtype) * y).sum()
 
     z = torch.cat((state, control))
-    jacobian = torch.autograd.functional.jacobian(flat, z)
-    hessian = torch.autograd.functional.hessian(weighted, z)
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+        jacobian = torch.autograd.functional.jacobian(flat, z)
+        hessian = torch.autograd.functional.hessian(weighted, z)
     return flat(z).detach().numpy(), jacobian.numpy(), hessian.numpy()

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpc_gym.models import CartPoleDynamics, LinearDynamics, PendulumCost, QuadraticCost
-from mpc_gym.mpc.problem import Problem, RowFunction, takes_context
+from mpc_gym.mpc.model_checks import check_model
+from mpc_gym.mpc.problem import Expansion, Problem, RowFunction, takes_context
+from tests.compiled.operations_table import (
+    NOT_DIFFERENTIATED,
+    ROWS,
+    Row,
+    difference,
+    random_points,
+)
 
 
 def normal(*shape, seed=0):
@@ -123,3 +131,47 @@ def test_the_expansion_has_the_derivatives_of_each_stage():
                     torch.autograd.functional.hessian(lambda z, i=i: step(z)[i], Z[b, t]),
                 )
     assert problem.expand(X, U, second_order=False).f_zz is None
+
+
+class RowCost(nn.Module):
+    """A weighted sum of what a row of the table of operations makes of state and control."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.row = row
+
+    def forward(self, state, control):
+        z = torch.cat((state, control), -1)
+        values = [self.row(each.clone()).double().reshape(-1) for each in z.reshape(-1, 4)]
+        weights = torch.linspace(1.0, 2.0, len(values[0]), dtype=torch.float64)
+        return torch.stack([weights @ value for value in values]).reshape(z.shape[:-1])
+
+
+def problem_of(row: Row) -> Problem:
+    dynamics = LinearDynamics(torch.eye(3).double(), torch.ones(3, 1).double())
+    bound = torch.ones(1, 1, dtype=torch.float64)
+    cost = RowFunction.of(RowCost(row))
+    return Problem(RowFunction.of(dynamics), cost, -bound, bound, None)
+
+
+@pytest.mark.parametrize("name", sorted(ROWS.keys() - NOT_DIFFERENTIATED))
+def test_a_cost_made_of_any_operation_has_the_derivatives_of_finite_differences(name):
+    problem = problem_of(ROWS[name])
+    for point, along in random_points(4).reshape(2, 2, 4):
+        with torch.no_grad():
+            found = expansion_at(problem, point)
+            slope = difference(lambda z: problem.l(z[None, :3], z[None, 3:], None)[0], point, along)
+            change = difference(lambda z: expansion_at(problem, z).l_z[0, 0], point, along)
+        torch.testing.assert_close(found.l_z[0, 0] @ along, slope, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(found.l_zz[0, 0] @ along, change, rtol=1e-6, atol=1e-7)
+
+
+def expansion_at(problem: Problem, z: Tensor) -> Expansion:
+    return problem.expand(z[None, None, :3], z[None, None, 3:], second_order=False)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_DIFFERENTIATED))
+def test_an_operation_without_its_derivatives_in_pytorch_is_refused(name):
+    x_init, U = random_points(1)[:, :3], random_points(1)[:, None, 3:]
+    with pytest.raises(ValueError, match=r"^cost.* by autograd"):
+        check_model(problem_of(ROWS[name]), x_init, U)

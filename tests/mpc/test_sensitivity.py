@@ -301,3 +301,57 @@ def test_a_control_fixed_by_equal_bounds_moves_with_them_alone():
     torch.testing.assert_close(total, weights.sum(0), rtol=1e-12, atol=1e-12)
     assert (x_init.grad == 0).all()
     assert all((p.grad == 0).all() for p in (*mpc.dynamics.parameters(), *cost.parameters()))
+
+
+class Arm(nn.Module):
+    """Two joints, whose accelerations solve a system with a matrix that depends on the state."""
+
+    n_state, n_ctrl = 4, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coupling = nn.Parameter(float64(0.4))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        angles, speeds = state[..., :2], state[..., 2:]
+        cosine = self.coupling * torch.cos(angles[..., 1])
+        mass = torch.stack(
+            (
+                torch.stack((1.5 + cosine, 0.5 + cosine), -1),
+                torch.stack((0.5 + cosine, torch.ones_like(cosine)), -1),
+            ),
+            -2,
+        )
+        force = torch.cat((control, torch.zeros_like(control)), -1) - torch.sin(angles)
+        acceleration = torch.linalg.solve(mass, force.unsqueeze(-1)).squeeze(-1)
+        return torch.cat((angles + 0.1 * speeds, speeds + 0.1 * acceleration), -1)
+
+
+def network(*layers: nn.Module) -> nn.Module:
+    class Network(nn.Module):
+        n_state, n_ctrl = 4, 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.net = nn.Sequential(nn.Linear(5, 6), *layers, nn.Linear(6, 4)).double()
+
+        def forward(self, state: Tensor, control: Tensor) -> Tensor:
+            return state + 0.3 * self.net(torch.cat((state, control), -1))
+
+    return Network()
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [Arm(), network(nn.LayerNorm(6), nn.Tanh()), network(nn.SiLU()), network(nn.Mish())],
+    ids=["solve", "LayerNorm", "SiLU", "Mish"],
+)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=pytest.mark.slow)])
+def test_a_model_of_any_operations_has_the_gradient_of_finite_differences(dynamics, backend):
+    cost = QuadraticCost(float64([1.0, 1.0, 0.1, 0.1, 0.05]))
+    mpc = MPC(dynamics, cost, 8, -1.0, 1.0, backend=backend, tolerance=1e-9)
+    x_init = float64([[0.6, -0.4, 0.3, 0.2]]).requires_grad_()
+    tensors = {"x_init": x_init, **dict(dynamics.named_parameters())}
+    assert_gradients_match(lambda: losses_of(mpc, x_init, None, None), tensors)
