@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import linecache
 import re
 import sys
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from mpc_gym.compiled.cache import MAX_BYTES, PRIVATE, cache_directory
 from mpc_gym.compiled.program import Expression, Operand, Program, Value
@@ -115,6 +118,9 @@ def build(source: str, name: str) -> ModuleType:
 
     The file's name holds a hash of the source, so the same source is the same module, and its
     functions are compiled once a machine. `name` only makes the file easy to find.
+
+    The module is forgotten when nobody holds it any more, but for one with addresses that were
+    given away. (Numba itself never frees machine code.)
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:20]
     module_name = f"mpc_gym_generated_{name}_{digest}"
@@ -123,8 +129,9 @@ def build(source: str, name: str) -> ModuleType:
 
 
 def _built(source: str, module_name: str) -> ModuleType:
-    if module_name in sys.modules:
-        return sys.modules[module_name]
+    known = _MODULES.get(module_name)
+    if known is not None:
+        return known
     path = cache_directory() / f"{module_name}.py"
     _write_source(path, source)
     specification = importlib.util.spec_from_file_location(module_name, path)
@@ -136,7 +143,20 @@ def _built(source: str, module_name: str) -> ModuleType:
     except BaseException:
         del sys.modules[module_name]
         raise
+    # a proxy, which Numba finds when it compiles later, and which keeps nothing alive
+    sys.modules[module_name] = cast(ModuleType, weakref.proxy(module))
+    weakref.finalize(module, _forget, module_name, str(path)).atexit = False
+    _MODULES[module_name] = module
     return module
+
+
+_MODULES: weakref.WeakValueDictionary[str, ModuleType] = weakref.WeakValueDictionary()
+
+
+def _forget(module_name: str, path: str) -> None:
+    sys.modules.pop(module_name, None)
+    for file in [file for file in list(linecache.cache) if file.endswith(path.lstrip("/"))]:
+        linecache.cache.pop(file, None)
 
 
 def _write_source(path: Path, source: str) -> None:

@@ -1,5 +1,7 @@
 """Generates the stage functions of a model."""
 
+from types import ModuleType
+
 from torch import nn
 
 from mpc_gym.compiled.emit import build, sources
@@ -9,6 +11,9 @@ from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
 from mpc_gym.mpc.kernels import Stages
 from mpc_gym.mpc.layout import Layout, lane_source, sensitivity_layout, solver_layout
+
+_WITH_ADDRESSES: dict[str, ModuleType] = {}
+"""What must not be freed, nor be made twice: one module for each program of a stage."""
 
 
 def trace_model(
@@ -84,4 +89,5 @@ def _addresses(
     """Compile stage functions, in one module."""
     parts = [lane_source(name, each, layout, n_ctrl) for name, each in stages.items()]
     module = build(sources(parts), kind)
+    _WITH_ADDRESSES[module.__name__] = module
     return {name: getattr(module, f"{name}_address") for name in stages}

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from mpc_gym.compiled import Program, cache
+from mpc_gym.compiled import Program, cache, emit
 from mpc_gym.compiled.cache import cache_directory
 from mpc_gym.compiled.emit import build, row_function_source, sources
 
@@ -44,7 +44,7 @@ def product(name: str = "product") -> str:
 
 def forget(module: ModuleType) -> None:
     """Have the module built again, as a new process would."""
-    del sys.modules[module.__name__]
+    del emit._MODULES[module.__name__]
 
 
 def called(source: str) -> ModuleType:

@@ -1,5 +1,8 @@
 """`compile_module` against PyTorch: batches, contexts, parameters that change, and bad input."""
 
+import gc
+import linecache
+import sys
 import time
 from collections.abc import Callable
 
@@ -187,3 +190,26 @@ def test_weights_of_the_wrong_shape_are_refused() -> None:
     compiled = compile_module(NeuralDynamics(2, 1, hidden=(4,)), 2, 1)
     with pytest.raises(ValueError, match=r"weights has shape \[3\], expected \[..., 2\]"):
         compiled.hessian(np.ones(3), np.ones(2), np.ones(1))
+
+
+class Offset(nn.Module):
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + u + self.offset
+
+
+def test_modules_that_are_gone_leave_nothing_in_pythons_tables() -> None:
+    def ours() -> list[str]:
+        names = [*sys.modules, *linecache.cache]
+        return [name for name in names if "mpc_gym_generated_Offset" in name]
+
+    for offset in (1.5, 2.5):
+        compiled = compile_module(Offset(offset), 1, 1)
+        assert compiled.value(np.ones(1), np.ones(1)) == 2.0 + offset
+        assert ours()
+        del compiled
+        gc.collect()
+        assert not ours()
