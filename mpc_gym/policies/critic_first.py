@@ -3,6 +3,7 @@
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
+from mpc_gym.checks import check_count
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
 
@@ -24,9 +25,7 @@ class CriticFirst(BaseCallback):
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        self.steps = steps
+        self.steps = check_count("steps", steps, 0)
         self._held: list[nn.Parameter] = []
 
     def _init_callback(self) -> None:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_count, check_size
+
 
 class LSTMPlanner(nn.Module):
     """Controls for a whole horizon from the start state alone, without a model or limits.
@@ -29,14 +31,10 @@ class LSTMPlanner(nn.Module):
 
     def __init__(self, n_state: int, n_ctrl: int, horizon: int, hidden: int = 256) -> None:
         super().__init__()
-        if min(n_state, n_ctrl, horizon, hidden) < 1:
-            raise ValueError(
-                "n_state, n_ctrl, horizon and hidden must be at least 1, got "
-                f"{n_state}, {n_ctrl}, {horizon} and {hidden}"
-            )
-        self.n_state = n_state
-        self.n_ctrl = n_ctrl
-        self.horizon = horizon
+        self.n_state = check_size("n_state", n_state)
+        self.n_ctrl = check_size("n_ctrl", n_ctrl)
+        self.horizon = check_size("horizon", horizon)
+        check_count("hidden", hidden, 1, 2**14)  # the cell has 8 hidden^2 weights
         self.encode_state = _perceptron(n_state, hidden, hidden)
         self.encode_control = _perceptron(n_ctrl, hidden, hidden)
         self.cell = nn.LSTMCell(hidden, hidden)

@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
+from mpc_gym.checks import check_size
 from mpc_gym.policies.algorithms import calling_algorithm
 from mpc_gym.policies.lstm import LSTMPlanner
 from mpc_gym.policies.pretrained import Pretrained
@@ -59,7 +60,7 @@ class LSTMPolicy(Pretrained, BasePolicy):
             raise ValueError(f"observation_space must be a Box, got {observation_space}")
         if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
             raise ValueError(f"action_space must be a Box with finite limits, got {action_space}")
-        self.horizon, self.hidden = horizon, hidden
+        self.horizon, self.hidden = check_size("horizon", horizon), check_size("hidden", hidden)
         n_observation, n_action = map(spaces.flatdim, (observation_space, action_space))
         self.lstm = LSTMPlanner(n_observation, n_action, horizon, hidden)
         low, high = (torch.tensor(b.ravel()) for b in (action_space.low, action_space.high))

@@ -11,10 +11,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_number
+from mpc_gym.checks import check_number, check_option
 from mpc_gym.messages import warn
 from mpc_gym.mpc import Plan
-from mpc_gym.policies.options import MPCSource, PlanOptions, check_sb3_options
+from mpc_gym.policies.options import (
+    MPCSource,
+    PlanOptions,
+    check_layers,
+    check_sb3_options,
+)
 from mpc_gym.policies.planning import Planning
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
@@ -82,8 +87,7 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         **sb3_options: Any,
     ) -> None:
         check_sb3_options(use_sde, sb3_options)
-        if value not in VALUES:
-            raise ValueError(f"value must be one of {VALUES}, got {value!r}")
+        check_option("value", value, VALUES)
         self.plan_options = PlanOptions(
             mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend
         )
@@ -191,9 +195,5 @@ def _value_layers(net_arch: object) -> dict[str, list[int]]:
         layers = layers[0]
     if isinstance(layers, Mapping):
         layers = layers.get("vf", [])
-    if not isinstance(layers, Sequence) or not all(isinstance(size, int) for size in layers):
-        raise TypeError(
-            "net_arch must be a list of layer sizes or a dict of two, dict(pi=[...], vf=[...]), "
-            f"got {net_arch!r}"
-        )
-    return {"pi": [], "vf": list(layers)}
+    check_layers(layers)
+    return {"pi": [], "vf": [*layers] if isinstance(layers, Sequence) else []}

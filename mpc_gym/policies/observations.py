@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from mpc_gym.checks import real_tensor
+
 ANGLE_TOLERANCE = 1e-3  # of cos^2 + sin^2 = 1: rounding stays far below, normalising far above
 
 
@@ -33,9 +35,12 @@ def check_array(observation: object) -> None:
             "the environment in gymnasium.wrappers.FlattenObservation, or choose the entry that "
             "is the model's state"
         )
-    dtype = getattr(observation, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind not in "biuf":
-        raise TypeError(f"observation must be an array of real numbers, got one of {dtype}")
+    if not isinstance(observation, np.ndarray | np.generic):
+        real_tensor("observation", observation)
+    elif observation.dtype.kind not in "biuf":
+        raise TypeError(
+            f"observation must be an array of real numbers, got one of {observation.dtype}"
+        )
 
 
 def check_finite(observation: Tensor) -> None:

@@ -9,9 +9,10 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
+from mpc_gym.checks import check_flag, check_size, found
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.make_mpc import make_mpc
-from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import takes_context
@@ -87,7 +88,7 @@ class PlanOptions:
         if not isinstance(self.learn, str | Sequence | Mapping | None):
             raise TypeError(
                 "learn must be a name, a sequence of names, or a mapping from names to initial "
-                f"values, got {self.learn!r}"
+                f"values, got {found(self.learn)}"
             )
         if isinstance(self.learn, Mapping):
             for name in ADDITIONS:
@@ -138,7 +139,7 @@ class PlanOptions:
             assert isinstance(observation_space, EnvBox), "the policy has looked"
             env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
         else:
-            env = gym.make(self.mpc)
+            env = make_env("mpc", self.mpc, {})
         model = env.unwrapped
         if not isinstance(model, DiffEnv):
             raise ValueError(
@@ -153,13 +154,16 @@ def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
     """Refuse the options of SB3's policies that a plan has no place for.
 
     Raises:
-        ValueError: `use_sde` is true, or the features are not the observation itself.
+        TypeError: `net_arch` holds no layers.
+        ValueError: `use_sde` is true, a layer's size is impossible, or the features are not the
+            observation itself.
     """
-    if use_sde:
+    if check_flag("use_sde", use_sde):
         raise ValueError(
             "use_sde=True is not supported: the plan is no linear layer whose weights could "
             "be perturbed. Leave use_sde at False"
         )
+    check_layers(options.get("net_arch"))
     if options.get("features_extractor_class", FlattenExtractor) is not FlattenExtractor:
         raise ValueError(
             "features_extractor_class must be FlattenExtractor, got "
@@ -182,6 +186,27 @@ def _check_context(name: str, mpc: MPC) -> None:
                 "take state and control only, with what is constant as a parameter or buffer of "
                 "the module, and what changes as an entry of the state"
             )
+
+
+def check_layers(net_arch: object) -> None:
+    """Refuse sizes of layers that no network can have.
+
+    Args:
+        net_arch: a list of sizes, or a dict of such lists, as SB3 takes it; None for its default.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: a size is no positive integer.
+    """
+    networks = net_arch.values() if isinstance(net_arch, Mapping) else [net_arch]
+    for layers in networks:
+        if not isinstance(layers, list | tuple | None):
+            raise TypeError(
+                "net_arch must be a list of layer sizes, or a dict of such lists, got "
+                f"{found(net_arch)}"
+            )
+        for size in layers or ():
+            check_size("net_arch", size)
 
 
 def _split(learn: Learn) -> tuple[list[str], Learn]:

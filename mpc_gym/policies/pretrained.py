@@ -29,6 +29,7 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 import mpc_gym
+from mpc_gym.checks import check_path
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.model_card import model_card
 from mpc_gym.policies.policy_folder import (
@@ -101,7 +102,7 @@ def save_pretrained(
             holds a `config.json` or `README.md` of another origin.
         OSError: the folder cannot be written to; the disk is full, for instance.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     check_replaceable(folder)
     tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
     _check_finite("policy", tensors, policy)
@@ -176,7 +177,7 @@ def load_pretrained(
             class, an argument or an environment is unknown or another than expected; a weight is
             missing, unknown, of another shape or dtype, or not finite.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     config, tensors = read_policy(folder)
     policy_class = _policy_class(folder, config, expected_class)
     arguments = _read_arguments(folder, config, tensors, mpc)
@@ -207,7 +208,7 @@ def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource | None = None) -> dict
     Raises:
         ValueError: as for `load_pretrained`.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     config, tensors = read_policy(folder)
     arguments = _read_arguments(folder, config, tensors, mpc)
     return {name: value for name, value in arguments.items() if name not in NOT_OF_THE_POLICY}

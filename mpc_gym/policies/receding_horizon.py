@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_instance
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.observations import check_array, check_finite
 
@@ -27,6 +28,7 @@ class RecedingHorizon(nn.Module):
 
     def __init__(self, mpc: MPC) -> None:
         super().__init__()
+        check_instance("mpc", mpc, MPC, "an MPC")
         self.mpc = mpc
 
     def predict(
@@ -54,6 +56,12 @@ class RecedingHorizon(nn.Module):
         """
         check_array(observation)
         x_init = torch.as_tensor(np.asarray(observation))
+        n_state = self.mpc.n_state
+        if n_state not in (None, x_init.shape[-1] if x_init.ndim else 1):
+            raise ValueError(
+                f"observation must be [n_state] or [n_env, n_state] with n_state = {n_state}, got "
+                f"{list(x_init.shape)}"
+            )
         check_finite(x_init)
         rows = x_init.reshape(-1, x_init.shape[-1]) if x_init.ndim else x_init.reshape(1, 1)
         with torch.no_grad():

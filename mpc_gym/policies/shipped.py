@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
+from mpc_gym.checks import check_option
 from mpc_gym.policies.policy_folder import CONFIG_FILE
 from mpc_gym.policies.pretrained import load_pretrained
 
@@ -23,8 +24,7 @@ def shipped_folder(name: str) -> Path:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in shipped_policies():
-        raise ValueError(f"name must be one of {', '.join(shipped_policies())}, got {name!r}")
+    check_option("name", name, shipped_policies())
     return FOLDER / name
 
 
