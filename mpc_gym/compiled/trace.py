@@ -183,6 +183,7 @@ def captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -
         return None
 
 
+@torch.inference_mode(False)  # in it nothing could be differentiated
 def _captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int) -> tuple[Graph, Trials]:
     """The graph of a module, after it was compared with the module."""
     check_not_compiled(module)
