@@ -32,7 +32,7 @@ UNFIT = {
     "CrossQ": ("its actor must have batch normalisation, and a plan has no layers", "SAC"),
     "RecurrentPPO": ("it trains LSTMs, and a plan follows from the observation alone", "PPO"),
     "TRPO": (
-        "it needs second derivatives of the mean action, and a plan has first ones only",
+        "it takes second derivatives by every parameter, those that are held fixed among them",
         "PPO",
     ),
     "DQN": (DISCRETE, "PPO"),
