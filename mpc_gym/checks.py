@@ -48,6 +48,8 @@ def check_count(name: str, value: object, least: int = 1, most: int = LARGEST_CO
     Raises:
         ValueError: it is none, or not between `least` and `most`.
     """
+    if type(value) is int and least <= value <= most:
+        return value  # at once: a controller asks at each plan
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be an integer of at least {least}, got {found(value)}")
     if value < least:
@@ -105,7 +107,7 @@ def check_flag(name: str, value: object) -> bool:
     Raises:
         ValueError: it is neither True nor False.
     """
-    if not isinstance(value, bool | np.bool_):
+    if value is not True and value is not False and not isinstance(value, np.bool_):
         raise ValueError(f"{name} must be True or False, got {found(value)}")
     return bool(value)
 

@@ -33,14 +33,14 @@ def make_sb3_vec_env(
     """
     from mpc_gym.envs.sb3_vec_env import DiffVecEnv  # `import mpc_gym` must not import SB3
 
+    check_size("n_envs", n_envs)
+    seed = check_seed(seed)
+    check_render_mode(env_kwargs.get("render_mode"), (*RENDER_MODES, "rgb_array_list"))
     if env_kwargs.get("render_mode") == "human":
         raise ValueError(
             "render_mode must be None or 'rgb_array' for many environments, got 'human', which is "
             "a window for one: use stable_baselines3.common.env_util.make_vec_env"
         )
-    check_size("n_envs", n_envs)
-    seed = check_seed(seed)
-    check_render_mode(env_kwargs.get("render_mode"), (*RENDER_MODES, "rgb_array_list"))
     if env_kwargs.get("max_episode_steps") is not None:
         check_count("max_episode_steps", env_kwargs["max_episode_steps"])
     env = make_env("env_id", env_id, env_kwargs)
