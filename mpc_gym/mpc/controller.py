@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ from mpc_gym.mpc.checks import (
 )
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
-from mpc_gym.mpc.model_checks import ModelChecks, NoSecondDerivative
+from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
@@ -230,17 +231,17 @@ class MPC(CheckedSettings):
         settings: Settings,
     ) -> BackendProblem:
         """What is to be solved, on the backend that solves it."""
-        n_context = 0 if context is None else context.shape[-1]
-        sizes = (x_init.shape[1], self.n_ctrl, n_context)
         if self.backend != "torch" and self.differentiate == "implicit":
 
-            def check() -> None:
-                with suppress(NoSecondDerivative):  # compiled code needs none from autograd
-                    self._reference_problem(x_init, first, bounds, context, settings)
+            def check() -> Callable[[], None]:
+                given = self._reference_problem(x_init, first, bounds, context, settings).problem
+                check_rows(given, x_init.detach().double(), first)
+                return partial(check_compiled_derivatives, given, x_init.detach().double(), first)
 
+            n_context = 0 if context is None else context.shape[-1]
             native = self._compiled.model(
                 (self.dynamics, self.cost),
-                sizes,
+                (x_init.shape[1], self.n_ctrl, n_context),
                 x_init.device,
                 required=self.backend == "native",
                 check=check,
@@ -252,7 +253,7 @@ class MPC(CheckedSettings):
                 return found
         check_finite_parameters(self)
         problem = self._reference_problem(x_init, first, bounds, context, settings)
-        self._compiled.check_functions((self.dynamics, self.cost), sizes)
+        self._model_checks.check(problem.problem, x_init.detach().double(), first)
         return problem
 
     def _reference_problem(
@@ -266,7 +267,6 @@ class MPC(CheckedSettings):
         check_stages(self.cost, self.horizon)
         problem = self._live_problem(bounds, context, settings).detached()
         check_model_output(problem.problem, x_init.double(), first)
-        self._model_checks.check(problem.problem, x_init.detach().double(), first)
         return problem
 
     def _live_problem(

@@ -1,7 +1,7 @@
 """Checks of what dynamics and cost compute, made when a model is first used.
 
-A model must map each row of a batch on its own, the same way at each call, and its derivatives by
-autograd must be those of its values. Where one of these fails, the solver would find a plan that is
+A model must map each row of a batch on its own, and its derivatives by autograd must be those of
+its values. Where one of these fails, the solver would find a plan that is
 not optimal and call it converged.
 
 They are checked at random points near the first start state, and again when a `Watch` says that
@@ -9,6 +9,7 @@ they have changed.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import is_, itemgetter
 
@@ -17,8 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
-from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
 from mpc_gym.compiled.watch import Watch
+from mpc_gym.functional import LOCK
+from mpc_gym.mpc.generate import check_functions
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 SPREAD = 0.1  # of the points, relative to 1 + |z|
@@ -64,7 +67,7 @@ class _Points:
 
 
 class ModelChecks:
-    """Checks the model of one controller where it is new, and remembers it."""
+    """Checks the model of one controller where it is new to the reference, and remembers it."""
 
     def __init__(self) -> None:
         self._passed: tuple[tuple[int, ...], tuple[nn.Module, ...], Watch | None] | None = None
@@ -73,34 +76,55 @@ class ModelChecks:
         return ModelChecks, ()
 
     def check(self, problem: Problem, x_init: Tensor, U: Tensor) -> None:
-        """Check dynamics and cost near the first start state and controls.
+        """Check a problem that the reference solves.
 
         Raises:
-            ValueError: one is random, or does not map each row on its own, or has a derivative by
-                autograd that is not that of its values.
-            NoSecondDerivative: autograd cannot differentiate it twice.
+            ImpureModule: no backend can plan with dynamics or cost.
+            ValueError: see `check_derivatives`.
         """
-        if not len(x_init):
-            return
         modules = (problem.f.module, problem.l.module)
-        sizes = (*x_init.shape[1:], *U.shape[1:])
+        n_context = 0 if problem.context is None else problem.context.shape[-1]
+        sizes = (x_init.shape[1], U.shape[2], n_context)
         if self._passed is not None:
             known, owners, watch = self._passed
             same = known == sizes and all(map(is_, owners, modules))
             if same and (watch is None or watch.unchanged()):
                 return
-        check_model(problem, x_init, U)
-        try:
-            self._passed = (sizes, modules, Watch(*modules))
-        except UnsupportedOperation:  # too large to be compared each time
-            self._passed = (sizes, modules, None)
+        with LOCK:
+            check_rows(problem, x_init, U)
+            check_functions(*modules, *sizes)
+            check_derivatives(problem, x_init, U)
+            try:
+                self._passed = (sizes, modules, Watch(*modules))
+            except UnsupportedOperation:  # too large to be compared each time
+                self._passed = (sizes, modules, None)
 
 
 @torch.no_grad()
-def check_model(problem: Problem, x_init: Tensor, U: Tensor) -> None:
-    """See `ModelChecks.check`."""
+def check_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    """Check that dynamics and cost map each row on its own, near the first start state.
+
+    Raises:
+        ImpureModule: one does not, or is random.
+    """
     _check_dynamics_rows(problem, x_init, U)
     _check_cost_rows(problem, x_init, U)
+
+
+def check_compiled_derivatives(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    """`check_derivatives`, but compiled code needs no second ones from autograd."""
+    with suppress(NoSecondDerivative):
+        check_derivatives(problem, x_init, U)
+
+
+@torch.no_grad()
+def check_derivatives(problem: Problem, x_init: Tensor, U: Tensor) -> None:
+    """Check the derivatives of dynamics and cost by autograd, near the first start state.
+
+    Raises:
+        ValueError: one has a derivative that is not that of its values.
+        NoSecondDerivative: autograd cannot differentiate it twice.
+    """
     near = _near(problem, x_init, U, POINTS)
     _check_derivatives("dynamics", problem.f, near.map(lambda a: a[:, 0]), x_init.shape[1])
     _check_derivatives("cost", problem.l, near, None)
@@ -111,15 +135,19 @@ def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
     generator = torch.Generator().manual_seed(0)
     finite = (x_init.isfinite().all(1) & U.isfinite().flatten(1).all(1)).nonzero()
     row = int(finite[0]) if len(finite) else 0
-    X = x_init[row].expand(problem.horizon, -1)
-    context = None if problem.context is None else problem.context[row]
+
+    def given(a: Tensor) -> Tensor:
+        return a[row] if len(a) else a.new_zeros(a.shape[1:])
+
+    X = given(x_init).expand(problem.horizon, -1)
+    context = None if problem.context is None else given(problem.context)
 
     def near(a: Tensor) -> Tensor:
         noise = torch.randn((count, *a.shape), dtype=a.dtype, generator=generator).to(a.device)
         a = a.nan_to_num(posinf=0.0, neginf=0.0)
         return a + SPREAD * (1 + a.abs()) * noise
 
-    return _Points(X, U[row], context).map(near)
+    return _Points(X, given(U), context).map(near)
 
 
 def _check_dynamics_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
@@ -151,7 +179,17 @@ def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
 
 
 def _value(function: RowFunction, at: _Points) -> Tensor:
-    value: Tensor = function(at.x, at.u, at.context)
+    try:
+        value: Tensor = function(at.x, at.u, at.context)
+    except RuntimeError as error:
+        named = function.module.named_parameters()
+        parameters = ", ".join(f"{name} {list(each.shape)}" for name, each in named)
+        raise ImpureModule(
+            f"{type(function.module).__name__} must map each row of a batch on its own, but fails "
+            f"on states {list(at.x.shape)}: {str(error).splitlines()[0]}. Values that differ from "
+            "instance to instance belong into the context, those that differ from stage to stage "
+            f"into per_stage_parameters (its parameters: {parameters or 'none'})"
+        ) from error
     return value
 
 
@@ -167,7 +205,7 @@ def _require_same(
         if isinstance(part, _RANDOM_OR_COUPLED) and part.training
     ]
     if at_fault:
-        remedy = f"{', '.join(at_fault)} does that in training mode: call {name}.eval()"
+        remedy = f"{', '.join(at_fault)} is in training mode: call eval() on {name}"
     elif changes == _CALLS:
         remedy = "draw no random numbers in it; noise can be given as a context"
     else:
@@ -175,10 +213,10 @@ def _require_same(
             "write it without sums, means or differences over the batch or over time (a previous "
             "state or control that it needs can be a part of the state)"
         )
-    raise ValueError(
+    raise ImpureModule(
         f"{name} must map each row of a batch on its own, and the same way at each call, but the "
-        f"value of {type(function.module).__name__} at a state and control changes "
-        f"{changes}: {remedy}"
+        f"value of {type(function.module).__name__} at a state and control changes {changes}: "
+        f"{remedy}"
     )
 
 

@@ -19,7 +19,7 @@ from mpc_gym.functional import LOCK
 from mpc_gym.messages import warn
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.ddp import Solution
-from mpc_gym.mpc.generate import check_functions, sensitivity_stages, solver_stages, trace_model
+from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import new_lanes, solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
 from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
@@ -48,6 +48,7 @@ class NativeModel:
         modules: dynamics and cost.
         n_state, n_ctrl, n_context: sizes of their arguments.
         required: whether a derivative that cannot be compiled is an error, or the reference's.
+        check: called between tracing and compiling them; raises where they are at fault.
 
     Raises:
         UnsupportedOperation: a module uses what cannot be compiled.
@@ -62,10 +63,12 @@ class NativeModel:
         n_context: int,
         *,
         required: bool = True,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         self.modules = modules
         self._required = required
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
+        check()
         self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
         self._shared, self._staged = self._sources()
 
@@ -153,9 +156,8 @@ class CompiledModels:
     def __init__(self) -> None:
         self._models: dict[Hashable, tuple[Watch, NativeModel | None]] = {}
         self._latest: tuple[Sizes, bool, Watch, NativeModel | None] | None = None
-        self._checked: tuple[Sizes, Watch | None, Modules] | None = None
         self._compilations = 0
-        self._warned_of_device = False
+        self._warned_of_device = self._warned_of_size = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledModels, ()
@@ -167,11 +169,12 @@ class CompiledModels:
         device: torch.device,
         *,
         required: bool,
-        check: Callable[[], object],
+        check: Callable[[], Callable[[], object]],
     ) -> NativeModel | None:
         """The native model for (n_state, n_ctrl, n_context); None where there can be none.
 
-        `check` is called before modules are compiled, and raises where they are at fault.
+        `check` is called before modules are traced, and what it returns before they are compiled;
+        both raise where they are at fault.
 
         Raises:
             UnsupportedOperation, ProgramTooLarge, ValueError: there can be none, but it is
@@ -195,35 +198,32 @@ class CompiledModels:
             return self._found(modules, sizes, required, check)
 
     def _found(
-        self, modules: Modules, sizes: Sizes, required: bool, check: Callable[[], object]
+        self,
+        modules: Modules,
+        sizes: Sizes,
+        required: bool,
+        check: Callable[[], Callable[[], object]],
     ) -> NativeModel | None:
-        watch = Watch(*modules)
+        try:
+            watch = Watch(*modules)
+        except UnsupportedOperation as error:  # too large to be compared at each call
+            if required:
+                raise
+            if not self._warned_of_size:
+                self._warned_of_size = True
+                _warn_of_reference(error)
+            return None
         key = self._key(watch, sizes, required)
         if key in self._models:
             model = self._models[key][1]
         else:
-            check()
+            check_traced = check()
             self._make_room()
-            watch, model = _compiled(modules, sizes, required)
+            watch, model = _compiled(modules, sizes, required, check_traced)
             key = self._key(watch, sizes, required)
         self._models[key] = watch, model
         self._latest = (sizes, required, watch, model)
         return model
-
-    def check_functions(self, modules: Modules, sizes: Sizes) -> None:
-        """Raise an ImpureModule if no backend can plan with these; once, until they change."""
-        if self._checked is not None:
-            known, watch, owners = self._checked
-            same = known == sizes and all(map(is_, owners, modules))
-            if same and (watch is None or watch.unchanged()):
-                return
-        with LOCK:
-            check_functions(*modules, *sizes)
-            try:
-                watch = Watch(*modules)
-            except UnsupportedOperation:  # too large to be compared each time
-                watch = None
-            self._checked = (sizes, watch, modules)
 
     @staticmethod
     def _key(watch: Watch, sizes: Sizes, required: bool) -> Hashable:
@@ -251,19 +251,27 @@ class CompiledModels:
             )
 
 
-def _compiled(modules: Modules, sizes: Sizes, required: bool) -> tuple[Watch, NativeModel | None]:
+def _compiled(
+    modules: Modules, sizes: Sizes, required: bool, check: Callable[[], object]
+) -> tuple[Watch, NativeModel | None]:
     try:
-        return watched(lambda: NativeModel(modules, *sizes, required=required), modules)
+        return watched(
+            lambda: NativeModel(modules, *sizes, required=required, check=check), modules
+        )
     except ImpureModule:
         raise
     except (UnsupportedOperation, ProgramTooLarge) as error:
         if required:
             raise
-        warn(
-            f"solving with the slow PyTorch reference, because {error}. "
-            "(backend='torch' does so without this warning.)",
-        )
+        _warn_of_reference(error)
         return Watch(*modules), None
+
+
+def _warn_of_reference(error: Exception) -> None:
+    warn(
+        f"solving with the slow PyTorch reference, because {error}. "
+        "(backend='torch' does so without this warning.)",
+    )
 
 
 @dataclass(frozen=True)

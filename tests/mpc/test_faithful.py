@@ -78,7 +78,7 @@ class OneForEachInstance(Model):
         (NumpySine(), None, r"compute with torch alone"),
         (Noise(), None, r"drop \(Dropout\) is in training mode: call eval\(\)"),
         (WithoutGradient(), None, r"autograd cannot follow .*test_faithful\.py:\d+"),
-        (OneForEachInstance(), None, r"map each row on its own.*context.*mass \[2\]"),
+        (OneForEachInstance(), None, r"map each row .* on its own.*context.*mass \[2\]"),
     ],
 )
 def test_a_model_that_nobody_can_plan_with_is_refused_by_every_backend(
@@ -143,12 +143,16 @@ class Rounds(Model):
         return 0.5 * state + StraightThrough.apply(control)
 
 
-def test_a_straight_through_estimator_is_planned_by_the_reference_with_a_word() -> None:
+def test_a_straight_through_estimator_is_refused_by_every_backend() -> None:
     with pytest.raises(UnsupportedOperation, match=r"autograd\.Function with a backward"):
         controller(Rounds(), backend="native")(X)
-    with pytest.warns(UserWarning, match=r"PyTorch reference.*autograd\.Function"):
-        plan = controller(Rounds(), backend="auto")(X)
-    torch.testing.assert_close(plan.controls, controller(Rounds(), backend="torch")(X).controls)
+    with (
+        pytest.warns(UserWarning, match=r"PyTorch reference.*autograd\.Function"),
+        pytest.raises(ValueError, match="the first derivative of Rounds by autograd is not that"),
+    ):
+        controller(Rounds(), backend="auto")(X)
+    with pytest.raises(ValueError, match="the first derivative of Rounds by autograd is not that"):
+        controller(Rounds(), backend="torch")(X)
 
 
 class Config:
@@ -163,6 +167,19 @@ class OwnGoal(nn.Module):
 
     def forward(self, state: Tensor, control: Tensor) -> Tensor:
         return (state - self.config.goal).square().sum(-1) + control.square().sum(-1)
+
+
+def test_a_model_that_reaches_too_much_to_be_watched_is_planned_by_the_reference() -> None:
+    cost = OwnGoal()
+    cost.config.history = [object() for _ in range(30_000)]
+    cost.kept = cost.config.history
+    with pytest.raises(UnsupportedOperation, match="keep numbers in buffers"):
+        controller(Drift(), cost, backend="native")(X)
+    mpc = controller(Drift(), cost, backend="auto")
+    with pytest.warns(UserWarning, match=r"PyTorch reference.* objects"):
+        plan = mpc(X)
+    expected = controller(Drift(), OwnGoal(), backend="native")(X)
+    torch.testing.assert_close(plan.controls, expected.controls, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
