@@ -141,7 +141,7 @@ def _kernel(mpc: MPC, x_init: Tensor) -> Callable[[], Any]:
     bounds = mpc._bounds()
     first = mpc._first_guess(None, x_init, *bounds)
     problem = mpc._problem(x_init, first, bounds, None)
-    return lambda: problem.solve(x_init, first, 1)
+    return lambda: problem.solve(x_init, first)
 
 
 def _threads(options: Options, table: Table) -> None:

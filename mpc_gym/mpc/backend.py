@@ -12,7 +12,6 @@ from mpc_gym.mpc import ddp, sensitivity
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
-from mpc_gym.mpc.starts import initial_guesses
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,15 @@ class BackendProblem(Protocol):
     def reference(self) -> "ReferenceProblem":
         """The same problem, with the same values, for the PyTorch reference."""
 
+    def first_stages(self, count: int) -> "BackendProblem":
+        """The same problem with a shorter horizon."""
+
     def solve(
         self,
         x_init: Float[Tensor, "batch n_state"],
-        first: Float[Tensor, "batch time n_ctrl"],
-        starts: int,
+        guesses: Float[Tensor, "starts*batch time n_ctrl"],
     ) -> Solution:
-        """Solve from each of `initial_guesses`, all instances of a guess together."""
+        """Solve from one or more guesses, all instances of a guess together."""
 
     def gradients(
         self,
@@ -119,10 +120,25 @@ class ReferenceProblem:
         )
         return replace(self, problem=problem)
 
-    def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
+    def first_stages(self, count: int) -> "ReferenceProblem":
         """See `BackendProblem`."""
-        guesses = initial_guesses(first, self.problem.low, self.problem.high, starts)
-        index = torch.arange(x_init.shape[0], device=x_init.device).repeat(starts)
+        whole = self.problem
+        staged = set(getattr(whole.l.module, "per_stage_parameters", ()))
+        values = {k: v[:count] if k in staged else v for k, v in whole.l.values.items()}
+        context = whole.context_at(slice(0, count))
+        part = replace(
+            whole,
+            l=replace(whole.l, values=values),
+            low=whole.low[:count],
+            high=whole.high[:count],
+            context=context,
+        )
+        return replace(self, problem=part)
+
+    def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
+        """See `BackendProblem`."""
+        batch = x_init.shape[0]
+        index = torch.arange(batch, device=x_init.device).repeat(len(guesses) // max(batch, 1))
         return self.rows(index).iterate(x_init[index], guesses)
 
     def iterate(

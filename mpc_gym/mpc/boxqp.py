@@ -7,13 +7,16 @@ section III; Bertsekas 1982), which ends at the exact solution of a strictly con
 
 k = 0 is feasible. Where H is not positive definite, the controls that the gradient holds at a
 bound there stay put, and the others need a positive definite block only: an optimum may have
-negative curvature along a control at its bound. So do controls that the program does not depend
-on, such as the last ones of a problem whose cost does not weigh them.
+negative curvature along a control at its bound. So do controls whose bounds are equal, and those
+that the program does not depend on, such as the last ones of a problem whose cost does not weigh
+them.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+SETTLED = 1e-15  # relative change of k, in the norm of H's diagonal: rounding error
 
 _MAX_STEPS = 100
 _STEP_LENGTHS = tuple(0.6**i for i in range(20))
@@ -43,7 +46,10 @@ def solve_box_qp(
         free = ~(((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0)))
         step = -_solve(masked(H, free), torch.where(free, gradient, 0.0))
         moved = _projected_step(H, k, gradient, step, low, high)
-        settled = (moved - k).abs().amax(-1) <= 1e-15 * (1 + k.abs().amax(-1))
+        # not the largest entry: controls may differ in their units by many orders
+        weight = H.diagonal(dim1=-2, dim2=-1)
+        change, size = weight * (moved - k).square(), weight * moved.square()
+        settled = change.amax(-1) <= SETTLED**2 * size.amax(-1)
         k = moved
         if bool(settled.all()):
             break
@@ -63,10 +69,24 @@ def _without_held(
     convex = _positive_definite(H)
     if bool(convex.all()):
         return H, torch.zeros_like(q, dtype=torch.bool), convex
-    held = ((low == 0) & (q > 0)) | ((high == 0) & (q < 0)) | ((q == 0) & (H == 0).all(-1))
-    held = held & ~convex.unsqueeze(-1)
+    held = held_controls(H, q, low, high) & ~convex.unsqueeze(-1)
     H = masked(H, ~held)
     return H, held, _positive_definite(H)
+
+
+def held_controls(
+    H: Float[Tensor, "*batch m m"],
+    q: Float[Tensor, "*batch m"],
+    low: Float[Tensor, "*batch m"],
+    high: Float[Tensor, "*batch m"],
+) -> Bool[Tensor, "*batch m"]:
+    """Which controls stay at k = 0 whatever their curvature.
+
+    Bounds that are equal hold them, or the gradient at a bound; or they have no effect.
+    """
+    at_low, at_high = low == 0, high == 0
+    pressed = (at_low & (q > 0)) | (at_high & (q < 0))
+    return (at_low & at_high) | pressed | ((q == 0) & (H == 0).all(-1))
 
 
 def _positive_definite(H: Tensor) -> Bool[Tensor, " batch"]:

@@ -1,7 +1,6 @@
 """The differentiable model predictive controller."""
 
 import itertools
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -34,8 +33,10 @@ from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, ch
 from mpc_gym.mpc.native import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
-from mpc_gym.mpc.starts import initial_guesses
+from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
+
+_JUDGED = 16  # problems, before a share of them is
 
 
 class MPC(CheckedSettings):
@@ -68,16 +69,18 @@ class MPC(CheckedSettings):
             says once why it is not. Parameters and floating-point buffers are read at each
             call, so learning them compiles nothing; when anything else changes that the forward
             of a module reaches (see `compiled.watch`), it is compiled again.
-        tolerance: largest change of a control in the last iteration.
+        tolerance: largest change of a control in the last iteration, relative to the size of that
+            control in the plan and to the range of its bounds (see `mpc/ddp.py`).
         max_iterations: after which an instance is returned as not converged.
-        starts: number of initial guesses; the best solution is kept. The first is the warm start
-            or zero, then come constant and switching controls at the bounds.
+        starts: number of initial guesses; the cheapest solution is kept, converged or not. The
+            first is the warm start or zero, then come constant and switching controls at the
+            bounds.
 
     Every argument is an attribute that may be changed later, and is checked as here.
 
     Attributes:
-        expected_unconverged: share of a batch that may lack a gradient without a warning; 0 at
-            first.
+        expected_unconverged: share of all problems so far, of 16 at least, that may lack a gradient
+            without a warning; 0 at first.
 
     Raises:
         ValueError: an argument is out of its range; the message says which.
@@ -115,6 +118,7 @@ class MPC(CheckedSettings):
         self._model_checks = ModelChecks()
         self.expected_unconverged = 0.0
         self._warned = False
+        self._planned = self._missing = 0  # problems with a gradient, and those without
 
     def forward(
         self,
@@ -129,8 +133,9 @@ class MPC(CheckedSettings):
         """Plan from each start state.
 
         A start state, warm start or context that is not finite spoils its own instance only: it
-        is returned as not converged, with a cost of NaN and controls as near zero as the bounds
-        allow.
+        is returned as not converged, with a cost and states of NaN and its guess as its controls,
+        in which entries that are not finite are as near zero as the bounds allow. So is an
+        instance for which no guess leads to a finite cost. A plan costs no more than its guess.
 
         Args:
             x_init: [batch, n_state].
@@ -167,18 +172,15 @@ class MPC(CheckedSettings):
 
         given = [each for each in (x_init, warm_start, contexts) if each is not None]
         with torch.no_grad():
-            solution, start = self._solve(
-                problem, x_init.double(), first, starts, _finite_rows(given)
-            )
-            first_stage = [bound.detach()[0] for bound in bounds]
+            fixed = bounds[0].detach(), bounds[1].detach()
+            rows = _finite_rows(given)
+            solution, guess = self._solve(problem, x_init.double(), first, fixed, starts, rows)
+            first_stage = [bound[0] for bound in fixed]
             lifted = unclamp(problem, solution, *first_stage) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised
             if self.differentiate == "unrolled" and bool(solution.converged.any()):
-                guess = initial_guesses(first, *bounds, starts)
-                guess = guess.reshape(starts, *first.shape)
-                guess = guess[start, torch.arange(batch, device=x_init.device)]
                 solution = self._unrolled(solution, x_init, guess, bounds, contexts, settings)
             else:
                 solution, free = self._implicit(problem, solution, lifted, x_init, context)
@@ -219,7 +221,7 @@ class MPC(CheckedSettings):
         else:
             check_warm_start(warm_start, shape)
             guess = warm_start.detach().double()
-        # the solver starts within the bounds; clamp would hide NaN from the check that follows
+            guess = torch.where(guess.isfinite(), guess, 0.0)
         return torch.minimum(torch.maximum(guess, low.detach()), high.detach())
 
     def _problem(
@@ -279,19 +281,21 @@ class MPC(CheckedSettings):
         problem: BackendProblem,
         x_init: Tensor,
         first: Tensor,
+        bounds: tuple[Tensor, Tensor],
         starts: int,
         rows: Tensor | None,
     ) -> tuple[Solution, Tensor]:
-        """The best solution of each instance, and the number of its guess, 0 .. starts - 1.
+        """The best solution of each instance, and the guess that it was found from.
 
         `rows` are those that can be solved; None: all.
         """
         if rows is None:
-            return _best_of_starts(problem, x_init, first, starts)
-        batch = x_init.shape[0]
-        found, start = _best_of_starts(problem.rows(rows), x_init[rows], first[rows], starts)
-        unsolved = Solution.unsolved(x_init, first.nan_to_num())
-        return unsolved.with_rows(rows, found), rows.new_zeros(batch).index_copy(0, rows, start)
+            return solve_from_guesses(problem, x_init, first, bounds, starts)
+        found, guess = solve_from_guesses(
+            problem.rows(rows), x_init[rows], first[rows], bounds, starts
+        )
+        unsolved = Solution.unsolved(x_init, first)
+        return unsolved.with_rows(rows, found), first.index_copy(0, rows, guess)
 
     def _unrolled(
         self,
@@ -327,13 +331,24 @@ class MPC(CheckedSettings):
         if self._warned or not solution.U.requires_grad:
             return
         missing = int((~solution.converged).sum())
-        if missing <= self.expected_unconverged * len(solution.converged):
+        self._planned += len(solution.converged)
+        self._missing += missing
+        if self.expected_unconverged == 0.0:
+            expected = missing == 0
+        else:  # a small batch says nothing of a share
+            share = self._missing / self._planned
+            expected = self._planned < _JUDGED or share <= self.expected_unconverged
+        if expected:
             return
         self._warned = True
+        limit = int((solution.iterations[~solution.converged] >= self.max_iterations).sum())
         warn(
             f"{missing} of {len(solution.converged)} control problems did not converge and give no "
-            "gradient; see Plan.converged. Raise max_iterations, or check the start states and the "
-            "model's parameters. (This is said once.)",
+            f"gradient; see Plan.converged. {limit} of them used all iterations. The likely cause "
+            "is a kink in dynamics or cost (relu, abs, clamp, an L1 norm): at a kink no step "
+            "settles, so use a smooth function there, such as softplus, or sqrt(x**2 + eps). "
+            "Otherwise raise max_iterations, or check the start states and the model's parameters. "
+            "(This is said once.)",
         )
 
 
@@ -343,18 +358,3 @@ def _finite_rows(values: list[Tensor]) -> Tensor | None:
         return None
     finite = [value.isfinite().flatten(1).all(1) for value in values]
     return torch.stack(finite).all(0).nonzero()[:, 0]
-
-
-def _best_of_starts(
-    problem: BackendProblem, x_init: Tensor, first: Tensor, starts: int
-) -> tuple[Solution, Tensor]:
-    solution = problem.solve(x_init, first, starts)
-    batch = x_init.shape[0]
-    if starts == 1:
-        return solution, solution.iterations.new_zeros(batch)
-    # a converged solution beats any that is not; the guess of lowest cost wins, then order
-    converged = solution.converged.reshape(starts, batch)
-    cost = solution.cost.nan_to_num(nan=math.inf).reshape(starts, batch)
-    rank = torch.where(converged.any(0) & ~converged, math.inf, cost)
-    start = rank.argmin(0)
-    return solution.rows(start * batch + torch.arange(batch, device=start.device)), start

@@ -10,28 +10,46 @@ each stage minimises 1/2 k' Q_uu k + q_u' k within the bounds; K = -Q_uu^-1 Q_ux
 that are free there and zero on the clamped ones. The forward pass applies
 u + alpha k + K (x_new - x), clipped, for the first alpha in 1, 1/2, 1/4 ... that decreases the
 cost enough. Where Q_uu is not positive definite or no alpha does, the iteration is done again
-without the last term of Q (Gauss-Newton), and only then with Q_uu + mu s I, where s is the largest
-entry of hess l: the iterates do not depend on the unit of the cost.
+without the last term of Q (Gauss-Newton), and only then with Q_uu + mu diag(s), where
+s_i = |Q_uu,ii| + |q_u,i| / range_i. Where that, too, comes to an end, or its steps become small,
+although the exact program is not convex, the iteration leaves along negative curvature
+(`escape.py`).
 
-Every instance of the batch has its own step length, mode and regularisation, and leaves the
-iteration when max |k| <= tolerance, after taking that last step, which makes the error that is
-left quadratic in the tolerance. Everything is built from differentiable operations, so that
+Every instance of the batch has its own step length, mode and regularisation. It has converged when
+a full step of the exact, undamped, convex program
+
+- moves no control by more than the tolerance, relative to the size of that control and to the range
+  of its bounds, as it is taken: with feedback, and clipped;
+- promises a decrease -q_u' k, which measures the gradient in the metric of the Hessian, of no more
+  than the tolerance relative to the size of the cost's terms;
+- and changes the cost as promised, but for rounding.
+
+As that step is taken, the error that is left is quadratic in the tolerance. Nothing here depends on
+the units of cost, states or controls. Everything is built from differentiable operations, so that
 autograd through the iterations ("unrolled" differentiation) works too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mpc_gym.mpc.boxqp import masked, solve_box_qp
+from mpc_gym.mpc.escape import ESCAPE_LENGTHS, downwards, failed_stage, move_length
 from mpc_gym.mpc.problem import Expansion, Problem
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
-COST_ROUNDING = 1e-12  # of |cost| + s: rounding error, by which an accepted step may raise it
-MU_MIN, MU_MAX, MU_FACTOR = 1e-4, 1e12, 8.0
+FORESEEN = 0.1  # by how much of it the change of the cost may differ from that of the quadratic
+COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
+NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
+MU_MIN, MU_MAX, MU_FACTOR = 1e-3, 1e12, 8.0
+MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradient is small
+
+# What a backward pass is for: the next step; to see whether the exact program is convex where a
+# step of a convex one was small; or where none decreased the cost.
+STEP, SETTLED, STUCK = range(3)
 
 
 @dataclass
@@ -74,19 +92,71 @@ class Gains:
 
     k: Float[Tensor, "batch time n_ctrl"]
     K: Float[Tensor, "batch time n_ctrl n_state"]
+    Q_uu: Float[Tensor, "batch time n_ctrl n_ctrl"]  # without damping
+    q_u: Float[Tensor, "batch time n_ctrl"]
     slope: Float[Tensor, " batch"]  # derivative of the cost along k: sum of q_u' k
-    convex: Bool[Tensor, " batch"]  # the program of every stage was convex
-    scale: Float[Tensor, " batch"]  # s, the size of the cost's Hessian
+    change: Float[Tensor, " batch"]  # of the cost by k, to second order
+    convex: Bool[Tensor, "batch time"]  # the program of the stage was convex, and solved
+    size: Float[Tensor, " batch"]  # of the cost's terms
+
+    @property
+    def usable(self) -> Bool[Tensor, " batch"]:
+        """Whether the programs of all stages were convex."""
+        return self.convex.all(1)
+
+    @property
+    def noise(self) -> Float[Tensor, " batch"]:
+        """How far two costs may differ by rounding."""
+        return COST_ROUNDING * self.size
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Gains":
         """Some instances of the batch."""
-        return Gains(
-            self.k[index],
-            self.K[index],
-            self.slope[index],
-            self.convex[index],
-            self.scale[index],
+        return Gains(*(value[index] for value in vars(self).values()))
+
+
+@dataclass
+class Progress:
+    """Where every instance of a batch stands."""
+
+    solution: Solution
+    second_order: Bool[Tensor, " batch"]  # exact, rather than Gauss-Newton
+    mu: Float[Tensor, " batch"]
+    aim: Int[Tensor, " batch"]  # STEP, SETTLED or STUCK
+    active: Bool[Tensor, " batch"]
+
+    def adopt(self, index: Tensor, X: Tensor, U: Tensor, cost: Tensor) -> None:
+        """Replace the iterates of some instances."""
+        found = self.solution
+        self.solution = replace(
+            found,
+            X=found.X.index_copy(0, index, X),
+            U=found.U.index_copy(0, index, U),
+            cost=found.cost.index_copy(0, index, cost),
         )
+
+    def finish(self, index: Tensor, *, converged: bool) -> None:
+        """No more iterations for some instances."""
+        self.active[index] = False
+        self.solution.converged[index] = converged
+
+    def accepted(self, index: Tensor, exact: bool) -> None:
+        """Go on with the exact Hessian and less regularisation."""
+        mu = self.mu[index]
+        self.mu[index] = torch.where(mu > MU_MIN, mu / MU_FACTOR, 0.0)
+        self.second_order[index] = exact
+        self.aim[index] = STEP
+
+    def refused(self, index: Tensor, exact: bool) -> None:
+        """From exact to Gauss-Newton, from there to more and more regularisation."""
+        mode, mu = self.second_order[index], self.mu[index]
+        self.mu[index] = torch.where(mode, mu, (mu * MU_FACTOR).clamp(min=MU_MIN))
+        self.second_order[index] = False
+        self.aim[index] = STEP
+        self.look_down(index[self.mu[index] > MU_MAX], STUCK, exact)
+
+    def look_down(self, index: Tensor, aim: int, exact: bool) -> None:
+        """Ask for the exact program as it is, which may not be convex."""
+        self.aim[index], self.second_order[index], self.mu[index] = aim, exact, 0.0
 
 
 def solve(
@@ -100,67 +170,64 @@ def solve(
 ) -> Solution:
     """Minimise from the controls U (within the bounds).
 
+    An instance whose cost is not finite from there is returned as it is, after 0 iterations.
+
     Args:
-        exact: use the second derivatives of the dynamics; otherwise Gauss-Newton throughout.
-        tolerance: largest change of a control at convergence.
+        exact: use the second derivatives of the dynamics; otherwise Gauss-Newton throughout, and
+            what is known of negative curvature is that of the Gauss-Newton Hessian.
+        tolerance: see the top of this file.
         max_iterations: after which an instance is given up as not converged.
     """
     X = problem.rollout(x_init, U)
     cost = problem.total_cost(X, U)
-    batch = x_init.shape[0]
-    converged = torch.zeros(batch, dtype=torch.bool, device=U.device)
-    iterations = torch.zeros(batch, dtype=torch.long, device=U.device)
-    second_order = torch.full_like(converged, exact)
+    no = torch.zeros(len(cost), dtype=torch.bool, device=U.device)
+    solution = Solution(X, U, cost, converged=no, iterations=no.long())
     mu = torch.zeros_like(cost, requires_grad=False)
-    active = cost.isfinite().nonzero()[:, 0]
-    for _ in range(max_iterations):
-        if active.numel() == 0:
-            break
-        rows = problem.rows(active)
-        x, u, J = X[active], U[active], cost[active]
-        expansion = rows.expand(x, u, second_order=exact)
-        gains, mode, damping = _convex_gains(rows, expansion, u, second_order[active], mu[active])
-        x_new, u_new, J_new, accepted = _line_search(rows, x, u, J, gains)
-        X = X.index_copy(0, active, x_new)
-        U = U.index_copy(0, active, u_new)
-        cost = cost.index_copy(0, active, J_new)
-        done = (gains.k.abs().amax((1, 2)) <= tolerance) & (damping == 0)
-        lowered = torch.where(damping > MU_MIN, damping / MU_FACTOR, 0.0)
-        raised = torch.where(mode, damping, (damping * MU_FACTOR).clamp(min=MU_MIN))
-        mu[active] = torch.where(accepted, lowered, raised).detach()
-        second_order[active] = accepted & exact
-        iterations[active] += 1
-        converged[active] = done
-        active = active[~done & (mu[active] <= MU_MAX)]
-    return Solution(X, U, cost, converged, iterations)
+    now = Progress(solution, no | exact, mu, no.long(), cost.isfinite())
+    while bool(now.active.any()):
+        active = now.active.nonzero()[:, 0]
+        rows, found = problem.rows(active), now.solution.rows(active)
+        expansion = rows.expand(found.X, found.U, second_order=exact)
+        gains, mode, mu = _convex_gains(rows, expansion, found, now, active)
+        now.second_order[active], now.mu[active] = mode, mu
+        usable, aim = gains.usable, now.aim[active]
+        now.look_down(active[~usable & (aim == STEP)], STUCK, exact)
+        over = ((aim == STUCK) & usable) | (
+            ((aim != STEP) | usable) & (found.iterations == max_iterations)
+        )
+        now.finish(active[over], converged=False)
+        step = (usable & ~over).nonzero()[:, 0]
+        _take_step(problem, now, active[step], gains.rows(step), exact, tolerance)
+        leave = (~usable & (aim != STEP) & ~over).nonzero()[:, 0]
+        _leave(problem, now, active[leave], gains.rows(leave), exact)
+    return now.solution
 
 
 def _convex_gains(
-    problem: Problem, expansion: Expansion, U: Tensor, second_order: Tensor, mu: Tensor
+    problem: Problem, expansion: Expansion, at: Solution, now: Progress, active: Tensor
 ) -> tuple[Gains, Tensor, Tensor]:
-    """Gains from a convex expansion, with the mode and the regularisation that made it so."""
-    gains = _backward_pass(problem, expansion, U, second_order, mu)
-    while bool((failed := ~gains.convex & (mu <= MU_MAX)).any()):
+    """Gains from a convex expansion, with the mode and the regularisation that made it so.
+
+    Those of an instance that looks for negative curvature are from the exact one as it is.
+    """
+    second_order, mu, aim = now.second_order[active], now.mu[active], now.aim[active]
+    gains = _backward_pass(problem, expansion, at, second_order, mu)
+    while bool((failed := ~gains.usable & (mu <= MU_MAX) & (aim == STEP)).any()):
         mu = torch.where(failed & ~second_order, (mu * MU_FACTOR).clamp(min=MU_MIN), mu)
         second_order = second_order & ~failed
-        gains = _backward_pass(problem, expansion, U, second_order, mu)
+        gains = _backward_pass(problem, expansion, at, second_order, mu)
     return gains, second_order, mu
 
 
 def _backward_pass(
-    problem: Problem, expansion: Expansion, U: Tensor, second_order: Tensor, mu: Tensor
+    problem: Problem, expansion: Expansion, at: Solution, second_order: Tensor, mu: Tensor
 ) -> Gains:
+    U = at.U
     batch, T, m = U.shape
     n = expansion.l_z.shape[-1] - m
     v = U.new_zeros(batch, n)
     V = U.new_zeros(batch, n, n)
-    slope = U.new_zeros(batch)
-    convex = torch.ones_like(second_order)
-    scale = expansion.l_zz.detach().abs().amax((1, 2, 3))
-    scale = torch.where(scale == 0, 1.0, scale)
-    damping = (mu * scale)[:, None, None] * torch.eye(m, dtype=U.dtype, device=U.device)
-    k: list[Tensor] = []
-    K: list[Tensor] = []
+    stages: list[tuple[Tensor, ...]] = []
     for t in reversed(range(T)):
         q, Q = expansion.l_z[:, t], expansion.l_zz[:, t]
         if t < T - 1:
@@ -172,77 +239,171 @@ def _backward_pass(
                 Q = Q + torch.where(second_order[:, None, None], curvature, 0.0)
         q_x, q_u = q[:, :n], q[:, n:]
         Q_xx, Q_ux, Q_uu = Q[:, :n, :n], Q[:, n:, :n], Q[:, n:, n:]
-        damped = Q_uu + damping
-        k_t, free, positive = solve_box_qp(
-            damped, q_u, problem.low[t] - U[:, t], problem.high[t] - U[:, t]
-        )
-        convex = convex & positive
+        low, high = problem.low[t], problem.high[t]
+        damped = Q_uu + torch.diag_embed(_damping(Q_uu, q_u, high - low, mu))
+        k, free, positive = solve_box_qp(damped, q_u, low - U[:, t], high - U[:, t])
         free_ux = torch.where(free.unsqueeze(-1), Q_ux, 0.0)
-        K_t = -torch.linalg.solve_ex(masked(damped, free), free_ux).result
-        slope = slope + (q_u * k_t).sum(-1)
-        force = (Q_uu @ k_t.unsqueeze(-1)).squeeze(-1) + q_u
-        v = q_x + (K_t.mT @ force.unsqueeze(-1) + Q_ux.mT @ k_t.unsqueeze(-1)).squeeze(-1)
-        cross = K_t.mT @ Q_ux
-        V = Q_xx + K_t.mT @ Q_uu @ K_t + cross + cross.mT
+        K = -torch.linalg.solve_ex(masked(damped, free), free_ux).result
+        force = (Q_uu @ k.unsqueeze(-1)).squeeze(-1) + q_u
+        v = q_x + (K.mT @ force.unsqueeze(-1) + Q_ux.mT @ k.unsqueeze(-1)).squeeze(-1)
+        cross = K.mT @ Q_ux
+        V = Q_xx + K.mT @ Q_uu @ K + cross + cross.mT
         V = 0.5 * (V + V.mT)
-        k.append(k_t)
-        K.append(K_t)
-    return Gains(torch.stack(k[::-1], 1), torch.stack(K[::-1], 1), slope, convex, scale)
+        convex = positive & k.isfinite().all(-1)
+        slope, change = (q_u * k).sum(-1), (0.5 * (force + q_u) * k).sum(-1)
+        stages.append((k, K, Q_uu, q_u, slope, change, convex))
+    k, K, Q_uu, q_u, slopes, changes, convex = (
+        torch.stack(each, 1) for each in zip(*stages[::-1], strict=True)
+    )
+    size = _cost_size(problem, expansion, at)
+    return Gains(k, K, Q_uu, q_u, slopes.sum(1), changes.sum(1), convex, size)
 
 
-def _line_search(
-    problem: Problem, X: Tensor, U: Tensor, cost: Tensor, gains: Gains
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first sufficient step of each instance, and whether there was one.
+@torch.no_grad()
+def _damping(Q_uu: Tensor, q_u: Tensor, ranges: Tensor, mu: Tensor) -> Tensor:
+    """mu s: in proportion to a control's curvature, and to that which keeps it in its bounds."""
+    bounded = torch.where(ranges > 0, q_u.abs() / ranges, 0.0)
+    s = Q_uu.diagonal(dim1=-2, dim2=-1).abs() + bounded
+    return mu.unsqueeze(-1) * torch.where(s > 0, s, 1.0)
+
+
+@torch.no_grad()
+def _cost_size(problem: Problem, expansion: Expansion, at: Solution) -> Tensor:
+    """Sum of |l|, |z_i dl/dz_i| and 1/2 |z_i z_j d2l/dz_i dz_j| over the stages.
+
+    That of l alone misses that a cost of zero may be a difference of large terms.
+    """
+    z = torch.cat((at.X, at.U), -1).abs()
+    curved = 0.5 * (expansion.l_zz.abs() @ z.unsqueeze(-1)).squeeze(-1)
+    l = problem.l(at.X, at.U, problem.context)
+    size: Tensor = (l.abs() + (z * (expansion.l_z.abs() + curved)).sum(-1)).sum(-1)
+    return size
+
+
+def _take_step(
+    problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool, tolerance: float
+) -> None:
+    """The first sufficient step of some instances, and what follows from it.
 
     The full step is tried for all; where it fails, the shorter ones are tried side by side.
     """
-    X_new, U_new, cost_new, accepted = _try_steps(problem, X, U, cost, gains, STEP_LENGTHS[:1])
-    retry = (~accepted & gains.convex).nonzero()[:, 0]
-    if retry.numel():
-        shorter = _try_steps(
-            problem.rows(retry),
-            X[retry],
-            U[retry],
-            cost[retry],
-            gains.rows(retry),
-            STEP_LENGTHS[1:],
-        )
-        X_new = X_new.index_copy(0, retry, shorter[0])
-        U_new = U_new.index_copy(0, retry, shorter[1])
-        cost_new = cost_new.index_copy(0, retry, shorter[2])
-        accepted = accepted.index_copy(0, retry, shorter[3])
-    return X_new, U_new, cost_new, accepted
-
-
-def _try_steps(
-    problem: Problem,
-    X: Tensor,
-    U: Tensor,
-    cost: Tensor,
-    gains: Gains,
-    step_lengths: tuple[float, ...],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Roll out every step length; keep the first sufficient one, else the iterate as it is."""
-    batch = U.shape[0]
-    copies = len(step_lengths)
-    index = torch.arange(batch, device=U.device).repeat(copies)  # (copies * batch,)
-    alpha = torch.tensor(step_lengths, dtype=U.dtype, device=U.device).repeat_interleave(batch)
-    X_try, U_try = _feedback_rollout(problem.rows(index), X[index], U[index], gains, index, alpha)
-    cost_try = problem.rows(index).total_cost(X_try, U_try)
-    enough = SUFFICIENT_DECREASE * alpha * gains.slope[index]
-    slack = COST_ROUNDING * (gains.scale + cost.abs())[index]
-    sufficient = (cost_try <= cost[index] + enough + slack) & gains.convex[index]
-    sufficient = sufficient.reshape(copies, batch)
-    accepted = sufficient.any(0)
-    chosen = sufficient.int().argmax(0) * batch + torch.arange(batch, device=U.device)
-    keep = accepted[:, None, None]
-    return (
-        torch.where(keep, X_try[chosen], X),
-        torch.where(keep, U_try[chosen], U),
-        torch.where(accepted, cost_try[chosen], cost),
-        accepted,
+    if not index.numel():
+        return
+    now.solution.iterations[index] += 1
+    newton = (now.second_order[index] == exact) & (now.mu[index] == 0)
+    mild = now.mu[index] <= MU_SETTLED
+    before = now.solution.rows(index)
+    X, U, cost, accepted, change, settled = _full_step(
+        problem.rows(index), before, gains, tolerance
     )
+    slope, noise = gains.slope.detach(), gains.noise
+    expected = gains.change.detach()
+    known = (change - expected).abs() <= FORESEEN * expected.abs() + noise
+    done = settled & newton & torch.where(accepted, known, -slope <= noise)
+    keep = accepted.nonzero()[:, 0]
+    now.adopt(index[keep], X[keep], U[keep], cost[keep])
+    now.accepted(index[keep], exact)
+    now.look_down(index[accepted & settled & ~newton & mild], SETTLED, exact)
+    now.finish(index[done], converged=True)
+    retry = (~accepted & ~done).nonzero()[:, 0]
+    _take_shorter_step(problem, now, index[retry], gains.rows(retry), exact)
+
+
+def _full_step(
+    problem: Problem, at: Solution, gains: Gains, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The trial of step length 1; whether it is sufficient, its change, whether it is settled.
+
+    Settled: it moves no control, and promises no decrease, worth mentioning.
+    """
+    every = torch.arange(len(at.cost), device=at.cost.device)
+    X, U = _feedback_rollout(problem, at.X, at.U, gains, every, torch.ones_like(at.cost))
+    cost = problem.total_cost(X, U)
+    change = (cost - at.cost).detach()
+    slope = gains.slope.detach()
+    accepted = change <= SUFFICIENT_DECREASE * slope + gains.noise
+    moved, span = (U - at.U).detach().abs().amax(1), U.detach().abs().amax(1)  # (rows, m)
+    ranges = (problem.high - problem.low).detach().amax(0)
+    negligible = -slope <= NEGLIGIBLE * gains.size
+    settled = (moved <= tolerance * span).all(-1) | negligible
+    settled = settled & (moved <= tolerance * ranges).all(-1)
+    settled = settled & (-slope <= tolerance**1.5 * gains.size)
+    return X, U, cost, accepted, change, settled
+
+
+def _take_shorter_step(
+    problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool
+) -> None:
+    alpha = torch.tensor(STEP_LENGTHS[1:], dtype=gains.slope.dtype, device=gains.slope.device)
+    enough = SUFFICIENT_DECREASE * alpha.unsqueeze(-1) * gains.slope.detach() + gains.noise
+    accepted = _first_sufficient(problem, now, index, gains, alpha, enough)
+    now.accepted(index[accepted], exact)
+    now.refused(index[~accepted], exact)
+
+
+def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool) -> None:
+    """Move some instances along negative curvature; converged if it is zero but for rounding."""
+    ranges = (problem.high - problem.low).detach().amax(0)
+    moving, bends = [], []
+    k, K = torch.zeros_like(gains.k), gains.K.clone()
+    for row, instance in enumerate(index.tolist()):
+        t = failed_stage(gains.convex[row])
+        u = now.solution.U[instance, t].detach()
+        program = gains.Q_uu[row, t].detach(), gains.q_u[row, t].detach()
+        found = downwards(*program, problem.low[t] - u, problem.high[t] - u)
+        if found is None:
+            now.finish(index[row], converged=False)
+            continue
+        direction, curvature, flat = found
+        length, tiny = move_length(
+            direction, curvature, ranges, float(gains.size[row]), float(gains.noise[row])
+        )
+        # of the stages before this one the pass has not told whether they are convex
+        if t == 0 and (flat or tiny) and now.aim[instance] == SETTLED:
+            now.finish(index[row], converged=True)
+            continue
+        k[row, t] = length * direction
+        K[row, : t + 1] = 0.0
+        moving.append(row)
+        bends.append(curvature * length**2)
+    if not moving:
+        return
+    rows = torch.tensor(moving, device=index.device)
+    now.solution.iterations[index[rows]] += 1
+    gains = replace(gains, k=k, K=K).rows(rows)
+    alpha = k.new_tensor(ESCAPE_LENGTHS)
+    expected = 0.5 * alpha.square().unsqueeze(-1) * k.new_tensor(bends)
+    enough = SUFFICIENT_DECREASE * expected - gains.noise
+    accepted = _first_sufficient(problem, now, index[rows], gains, alpha, enough)
+    now.accepted(index[rows[accepted]], exact)
+    now.finish(index[rows[~accepted]], converged=False)
+
+
+def _first_sufficient(
+    problem: Problem,
+    now: Progress,
+    index: Tensor,
+    gains: Gains,
+    alpha: Float[Tensor, " lengths"],
+    enough: Float[Tensor, "lengths rows"],
+) -> Bool[Tensor, " rows"]:
+    """Take the first step length whose change of the cost is at most `enough`; is there one?"""
+    if not index.numel():
+        return torch.zeros_like(index, dtype=torch.bool)
+    before, count = now.solution.rows(index), len(index)
+    every = torch.arange(count, device=index.device).repeat(len(alpha))  # (lengths * rows,)
+    rows = problem.rows(index[every])
+    X, U = _feedback_rollout(
+        rows, before.X[every], before.U[every], gains, every, alpha.repeat_interleave(count)
+    )
+    cost = rows.total_cost(X, U)
+    change = cost.detach().reshape(len(alpha), count) - before.cost.detach()
+    sufficient = change <= enough
+    accepted = sufficient.any(0)
+    keep = accepted.nonzero()[:, 0]
+    chosen = (sufficient.int().argmax(0) * count + torch.arange(count, device=index.device))[keep]
+    now.adopt(index[keep], X[chosen], U[chosen], cost[chosen])
+    return accepted
 
 
 def _feedback_rollout(

@@ -23,31 +23,41 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native
+from mpc_gym.compiled.native import native, native_inlined
 from mpc_gym.mpc.ddp import (
     COST_ROUNDING,
+    FORESEEN,
     MU_FACTOR,
     MU_MAX,
     MU_MIN,
+    MU_SETTLED,
+    NEGLIGIBLE,
     STEP_LENGTHS,
     SUFFICIENT_DECREASE,
 )
 from mpc_gym.mpc.kernels_boxqp import solve_box_qps, workspace_size
+from mpc_gym.mpc.kernels_escape import CONVEX, FLAT, point_downwards, try_escape
 from mpc_gym.mpc.offsets import SolverOffsets
 
 # What a lane needs: nothing, for its result is written; a forward pass, for the start of a problem,
-# with the gains of an iteration, or with those of the last one; a backward pass; that its result is
+# with the gains of an iteration, or along negative curvature; a backward pass; that its result is
 # written, which is converged or not.
-IDLE, START, TRIAL, LAST, GAINS, DONE, FAILED = range(7)
+IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
+
+# What a backward pass is for: the next step; to see whether the exact program is convex where a
+# step of a convex one was small; or where none decreased the cost.
+STEP, SETTLED, STUCK = range(3)
 
 _FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
 _RECORD = SolverOffsets._fields.index("record")
+_OFFSETS = len(SolverOffsets._fields)
 
 Lanes = namedtuple(
-    "Lanes", ["task", "state", "count", "cost", "alpha", "exact", "mu", "scale", "accepted"]
+    "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
 )
 Work = namedtuple("Work", ["D", "P", "S", "G"])
+Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "ranges"])
 Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
 Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations"])
 
@@ -84,9 +94,9 @@ def solve(
     Returns whether all is done; if not, call it again with the same arguments.
     """
     stages = Stages(*to_fixed_tuple(stages, 4))
-    L = SolverOffsets(*to_fixed_tuple(layout, 24))
+    L = SolverOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = guess.shape[1]
-    exact, tolerance, max_iterations = settings
+    settings = Settings(settings[0], settings[1], settings[2], control_ranges(S, L.m))
     work = Work(records, P, S, np.zeros(workspace_size(L)))
     D = work.D
     results = Results(X, U, cost, converged, count)
@@ -102,14 +112,26 @@ def solve(
                     load(D, L, b, waiting, x_init, guess, context, lanes)
                     waiting += 1
             forward_pass(work, L, stages, lanes, T)
-            judge(D, L, lanes, T, exact)
+            judge(D, L, lanes, T, settings)
         else:
             backward_pass(work, L, stages, lanes, T)
             for b in range(LANES):
                 if lanes.state[b] == GAINS:
-                    begin_iteration(D, L, b, lanes, tolerance, max_iterations)
+                    begin_iteration(work, L, b, lanes, T, settings)
+                elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
+                    point_downwards(work, L, b, lanes, T, settings.ranges)
     queue[0] = waiting
     return False
+
+
+@native
+def control_ranges(S, m):
+    """The width of each control's bounds, at the stage where it is largest."""
+    ranges = np.zeros(m)
+    for t in range(len(S)):
+        for i in range(m):
+            ranges[i] = max(ranges[i], S[t, m + i] - S[t, i])
+    return ranges
 
 
 @native
@@ -132,14 +154,14 @@ def survey(D, L, lanes, results, waiting):
 def new_lanes(layout, horizon):
     """Idle lanes, as `solve` takes them: records, numbers, counters."""
     records = np.zeros((horizon + 1) * layout[_RECORD])
-    return records, np.zeros((6, LANES)), np.zeros((3, LANES), np.int64)
+    return records, np.zeros((6, LANES)), np.zeros((4, LANES), np.int64)
 
 
 @native
 def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
-        counters[0], counters[1], counters[2],
+        counters[0], counters[1], counters[2], counters[3],
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
     )  # fmt: skip
 
@@ -150,7 +172,6 @@ def load(D, L, b, task, x_init, guess, context, lanes):
     lanes.task[b] = task
     lanes.state[b] = START
     lanes.count[b] = 0
-    lanes.scale[b] = 0.0
     row = task % x_init.shape[0]
     for t in range(guess.shape[1]):
         start = t * L.record + b
@@ -187,6 +208,9 @@ def forward_pass(work, L, stages, lanes, T):
     D = work.D
     for i in range(L.n * LANES):
         D[L.xn + i] = D[L.x + i]
+    for i in range(L.m * LANES):
+        D[L.moved + i] = 0.0
+        D[L.span + i] = 0.0
     for b in range(LANES):
         D[L.cost + b] = 0.0
         D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
@@ -204,12 +228,12 @@ def backward_pass(work, L, stages, lanes, T):
     for i in range(L.n * (L.n + 1) // 2 * LANES):
         D[end + L.vv + i] = 0.0
     for b in range(LANES):
-        D[end + L.norm + b] = 0.0
         D[end + L.slope + b] = 0.0
+        D[end + L.change + b] = 0.0
         D[end + L.convex + b] = 1.0
-        D[end + L.scale + b] = 0.0
+        D[end + L.size + b] = 0.0
         D[end + L.exact + b] = lanes.exact[b]
-        D[end + L.mu + b] = lanes.mu[b] * lanes.scale[b]
+        D[end + L.mu + b] = lanes.mu[b]
     for t in range(T - 1, -1, -1):
         start = t * L.record
         if L.m == 1:
@@ -221,23 +245,16 @@ def backward_pass(work, L, stages, lanes, T):
 
 
 @native
-def judge(D, L, lanes, T, exact):
+def judge(D, L, lanes, T, settings):
     """Accept or refuse the trial of every lane, and choose what it does next."""
     for b in range(LANES):
-        trial = D[T * L.record + L.cost + b]
         lanes.accepted[b] = 0.0
         if lanes.state[b] == START:
-            lanes.cost[b] = trial
-            lanes.state[b] = GAINS if np.isfinite(trial) else FAILED
-            lanes.exact[b], lanes.mu[b] = exact, 0.0
-            lanes.accepted[b] = 1.0
-        elif lanes.state[b] == TRIAL or lanes.state[b] == LAST:
-            cost = lanes.cost[b]
-            enough = SUFFICIENT_DECREASE * lanes.alpha[b] * D[L.slope + b]
-            if trial <= cost + enough + COST_ROUNDING * (lanes.scale[b] + abs(cost)):
-                accept(b, lanes, trial, exact)
-            else:
-                refuse(b, lanes)
+            begin(b, lanes, D[T * L.record + L.cost + b], settings)
+        elif lanes.state[b] == TRIAL:
+            judge_step(D, L, b, lanes, T, settings)
+        elif lanes.state[b] == ESCAPE:
+            judge_escape(D, L, b, lanes, T, settings)
     for t in range(T):
         start = t * L.record
         for i in range(L.n + L.m):
@@ -246,25 +263,79 @@ def judge(D, L, lanes, T, exact):
             adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
 
 
-@native
+@native_inlined
+def begin(b, lanes, cost, settings):
+    """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
+    lanes.cost[b] = cost
+    lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
+    lanes.aim[b] = STEP
+    if np.isfinite(cost):
+        lanes.accepted[b] = 1.0
+        lanes.state[b] = GAINS
+    else:
+        lanes.state[b] = FAILED
+
+
+@native_inlined
+def judge_step(D, L, b, lanes, T, settings):
+    """Take the step of lane b if it decreases the cost enough; see whether it was the last one."""
+    slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
+    noise = COST_ROUNDING * D[L.size + b]
+    newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
+    settled = lanes.alpha[b] == 1.0 and is_settled(D, L, b, T, settings)
+    if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
+        expected = D[L.change + b]
+        known = abs(change - expected) <= FORESEEN * abs(expected) + noise
+        mild = lanes.mu[b] <= MU_SETTLED
+        accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
+        if settled and newton and known:
+            lanes.state[b] = DONE
+        elif settled and not newton and mild:
+            look_down(b, lanes, SETTLED, settings)
+    elif settled and newton and -slope <= noise:
+        lanes.state[b] = DONE
+    else:
+        lanes.alpha[b] *= 0.5
+        if lanes.alpha[b] < _SHORTEST_STEP:
+            harden(b, lanes, settings)
+
+
+@native_inlined
+def is_settled(D, L, b, T, settings):
+    """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
+    end = T * L.record + b
+    tolerance, decrease, size = settings.tolerance, -D[L.slope + b], D[L.size + b]
+    for i in range(L.m):
+        moved, span = D[end + L.moved + i * LANES], D[end + L.span + i * LANES]
+        if decrease > NEGLIGIBLE * size and not moved <= tolerance * span:
+            return False
+        if not moved <= tolerance * settings.ranges[i]:
+            return False
+    return decrease <= tolerance**1.5 * size
+
+
+@native_inlined
+def judge_escape(D, L, b, lanes, T, settings):
+    """Move lane b along negative curvature if that decreases the cost, or try the other side."""
+    change = D[T * L.record + L.cost + b] - lanes.cost[b]
+    expected = 0.5 * lanes.bend[b] * lanes.alpha[b] ** 2
+    if change <= SUFFICIENT_DECREASE * expected - COST_ROUNDING * D[L.size + b]:
+        accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
+    else:
+        lanes.alpha[b] *= -1.0 if lanes.alpha[b] > 0.0 else -0.5
+        if not try_escape(lanes.alpha[b]):
+            lanes.state[b] = FAILED
+
+
+@native_inlined
 def accept(b, lanes, cost, exact):
     """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
     lanes.accepted[b] = 1.0
     lanes.cost[b] = cost
     lanes.exact[b] = exact
+    lanes.aim[b] = STEP
     lanes.mu[b] = lanes.mu[b] / MU_FACTOR if lanes.mu[b] > MU_MIN else 0.0
-    lanes.state[b] = DONE if lanes.state[b] == LAST else GAINS
-
-
-@native
-def refuse(b, lanes):
-    """Lane b tries a shorter step, or, where none was short enough, another mode."""
-    lanes.alpha[b] *= 0.5
-    if lanes.alpha[b] < _SHORTEST_STEP:
-        if lanes.state[b] == LAST:
-            lanes.state[b] = DONE
-        else:
-            harden(b, lanes)
+    lanes.state[b] = GAINS
 
 
 @native
@@ -274,35 +345,51 @@ def adopt(iterate, trial, accepted):
         iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
 
 
-@native
-def harden(b, lanes):
-    """From exact to Gauss-Newton, from there to more and more regularisation; else give up."""
+@native_inlined
+def harden(b, lanes, settings):
+    """From exact to Gauss-Newton, from there to more and more regularisation."""
     lanes.state[b] = GAINS
+    lanes.aim[b] = STEP
     if lanes.exact[b] == 1.0:
         lanes.exact[b] = 0.0
     else:
         lanes.mu[b] = max(lanes.mu[b] * MU_FACTOR, MU_MIN)
         if lanes.mu[b] > MU_MAX:
-            lanes.state[b] = FAILED
+            look_down(b, lanes, STUCK, settings)
 
 
-@native
-def begin_iteration(D, L, b, lanes, tolerance, max_iterations):
-    """Begin an iteration of lane b with its gains, the last one if they are small.
+@native_inlined
+def look_down(b, lanes, aim, settings):
+    """Lane b asks for the exact program as it is, which may not be convex."""
+    lanes.aim[b] = aim
+    lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
+    lanes.state[b] = GAINS
 
-    It needs other gains if a stage was not convex, or if the regularisation was in proportion to
-    the cost's Hessian at an earlier iterate.
+
+@native_inlined
+def begin_iteration(work, L, b, lanes, T, settings):
+    """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
+
+    From where it is settled or stuck, it leaves along negative curvature.
     """
-    scale = D[L.scale + b] if D[L.scale + b] > 0.0 else 1.0
-    stale = scale != lanes.scale[b] and lanes.mu[b] > 0.0
-    lanes.scale[b] = scale
-    if D[L.convex + b] != 1.0:
-        harden(b, lanes)
-    elif not stale:
-        if lanes.count[b] == max_iterations:
+    D = work.D
+    convex = D[L.convex + b] == 1.0
+    if lanes.aim[b] == STEP and not convex:
+        harden(b, lanes, settings)
+    elif lanes.count[b] == settings.max_iterations or (lanes.aim[b] == STUCK and convex):
+        lanes.state[b] = FAILED
+    elif convex:
+        lanes.state[b] = TRIAL
+        lanes.aim[b] = STEP
+        lanes.alpha[b] = 1.0
+        lanes.count[b] += 1
+    else:
+        found = point_downwards(work, L, b, lanes, T, settings.ranges)
+        if found == FLAT and lanes.aim[b] == SETTLED:
+            lanes.state[b] = DONE
+        elif found == CONVEX:
             lanes.state[b] = FAILED
         else:
-            small = D[L.norm + b] <= tolerance and lanes.mu[b] == 0.0
-            lanes.state[b] = LAST if small else TRIAL
+            lanes.state[b] = ESCAPE
             lanes.alpha[b] = 1.0
             lanes.count[b] += 1

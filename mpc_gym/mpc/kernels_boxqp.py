@@ -10,6 +10,7 @@ import numpy as np
 
 from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.native import native
+from mpc_gym.mpc.boxqp import SETTLED
 
 
 @native
@@ -21,22 +22,16 @@ def workspace_size(L):
 @native
 def solve_box_qps(D, L, start, bounds, G):
     """Gains k, K of the stage whose record begins at `start`, for all lanes."""
-    n, m = L.n, L.m
+    m = L.m
     H = G[: m * m].reshape(m, m)
     A = G[m * m : 2 * m * m].reshape(m, m)
     vectors = G[2 * m * m :].reshape(7, m)
     q, low, high, k = vectors[0], vectors[1], vectors[2], vectors[3]
     gradient, step, free = vectors[4], vectors[5], vectors[6]
     for b in range(LANES):
+        read_program(D, L, start, b, bounds, H, q, low, high)
         for i in range(m):
-            u = D[start + L.u + i * LANES + b]
-            q[i] = D[start + L.q + (n + i) * LANES + b]
-            low[i] = bounds[i] - u
-            high[i] = bounds[m + i] - u
-            for j in range(i, m):
-                entry = triangle_index(L, n + i, n + j)
-                H[i, j] = H[j, i] = D[start + L.qq + entry * LANES + b]
-            H[i, i] += D[start + L.record + L.mu + b]
+            H[i, i] += D[start + L.damping + i * LANES + b]
         solvable = factorise(H, A)
         if not solvable:
             hold(H, A, q, low, high, free)
@@ -45,6 +40,20 @@ def solve_box_qps(D, L, start, bounds, G):
         if solvable:
             minimise(H, A, q, low, high, k, gradient, step, free)
             write_gains(D, L, start, b, H, A, k, step, free)
+
+
+@native
+def read_program(D, L, start, b, bounds, H, q, low, high):
+    """The box QP of lane b, of the stage whose record begins at `start`, without damping."""
+    n, m = L.n, L.m
+    for i in range(m):
+        u = D[start + L.u + i * LANES + b]
+        q[i] = D[start + L.q + (n + i) * LANES + b]
+        low[i] = bounds[i] - u
+        high[i] = bounds[m + i] - u
+        for j in range(i, m):
+            entry = triangle_index(L, n + i, n + j)
+            H[i, j] = H[j, i] = D[start + L.qq + entry * LANES + b]
 
 
 @native
@@ -59,7 +68,9 @@ def hold(H, A, q, low, high, free):
     m = len(H)
     for i in range(m):
         idle = q[i] == 0.0 and np.all(H[i] == 0.0)
-        held = idle or (low[i] == 0.0 and q[i] > 0.0) or (high[i] == 0.0 and q[i] < 0.0)
+        fixed = low[i] == 0.0 and high[i] == 0.0
+        pressed = (low[i] == 0.0 and q[i] > 0.0) or (high[i] == 0.0 and q[i] < 0.0)
+        held = idle or fixed or pressed
         free[i] = 0.0 if held else 1.0
         if held:
             low[i] = high[i] = 0.0
@@ -110,12 +121,11 @@ def move(H, low, high, k, gradient, step):
             largest = 0.0
             size = 0.0
             for i in range(m):
-                size = max(size, abs(k[i]))
-            for i in range(m):
                 target = clip(k[i] + length * step[i], low[i], high[i])
-                largest = max(largest, abs(target - k[i]))
+                largest = max(largest, H[i, i] * (target - k[i]) ** 2)
+                size = max(size, H[i, i] * target**2)
                 k[i] = target
-            return largest > 1e-15 * (1.0 + size)
+            return largest > SETTLED**2 * size
         length *= 0.6
     return False
 

@@ -75,10 +75,12 @@ def solver_layout(model: Model) -> Layout:
     iterate = {"x": n, "u": m}  # neighbours, as are xn and un: an accepted step is copied at once
     trial = {"xn": n, "un": m}
     gains = {"k": m, "kx": m * n}
-    passed_on = ("norm", "slope", "convex", "scale", "exact", "mu", "alpha", "cost")
-    quadratic = {"q": n + m, "qq": full, "solvable": 1} if m > 1 else {}
+    step = {"moved": m, "span": m}
+    passed_on = ("slope", "change", "convex", "size", "exact", "mu", "alpha", "cost")
+    several = {"q": n + m, "qq": full, "damping": m, "solvable": 1}
+    quadratic = several if m > 1 else {"quu": 1}
     return Layout(
-        iterate | trial | {"c": model.n_context} | gains | {"v": n, "vv": triangle}
+        iterate | trial | {"c": model.n_context} | gains | {"v": n, "vv": triangle} | step
         | dict.fromkeys(passed_on, 1) | quadratic
     )  # fmt: skip
 

@@ -26,7 +26,6 @@ from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.pool import in_slices, in_threads
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
-from mpc_gym.mpc.starts import initial_guesses
 
 Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -316,11 +315,14 @@ class NativeProblem:
         context = None if self.context is None else torch.from_numpy(self.context)
         return ReferenceProblem(Problem(f, l, low, high, context), self.settings)
 
-    def solve(self, x_init: Tensor, first: Tensor, starts: int) -> Solution:
+    def first_stages(self, count: int) -> "NativeProblem":
         """See `BackendProblem`."""
-        m = first.shape[-1]
-        low, high = torch.from_numpy(self.S[:, :m]), torch.from_numpy(self.S[:, m : 2 * m])
-        guess = _array(initial_guesses(first, low, high, starts) if starts > 1 else first)
+        context = None if self.context is None else np.ascontiguousarray(self.context[:, :count])
+        return replace(self, S=self.S[:count], context=context)
+
+    def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
+        """See `BackendProblem`."""
+        guess = _array(guesses)
         tasks, horizon = guess.shape[:2]
         X = np.empty((tasks, horizon, x_init.shape[1]))
         U = np.empty(guess.shape)

@@ -8,8 +8,8 @@ from collections import namedtuple
 
 SolverOffsets = namedtuple(
     "SolverOffsets",
-    "n m n_context record x u xn un c k kx v vv norm slope convex scale exact mu alpha cost "
-    "q qq solvable",
+    "n m n_context record x u xn un c k kx v vv moved span slope change convex size exact mu "
+    "alpha cost quu q qq damping solvable",
 )
 SensitivityOffsets = namedtuple(
     "SensitivityOffsets",

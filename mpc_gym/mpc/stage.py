@@ -98,18 +98,25 @@ def forward(model: Model) -> Stage:
     """The trial point of a line search: clamped feedback, stage cost, step.
 
     u_new = clip(u + alpha k + K (x_new - x))
+
+    With it, of each control, how far it moved and how large it is, over the stages so far.
     """
     program = Program()
     n, m = model.n, model.m
     x_new = program.inputs("xn", n)
     feedback = program.inputs("kx", m, n) @ (x_new - program.inputs("x", n))
     alpha = program.input("alpha")
-    u_new = program.inputs("u", m) + program.inputs("k", m) * alpha + feedback
+    u = program.inputs("u", m)
+    u_new = u + program.inputs("k", m) * alpha + feedback
     low, high = program.inputs("low", m), program.inputs("high", m)
     u_new = s.as_array([_clip(*each) for each in zip(u_new, low, high, strict=True)])
     point = model.at(program, x_new, u_new)
     outputs = _named("un", u_new) | _named("xn", point.f, following=True)
     outputs |= {"cost'": s.add(program.input("cost"), point.l), "alpha'": alpha}
+    for name, now in (("moved", u_new - u), ("span", u_new)):
+        before = program.inputs(name, m)
+        largest = [_larger(*pair) for pair in zip(before, map(s.absolute, now), strict=True)]
+        outputs |= _named(name, s.as_array(largest), following=True)
     return program, outputs
 
 
@@ -119,29 +126,34 @@ def backward(model: Model) -> Stage:
     q, Q, progress = _expansion(program, model)
     n = model.n
     (u,), (low,), (high,) = (program.inputs(name, 1) for name in ("u", "low", "high"))
+    (damping,) = _damping(program, q[n:], Q[n:, n])
     low, high = low - u, high - u
-    damped = s.add(Q[n, n], program.input("mu'"))
+    damped = s.add(Q[n, n], damping)
     convex = s.less(0.0, damped)
     newton = s.divide(s.negative(q[n]), damped)
     k = s.select(convex, _clip(newton, low, high), 0.0)
     free = s.logical_and(convex, s.equal(k, newton))
     gain = s.select(free, s.divide(-1.0, damped), 0.0)
     K = s.as_array([[gain * Q[i, n] for i in range(n)]])
+    at_low, at_high = s.equal(low, 0.0), s.equal(high, 0.0)
     held = s.logical_or(
-        s.logical_and(s.equal(low, 0.0), s.less(0.0, q[n])),
-        s.logical_and(s.equal(high, 0.0), s.less(q[n], 0.0)),
+        s.logical_and(at_low, s.logical_or(at_high, s.less(0.0, q[n]))),
+        s.logical_and(at_high, s.less(q[n], 0.0)),
     )
     held = s.logical_or(held, s.logical_and(s.equal(damped, 0.0), s.equal(q[n], 0.0)))
     outputs = _value(q, Q, s.as_array([k]), K)
     outputs |= _named("k", s.as_array([k])) | _named("kx", K) | progress
-    return program, outputs | _step(program, q, [k], solvable=s.logical_or(convex, held))
+    outputs |= {"quu0": Q[n, n]}
+    return program, outputs | _step(program, q, Q, [k], solvable=s.logical_or(convex, held))
 
 
 def expansion(model: Model) -> Stage:
     """The first half of the backward pass for several controls: q and the upper triangle of Q."""
     program = Program()
     q, Q, progress = _expansion(program, model)
-    return program, _named("q", q) | _named("qq", _upper(Q)) | progress
+    n = model.n
+    damping = _damping(program, q[n:], np.diagonal(Q)[n:])
+    return program, _named("q", q) | _named("qq", _upper(Q)) | _named("damping", damping) | progress
 
 
 def value(model: Model) -> Stage:
@@ -152,7 +164,7 @@ def value(model: Model) -> Stage:
     Q = _symmetric(program.inputs("qq", _triangle(n + m)), n + m)
     k, K = program.inputs("k", m), program.inputs("kx", m, n)
     outputs = _value(q, Q, k, K)
-    return program, outputs | _step(program, q, list(k), solvable=program.input("solvable"))
+    return program, outputs | _step(program, q, Q, list(k), solvable=program.input("solvable"))
 
 
 def adjoint(model: Model) -> Stage:
@@ -236,7 +248,7 @@ def response(model: Model) -> Stage:
 def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     """Gradient q and Hessian Q of the stage's cost-to-go as a function of z = (x, u).
 
-    With them the mode and regularisation, handed on, and the largest entry of hess l so far.
+    With them the mode and regularisation, handed on, and the size of the cost's terms so far.
     """
     n = model.n
     point = model.at(program, program.inputs("x", n), program.inputs("u", model.m))
@@ -249,11 +261,35 @@ def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     q = l_z + F.T @ v
     exact = program.input("exact'")
     Q = l_zz + F.T @ (V @ F) + curvature * exact
-    scale: Value = program.input("scale'")
-    for entry in _upper(l_zz):
-        scale = _larger(scale, s.absolute(entry))
-    progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "scale": scale}
+    size = s.add(program.input("size'"), _size(point, l_z, l_zz))
+    progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "size": size}
     return q, Q, progress
+
+
+def _size(point: Point, l_z: Array, l_zz: Array) -> Value:
+    """|l| + sum |z_i dl/dz_i| + 1/2 sum |z_i z_j d2l/dz_i dz_j|."""
+    z = [s.absolute(entry) for entry in point.z]
+    size = s.absolute(point.l)
+    for i, entry in enumerate(z):
+        curved: Value = 0.5 * entry * s.absolute(l_zz[i, i])
+        for j in range(i):
+            curved = s.add(curved, s.multiply(z[j], s.absolute(l_zz[i, j])))
+        size = s.add(size, s.multiply(entry, s.add(s.absolute(l_z[i]), curved)))
+    return size
+
+
+def _damping(program: Program, q_u: Array, curvatures: Array) -> Array:
+    """mu s, where s is the size of the curvature of each control (see `ddp.py`)."""
+    m = len(q_u)
+    ranges = program.inputs("high", m) - program.inputs("low", m)
+    mu = program.input("mu'")
+    damping = []
+    for pull, curvature, span in zip(q_u, curvatures, ranges, strict=True):
+        inverse = s.select(s.less(0.0, span), s.divide(1.0, span), 0.0)  # the same in all lanes
+        bounded = s.multiply(s.absolute(pull), inverse)
+        unit = s.add(s.absolute(curvature), bounded)
+        damping.append(s.multiply(mu, s.select(s.less(0.0, unit), unit, 1.0)))
+    return s.as_array(damping)
 
 
 def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
@@ -265,16 +301,17 @@ def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
     return _named("v", v) | _named("vv", _upper(V))
 
 
-def _step(program: Program, q: Array, k: list[Value], *, solvable: Value) -> Outputs:
-    """What the backward pass says of the whole step: its size and slope, and whether it exists."""
+def _step(program: Program, q: Array, Q: Array, k: list[Value], *, solvable: Value) -> Outputs:
+    """What the backward pass says of the whole step: slope and change, and whether it exists."""
     slope: Value = program.input("slope'")
-    norm: Value = program.input("norm'")
     for entry, gradient in zip(k, q[-len(k) :], strict=True):
         slope = s.add(slope, s.multiply(entry, gradient))
-        norm = _larger(norm, s.absolute(entry))
         solvable = s.logical_and(solvable, s.less(s.absolute(entry), float("inf")))  # not NaN
     convex = s.select(solvable, program.input("convex'"), 0.0)
-    return {"norm": norm, "slope": slope, "convex": convex}
+    m = len(k)
+    curved = s.as_array(k) @ (Q[-m:, -m:] @ s.as_array(k))
+    change = s.add(program.input("change'"), q[-m:] @ s.as_array(k) + 0.5 * curved)
+    return {"slope": slope, "change": change, "convex": convex}
 
 
 def _all_finite(values: list[Value], before: Value) -> Value:

@@ -1,10 +1,95 @@
-"""Initial guesses for a problem with several local minima."""
+"""Initial guesses for a problem with several local minima, and for one that runs away."""
 
+from __future__ import annotations
+
+import math
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from mpc_gym.mpc.ddp import COST_ROUNDING, Solution
+
+if TYPE_CHECKING:
+    from mpc_gym.mpc.backend import BackendProblem
+
+_LEVEL = 1e3 * COST_ROUNDING  # of a cost: below it, two solutions are the same
+
+
+def solve_from_guesses(
+    problem: BackendProblem,
+    x_init: Float[Tensor, "batch n_state"],
+    first: Float[Tensor, "batch time n_ctrl"],
+    bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]],
+    starts: int,
+) -> tuple[Solution, Float[Tensor, "batch time n_ctrl"]]:
+    """The cheapest solution of each instance, and the guess that it was found from.
+
+    An instance that no guess leads to a finite cost is solved from one that is grown (see
+    `_grown`); where that fails, too, it is returned as unsolved.
+    """
+    solution, guess = _cheapest(problem, x_init, initial_guesses(first, *bounds, starts))
+    lost = (~solution.converged & (solution.iterations == 0)).nonzero()[:, 0]
+    if not len(lost):
+        return solution, guess
+    grown = _grown(problem.rows(lost), x_init[lost], first[lost])
+    found = problem.rows(lost).solve(x_init[lost], grown)
+    better = _costs(found) < _costs(solution.rows(lost))
+    solution = solution.with_rows(lost[better], found.rows(better.nonzero()[:, 0]))
+    guess = guess.index_copy(0, lost[better], grown[better])
+    infinite = (~solution.cost.isfinite()).nonzero()[:, 0]
+    unsolved = Solution.unsolved(x_init[infinite], first[infinite])
+    return solution.with_rows(infinite, unsolved), guess
+
+
+def _cheapest(
+    problem: BackendProblem, x_init: Tensor, guesses: Float[Tensor, "starts*batch time n_ctrl"]
+) -> tuple[Solution, Tensor]:
+    """Of the solutions from all guesses; where costs are equal but for rounding, a converged one.
+
+    A dearer converged one would be no better founded: both are where their guess led.
+    """
+    solution = problem.solve(x_init, guesses)
+    batch = x_init.shape[0]
+    starts = len(guesses) // max(batch, 1)
+    if starts <= 1:
+        return solution, guesses
+    cost = _costs(solution).reshape(starts, batch)
+    least = cost.amin(0)
+    level = cost <= least + _LEVEL * least.abs()
+    preferred = level & solution.converged.reshape(starts, batch)
+    rank = torch.where(preferred.any(0), preferred, level)
+    start = rank.int().argmax(0)  # the first of them
+    every = torch.arange(batch, device=start.device)
+    best = start * batch + every
+    return solution.rows(best), guesses[best]
+
+
+def _grown(
+    problem: BackendProblem,
+    x_init: Float[Tensor, "batch n_state"],
+    guess: Float[Tensor, "batch time n_ctrl"],
+) -> Float[Tensor, "batch time n_ctrl"]:
+    """A guess for a system that runs away from the first one within the horizon.
+
+    The problem of the first h stages is solved for h = 1, 2, 3 ..., each from the solution before
+    and one more control of the guess, so that the state is brought back before it has gone far.
+    """
+    guess = guess.clone()
+    for stages in range(1, guess.shape[1]):
+        found = problem.first_stages(stages).solve(x_init, guess[:, :stages])
+        usable = found.cost.isfinite().nonzero()[:, 0]
+        guess[usable, :stages] = found.U[usable]
+        if not len(usable):
+            break
+    return guess
+
+
+def _costs(solution: Solution) -> Tensor:
+    """Costs, infinite where they are not finite."""
+    return torch.where(solution.cost.isfinite(), solution.cost, math.inf)
 
 
 def initial_guesses(

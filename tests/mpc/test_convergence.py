@@ -1,0 +1,216 @@
+"""What `Plan.converged` promises, where it is hard to keep: units, saddles, unstable systems."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mpc_gym.models import CartPoleDynamics, Dynamics, LinearDynamics, QuadraticCost
+from mpc_gym.mpc import MPC
+
+FLOAT = torch.float64
+
+
+class Model(Dynamics):
+    """One state and one control."""
+
+    n_state = n_ctrl = 1
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, state, control):
+        return self.function(state, control)
+
+
+class StageCost(nn.Module):
+    """A function of the first state and the first control."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, state, control):
+        return self.function(state[..., 0], control[..., 0])
+
+
+def plan_of(mpc, x_init, warm_start=None):
+    with torch.no_grad():
+        return mpc(torch.tensor(x_init, dtype=FLOAT), warm_start=warm_start)
+
+
+def unstable(backend):
+    return MPC(
+        Model(lambda x, u: 3 * x + torch.sin(x) + u),
+        StageCost(lambda x, u: x**2 + 0.1 * u**2),
+        20,
+        backend=backend,
+    )
+
+
+def test_an_unstable_system_converges_to_its_optimum_and_not_before_it(backend):
+    plan = plan_of(unstable(backend), [[-0.25]])
+    assert plan.converged.all()
+    assert plan.cost.item() == pytest.approx(0.158212, abs=1e-6)
+
+
+def test_so_it_does_from_random_guesses():
+    generator = torch.Generator().manual_seed(0)
+    guesses = 4 * torch.rand(256, 20, 1, generator=generator, dtype=FLOAT) - 2
+    plan = plan_of(unstable("native"), [[-0.25]] * 256, guesses)
+    assert plan.converged.all()
+    assert (plan.cost < 0.15822).all()
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e7])
+def test_the_unit_of_a_control_changes_nothing(backend, unit, bounded):
+    limit = 2.0 * unit if bounded else None
+    mpc = MPC(
+        Model(lambda x, u: x + 0.5 * torch.sin(x) + 0.4 * u / unit),
+        StageCost(lambda x, u: (x - 1) ** 2 + torch.cosh(u / unit) + 0.1 * torch.cos(3 * x)),
+        8,
+        None if limit is None else -limit,
+        limit,
+        backend=backend,
+    )
+    plan = plan_of(mpc, [[2.0]])
+    expected = plan_of(
+        MPC(
+            Model(lambda x, u: x + 0.5 * torch.sin(x) + 0.4 * u),
+            StageCost(lambda x, u: (x - 1) ** 2 + torch.cosh(u) + 0.1 * torch.cos(3 * x)),
+            8,
+            backend=backend,
+            tolerance=1e-11,
+        ),
+        [[2.0]],
+    )
+    assert plan.converged.all()
+    torch.testing.assert_close(plan.cost, expected.cost, rtol=1e-12, atol=0)
+    torch.testing.assert_close(plan.controls / unit, expected.controls, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e8])
+def test_a_large_weight_of_what_is_zero_does_not_hide_the_rest_of_the_cost(backend, weight):
+    mpc = MPC(
+        Model(lambda x, u: x + 0 * u),
+        StageCost(lambda x, u: weight / 2 * x**2 + 1e-6 * torch.sqrt(1 + u**2)),
+        3,
+        None,
+        None,
+        backend=backend,
+    )
+    plan = plan_of(mpc, [[0.0]], torch.full((1, 3, 1), 2.0, dtype=FLOAT))
+    assert plan.converged.all()
+    assert plan.cost.item() == pytest.approx(3e-6, rel=1e-9)
+
+
+class TestSaddles:
+    def test_a_cart_pole_that_hangs_still_swings_up(self, backend):
+        goal = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=FLOAT)
+        weights = torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1], dtype=FLOAT)
+        cost = QuadraticCost.from_goal(goal, weights, 0.001)
+        mpc = MPC(CartPoleDynamics(), cost, 40, -100.0, 100.0, backend=backend)
+        plan = plan_of(mpc, [[0.0, 0.0, -1.0, 0.0, 0.0]])
+        assert plan.converged.all()
+        assert plan.cost < 59.8, "60.0 is the cost of hanging"
+
+    @pytest.mark.parametrize("low", [-2.0, 0.0])
+    def test_a_maximum_is_left(self, backend, low):
+        """At u = 0 the gradient is zero; with low = 0 one side of it is closed."""
+        mpc = MPC(
+            Model(lambda x, u: x + u**2),
+            StageCost(lambda x, u: (x - 1) ** 2 + 0.01 * u**2),
+            6,
+            low,
+            2.0,
+            backend=backend,
+        )
+        plan = plan_of(mpc, [[0.0]])
+        assert plan.converged.all()
+        assert plan.cost.item() == pytest.approx(1.01, abs=1e-4)
+
+    def test_so_is_one_of_two_controls_in_any_unit(self, backend):
+        class Squares(Dynamics):
+            def forward(self, state, control):
+                return state + (control[..., :1] * control[..., 1:]) * 1e4
+
+        mpc = MPC(
+            Squares(1, 2),
+            StageCost(lambda x, u: (x - 1) ** 2 + 1e-3 * u**2),
+            3,
+            torch.tensor([-1.0, -1e-3]),
+            torch.tensor([1.0, 1e-3]),
+            backend=backend,
+        )
+        plan = plan_of(mpc, [[0.0]])
+        assert plan.converged.all()
+        assert plan.cost.item() == pytest.approx(1.00001, abs=1e-6)
+
+
+def test_of_several_starts_the_cheapest_wins_although_it_did_not_converge(backend):
+    """A descent that is cut short has come lower than another, which ends in a bad minimum."""
+    cost = StageCost(lambda x, u: (u**2 - 1) ** 2 - 0.5 * u + 0 * x)
+    mpc = MPC(Model(lambda x, u: x + 0 * u), cost, 1, -3.0, 3.0, backend=backend, starts=3)
+    guess = torch.full((1, 1, 1), 1.2, dtype=FLOAT)
+    with torch.no_grad():
+        plan = mpc(torch.zeros(1, 1, dtype=FLOAT), warm_start=guess, max_iterations=2)
+        before = cost(torch.zeros(1, 1), guess[:, 0])
+    assert plan.cost <= before
+
+
+class TestGuessesThatRunAway:
+    def cubic(self, backend, low=None, high=None):
+        return MPC(
+            Model(lambda x, u: x**3 + u),
+            StageCost(lambda x, u: x**2 + 0.1 * u**2),
+            12,
+            low,
+            high,
+            backend=backend,
+        )
+
+    def test_a_plan_is_found_where_that_is_possible(self, backend):
+        plan = plan_of(self.cubic(backend), [[3.0]])
+        assert plan.converged.all()
+        assert plan.cost < 100
+
+    def test_where_it_is_not_the_guess_is_returned_within_its_bounds(self, backend):
+        guess = torch.full((1, 12, 1), 0.7, dtype=FLOAT)
+        plan = plan_of(self.cubic(backend, -1.0, 1.0), [[30.0]], guess)
+        assert not plan.converged.any()
+        assert torch.equal(plan.controls, guess)
+        assert plan.cost.isnan().all()
+        assert plan.states.isnan().all()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize(("low", "high", "expected"), [(0.5, 1.0, 0.5), (None, None, 0.0)])
+    def test_entries_of_a_guess_that_are_not_finite_become_as_near_zero_as_may_be(
+        self, backend, value, low, high, expected
+    ):
+        guess = torch.full((1, 12, 1), value, dtype=FLOAT)
+        plan = plan_of(self.cubic(backend, low, high), [[0.1]], guess)
+        assert not plan.converged.any()
+        assert (plan.controls == expected).all()
+
+
+def test_bounds_that_are_equal_hold_a_control_against_any_curvature(backend):
+    mpc = MPC(
+        LinearDynamics(torch.eye(1).double(), torch.ones(1, 1).double()),
+        StageCost(lambda x, u: 0 * x - u**2),
+        2,
+        0.0,
+        0.0,
+        backend=backend,
+    )
+    assert plan_of(mpc, [[0.0]]).converged.all()
+
+
+def test_a_cost_with_a_kink_is_said_to_be_the_likely_cause():
+    cost = StageCost(lambda x, u: torch.relu(x - u) + torch.abs(x + 0.3 * u) + 0.1 * u)
+    mpc = MPC(Model(lambda x, u: x + torch.relu(u) - 0.1), cost, 6, max_iterations=30)
+    x_init = torch.tensor([[0.7], [-0.4]], dtype=FLOAT, requires_grad=True)
+    with pytest.warns(UserWarning, match="did not converge.*kink.*relu"):
+        assert not mpc(x_init).converged.all()
