@@ -41,7 +41,9 @@ from mpc_gym.mpc.problem import Expansion, Problem
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
-FORESEEN = 0.1  # by how much of it the change of the cost may differ from that of the quadratic
+# By how much of it the change of the cost may differ from that of the quadratic, whose curvature
+# Gauss-Newton knows but roughly.
+FORESEEN, FORESEEN_GAUSS_NEWTON = 0.1, 0.9
 COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
 NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
 MU_MIN, MU_MAX, MU_FACTOR = 1e-3, 1e12, 8.0
@@ -298,7 +300,8 @@ def _take_step(
     )
     slope, noise = gains.slope.detach(), gains.noise
     expected = gains.change.detach()
-    known = (change - expected).abs() <= FORESEEN * expected.abs() + noise
+    foreseen = FORESEEN if exact else FORESEEN_GAUSS_NEWTON
+    known = (change - expected).abs() <= foreseen * expected.abs() + noise
     done = settled & newton & torch.where(accepted, known, -slope <= noise)
     keep = accepted.nonzero()[:, 0]
     now.adopt(index[keep], X[keep], U[keep], cost[keep])

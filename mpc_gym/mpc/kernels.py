@@ -27,6 +27,7 @@ from mpc_gym.compiled.native import native, native_inlined
 from mpc_gym.mpc.ddp import (
     COST_ROUNDING,
     FORESEEN,
+    FORESEEN_GAUSS_NEWTON,
     MU_FACTOR,
     MU_MAX,
     MU_MIN,
@@ -285,7 +286,8 @@ def judge_step(D, L, b, lanes, T, settings):
     settled = lanes.alpha[b] == 1.0 and is_settled(D, L, b, T, settings)
     if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
         expected = D[L.change + b]
-        known = abs(change - expected) <= FORESEEN * abs(expected) + noise
+        foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
+        known = abs(change - expected) <= foreseen * abs(expected) + noise
         mild = lanes.mu[b] <= MU_SETTLED
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
         if settled and newton and known:
