@@ -28,7 +28,7 @@ class Surprise:
 
 # Of no kind: whatever an argument is, it is not one of these.
 NOTHING = [b"1", 1j, Surprise(), Surprise, lambda: 1, {"a": 1}, {1, 2}, 10**400, 10**5000]
-WORDS = ["", "1", "1.5", "nan", "../../etc", "señor 🙂", "\0"]
+WORDS = ["", "1", "1.5", "nan", "../../no/such/folder", "señor 🙂", "\0"]
 PAIR = (1, 2)
 EMPTY: list[Any] = []
 ONE = [1]

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any
 
 from mpc_gym.compiled.cache import MAX_BYTES, PRIVATE, cache_directory
 from mpc_gym.compiled.program import Expression, Operand, Program, Value
@@ -143,14 +143,32 @@ def _built(source: str, module_name: str) -> ModuleType:
     except BaseException:
         del sys.modules[module_name]
         raise
-    # a proxy, which Numba finds when it compiles later, and which keeps nothing alive
-    sys.modules[module_name] = cast(ModuleType, weakref.proxy(module))
+    sys.modules[module_name] = _Stand(module)
     weakref.finalize(module, _forget, module_name, str(path)).atexit = False
     _MODULES[module_name] = module
     return module
 
 
 _MODULES: weakref.WeakValueDictionary[str, ModuleType] = weakref.WeakValueDictionary()
+
+
+class _Stand(ModuleType):
+    """Stands for a generated module in `sys.modules`, and keeps nothing alive.
+
+    Numba finds it there when it compiles later. A `weakref.proxy` cannot be hashed, as some do who
+    go through the table.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__)
+        self._module = weakref.ref(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module(), name)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        return vars(self._module())
 
 
 def _forget(module_name: str, path: str) -> None:

@@ -69,13 +69,13 @@ def own_parameter(name: str, value: Tensor) -> nn.Parameter:
     return nn.Parameter(plain_tensor(name, value).detach().clone())
 
 
-def plain_tensor(name: str, value: Tensor | float) -> Tensor:
-    """A floating-point tensor; integers become the default dtype.
+def plain_tensor(name: str, value: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:
+    """A floating-point tensor of some dtype; None: the value's own, or the default for integers.
 
     Raises:
         TypeError: `value` is not made of real numbers.
         ValueError: it requires a gradient, which a copy would lose.
     """
     refuse_gradient(name, value)
-    tensor = real_tensor(name, value)
+    tensor = real_tensor(name, value, dtype)
     return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())

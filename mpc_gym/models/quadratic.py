@@ -60,7 +60,7 @@ class QuadraticCost(nn.Module):
         """
         goal = plain_tensor("goal_state", goal_state)
         weights = plain_tensor("goal_weights", goal_weights)
-        penalty = plain_tensor("control_penalty", control_penalty).to(weights.dtype)
+        penalty = plain_tensor("control_penalty", control_penalty, weights.dtype)
         if goal.ndim != 1 or goal.shape != weights.shape:
             raise ValueError(
                 "goal_state and goal_weights must both be [n_state], got "

@@ -184,7 +184,7 @@ def _value_layers(net_arch: object) -> dict[str, list[int]]:
     """The layers of the value network.
 
     Raises:
-        TypeError: `net_arch` is none of what SB3 takes.
+        TypeError, ValueError: see `check_layers`.
     """
     layers = DEFAULT_VALUE_LAYERS if net_arch is None else net_arch
     if isinstance(layers, Sequence) and layers and isinstance(layers[0], Mapping):
@@ -193,7 +193,7 @@ def _value_layers(net_arch: object) -> dict[str, list[int]]:
             "net_arch=dict(pi=..., vf=...)",
         )
         layers = layers[0]
+    check_layers(layers)
     if isinstance(layers, Mapping):
         layers = layers.get("vf", [])
-    check_layers(layers)
     return {"pi": [], "vf": [*layers] if isinstance(layers, Sequence) else []}

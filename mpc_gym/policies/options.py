@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -200,12 +201,13 @@ def check_layers(net_arch: object) -> None:
     """
     networks = net_arch.values() if isinstance(net_arch, Mapping) else [net_arch]
     for layers in networks:
-        if not isinstance(layers, list | tuple | None):
+        sizes = layers or ()
+        if not isinstance(sizes, list | tuple) or not all(isinstance(n, Integral) for n in sizes):
             raise TypeError(
-                "net_arch must be a list of layer sizes, or a dict of such lists, got "
+                "net_arch must be a list of layer sizes or a dict of such lists, got "
                 f"{found(net_arch)}"
             )
-        for size in layers or ():
+        for size in sizes:
             check_size("net_arch", size)
 
 

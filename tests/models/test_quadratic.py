@@ -149,3 +149,11 @@ def test_it_says_its_size() -> None:
 def test_shapes_that_do_not_fit_are_refused(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_control_penalty_keeps_the_digits_of_the_weights() -> None:
+    float64 = torch.float64
+    cost = QuadraticCost.from_goal(
+        torch.zeros(2, dtype=float64), torch.ones(2, dtype=float64), control_penalty=0.001
+    )
+    assert cost.C[-1].item() == 0.001
