@@ -38,6 +38,13 @@ class BackendProblem(Protocol):
     def first_stages(self, count: int) -> "BackendProblem":
         """The same problem with a shorter horizon."""
 
+    def costs(
+        self,
+        x_init: Float[Tensor, "batch n_state"],
+        U: Float[Tensor, "batch time n_ctrl"],
+    ) -> Float[Tensor, " batch"]:
+        """What the controls cost."""
+
     def solve(
         self,
         x_init: Float[Tensor, "batch n_state"],
@@ -134,6 +141,10 @@ class ReferenceProblem:
             context=context,
         )
         return replace(self, problem=part)
+
+    def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        return self.problem.total_cost(self.problem.rollout(x_init, U), U)
 
     def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
         """See `BackendProblem`."""

@@ -72,9 +72,9 @@ class MPC(CheckedSettings):
         tolerance: largest change of a control in the last iteration, relative to the size of that
             control in the plan and to the range of its bounds (see `mpc/ddp.py`).
         max_iterations: after which an instance is returned as not converged.
-        starts: number of initial guesses; the cheapest solution is kept, converged or not. The
-            first is the warm start or zero, then come constant and switching controls at the
-            bounds.
+        starts: number of initial guesses. The cheapest solution is kept, or one that converged
+            and costs at most 1 % more; it is never dearer than the first guess. That is the warm
+            start or zero; then come constant and switching controls at the bounds.
 
     Every argument is an attribute that may be changed later, and is checked as here.
 

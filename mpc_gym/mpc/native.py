@@ -320,6 +320,11 @@ class NativeProblem:
         context = None if self.context is None else np.ascontiguousarray(self.context[:, :count])
         return replace(self, S=self.S[:count], context=context)
 
+    def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        unsolved = replace(self, settings=replace(self.settings, max_iterations=0))
+        return unsolved.solve(x_init, U).cost
+
     def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
         """See `BackendProblem`."""
         guess = _array(guesses)

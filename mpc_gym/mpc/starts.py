@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mpc_gym.mpc.ddp import COST_ROUNDING, Solution
+from mpc_gym.mpc.ddp import Solution
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.backend import BackendProblem
 
-_LEVEL = 1e3 * COST_ROUNDING  # of a cost: below it, two solutions are the same
+WORTH = 0.01
 
 
 def solve_from_guesses(
@@ -25,12 +25,12 @@ def solve_from_guesses(
     bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]],
     starts: int,
 ) -> tuple[Solution, Float[Tensor, "batch time n_ctrl"]]:
-    """The cheapest solution of each instance, and the guess that it was found from.
+    """The best solution of each instance (see `_best`), and the guess that it was found from.
 
     An instance that no guess leads to a finite cost is solved from one that is grown (see
     `_grown`); where that fails, too, it is returned as unsolved.
     """
-    solution, guess = _cheapest(problem, x_init, initial_guesses(first, *bounds, starts))
+    solution, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
     lost = (~solution.converged & (solution.iterations == 0)).nonzero()[:, 0]
     if not len(lost):
         return solution, guess
@@ -44,12 +44,13 @@ def solve_from_guesses(
     return solution.with_rows(infinite, unsolved), guess
 
 
-def _cheapest(
+def _best(
     problem: BackendProblem, x_init: Tensor, guesses: Float[Tensor, "starts*batch time n_ctrl"]
 ) -> tuple[Solution, Tensor]:
-    """Of the solutions from all guesses; where costs are equal but for rounding, a converged one.
+    """The cheapest of the solutions from all guesses, or one that converged and is hardly dearer.
 
-    A dearer converged one would be no better founded: both are where their guess led.
+    A plan that converged has a derivative, which is worth `WORTH` of its cost. No plan is dearer
+    than the first guess was itself.
     """
     solution = problem.solve(x_init, guesses)
     batch = x_init.shape[0]
@@ -57,12 +58,16 @@ def _cheapest(
     if starts <= 1:
         return solution, guesses
     cost = _costs(solution).reshape(starts, batch)
-    least = cost.amin(0)
-    level = cost <= least + _LEVEL * least.abs()
-    preferred = level & solution.converged.reshape(starts, batch)
-    rank = torch.where(preferred.any(0), preferred, level)
-    start = rank.int().argmax(0)  # the first of them
+    least, cheapest = cost.min(0)
+    eligible = solution.converged.reshape(starts, batch) & (cost <= least + WORTH * least.abs())
+    start = torch.where(eligible.any(0), torch.where(eligible, cost, math.inf).argmin(0), cheapest)
     every = torch.arange(batch, device=start.device)
+    # a solution costs no more than its guess
+    doubtful = (cost[start, every] > cost[0]).nonzero()[:, 0]
+    if len(doubtful):
+        before = problem.rows(doubtful).costs(x_init[doubtful], guesses[doubtful])
+        dearer = doubtful[cost[start[doubtful], doubtful] > before]
+        start[dearer] = cheapest[dearer]
     best = start * batch + every
     return solution.rows(best), guesses[best]
 

@@ -150,15 +150,33 @@ class TestSaddles:
         assert plan.cost.item() == pytest.approx(1.00001, abs=1e-6)
 
 
-def test_of_several_starts_the_cheapest_wins_although_it_did_not_converge(backend):
-    """A descent that is cut short has come lower than another, which ends in a bad minimum."""
-    cost = StageCost(lambda x, u: (u**2 - 1) ** 2 - 0.5 * u + 0 * x)
-    mpc = MPC(Model(lambda x, u: x + 0 * u), cost, 1, -3.0, 3.0, backend=backend, starts=3)
-    guess = torch.full((1, 1, 1), 1.2, dtype=FLOAT)
-    with torch.no_grad():
-        plan = mpc(torch.zeros(1, 1, dtype=FLOAT), warm_start=guess, max_iterations=2)
-        before = cost(torch.zeros(1, 1), guess[:, 0])
-    assert plan.cost <= before
+class TestSeveralStarts:
+    """A narrow valley at 1, and a wide slope that ends at the bound 3, where a descent is short."""
+
+    def plan(self, backend, guess, max_iterations, depth=20.0):
+        cost = StageCost(lambda x, u: -depth * torch.exp(-10 * (u - 1) ** 2) - 0.1 * u**2 + 0 * x)
+        mpc = MPC(Model(lambda x, u: x + 0 * u), cost, 1, -3.0, 3.0, backend=backend, starts=3)
+        guess = torch.full((1, 1, 1), guess, dtype=FLOAT)
+        x_init = torch.zeros(1, 1, dtype=FLOAT)
+        with torch.no_grad():
+            plan = mpc(x_init, warm_start=guess, max_iterations=max_iterations)
+        return plan, cost(x_init, guess[:, 0]).item()
+
+    def test_a_cheaper_plan_wins_although_it_did_not_converge(self, backend):
+        plan, before = self.plan(backend, 1.4, 1)
+        assert not plan.converged.any()
+        assert plan.cost.item() < before < -4.0
+
+    def test_one_that_converged_and_is_hardly_dearer_wins(self, backend):
+        plan, _ = self.plan(backend, 0.9, 1, depth=0.8035)
+        assert plan.converged.all()
+        assert plan.cost.item() == pytest.approx(-0.9)
+
+    def test_no_plan_is_dearer_than_the_guess(self, backend):
+        plan, before = self.plan(backend, 1.0, 1, depth=0.8035)
+        assert -0.9035 == pytest.approx(before)
+        assert not plan.converged.any()
+        assert plan.cost.item() <= before
 
 
 class TestGuessesThatRunAway:
