@@ -261,8 +261,12 @@ def holding(lock: Path, what: str, patience: float = NOT_AT_ALL) -> Iterator[Non
         guard.release()
 
 
-def make_writable_folder(path: Path) -> None:
+def make_writable_folder(path: Path, name: str = "folder") -> None:
     """Make a folder and try to write there, so that an experiment does not fail at its end.
+
+    Args:
+        path: of the folder.
+        name: of the argument that it was given as.
 
     Raises:
         ValueError: it cannot be made, or nothing can be written there.
@@ -273,7 +277,7 @@ def make_writable_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"output must be a folder that can be written to, got {str(path)!r}: {error.strerror}"
+            f"{name} must be a folder that can be written to, got {str(path)!r}: {error.strerror}"
         ) from error
 
 

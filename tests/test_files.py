@@ -261,9 +261,9 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> Non
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(ValueError, match="output must be a folder that can be written to"):
+    with pytest.raises(ValueError, match="folder must be a folder that can be written to"):
         make_writable_folder(path)
-    with pytest.raises(ValueError, match="output must be a folder that can be written to"):
+    with pytest.raises(ValueError, match="folder must be a folder that can be written to"):
         make_writable_folder(path / "below")
 
 

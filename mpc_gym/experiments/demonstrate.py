@@ -88,7 +88,7 @@ def collect_to(options: EpisodeOptions, path: Path) -> Demonstrations:
     if len(options.policies) != 1:
         raise ValueError(f"policies must be one agent, got {list(options.policies)}")
     folder = path.absolute().parent
-    make_writable_folder(folder)
+    make_writable_folder(folder, "output")
     check_space(folder, LEAST_FREE)
     with holding(folder / f".{path.name}.lock", f"output {str(path)!r}"):
         if path.exists():

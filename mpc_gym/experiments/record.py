@@ -70,7 +70,7 @@ def record(options: RecordOptions, advance: Advance = lambda: None) -> dict[Path
     Raises:
         ValueError: the folder cannot be written, or the policy's file cannot be read.
     """
-    make_writable_folder(options.output)
+    make_writable_folder(options.output, "output")
     returns = {}
     with gym.make(options.env, max_episode_steps=options.max_steps, render_mode="rgb_array") as env:
         agent = load_agent(options.policy, env, options.seed)

@@ -59,7 +59,7 @@ class DemoOptions:
         check_size("demonstrations", self.demonstrations, 2)
         check_seed("seed", self.seed)
         check_flag("fast", self.fast)
-        make_writable_folder(check_path("output", self.output))
+        make_writable_folder(check_path("output", self.output), "output")
 
     @property
     def problem(self) -> Problem:

@@ -184,7 +184,7 @@ class MPC(CheckedSettings):
                 solution = self._unrolled(solution, x_init, guess, bounds, contexts, settings)
             else:
                 solution, free = self._implicit(problem, solution, lifted, x_init, context)
-            self._warn_if_no_gradient(solution)
+            self._warn_if_no_gradient(solution, max_iterations)
         return Plan(
             states=solution.X.to(x_init.dtype),
             controls=solution.U.to(x_init.dtype),
@@ -327,7 +327,7 @@ class MPC(CheckedSettings):
             return solution, None if lifted is None else lifted.control
         return ImplicitSolution.attach(problem, solution, lifted, inputs)
 
-    def _warn_if_no_gradient(self, solution: Solution) -> None:
+    def _warn_if_no_gradient(self, solution: Solution, max_iterations: int) -> None:
         if self._warned or not solution.U.requires_grad:
             return
         missing = int((~solution.converged).sum())
@@ -341,7 +341,7 @@ class MPC(CheckedSettings):
         if expected:
             return
         self._warned = True
-        limit = int((solution.iterations[~solution.converged] >= self.max_iterations).sum())
+        limit = int((solution.iterations[~solution.converged] >= max_iterations).sum())
         warn(
             f"{missing} of {len(solution.converged)} control problems did not converge and give no "
             f"gradient; see Plan.converged. {limit} of them used all iterations. The likely cause "

@@ -353,7 +353,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="must be a folder that can be written to"):
+    with pytest.raises(ValueError, match="folder must be a folder that can be written to"):
         execute(walks(1), tmp_path / "file")
     with pytest.raises(ValueError, match="must be that of an experiment"):
         results(tmp_path / "file")
