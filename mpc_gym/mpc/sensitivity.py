@@ -27,7 +27,9 @@ from mpc_gym.compiled.autograd import independent, recording
 from mpc_gym.mpc.boxqp import masked
 from mpc_gym.mpc.problem import Expansion, Problem
 
-BOUND_TOLERANCE = 1e-9  # relative distance at which a control counts as being at its bound
+# Distance at which a control counts as being at its bound, relative to its size, and to the range
+# of its bounds where that is less: in no unit of the control is it anything else.
+BOUND_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,15 @@ def linearise(
         curvature = torch.einsum("bti,btijk->btjk", lam[:, 1:], expansion.f_zz)
         H = torch.cat((H[:, :-1] + curvature, H[:, -1:]), 1)
     stationarity = expansion.l_z[..., n:] + _transpose_times(expansion.F, lam)[..., n:]
-    scale = BOUND_TOLERANCE * (1 + U.abs())
+    near = nearness(U, problem.low, problem.high)
     fixed = problem.low == problem.high
     return Linearisation(
         F=expansion.F,
         H=H,
         costate=lam,
         stationarity=stationarity,
-        at_low=(U <= problem.low + scale) & ((stationarity > 0) | (fixed & (stationarity == 0))),
-        at_high=(U >= problem.high - scale) & (stationarity < 0),
+        at_low=(U <= problem.low + near) & ((stationarity > 0) | (fixed & (stationarity == 0))),
+        at_high=(U >= problem.high - near) & (stationarity < 0),
     )
 
 
@@ -135,6 +137,15 @@ def first_step(
     g = torch.zeros_like(torch.cat((X, U), -1))
     g[:, 0, n:] = lin.stationarity[:, 0]
     return _solve_lq(lin, g)[0][:, 0, n:]
+
+
+def nearness(
+    u: Float[Tensor, "*batch n_ctrl"],
+    low: Float[Tensor, "*stages n_ctrl"],
+    high: Float[Tensor, "*stages n_ctrl"],
+) -> Float[Tensor, "*batch n_ctrl"]:
+    """How far from a bound a control still counts as being there."""
+    return BOUND_TOLERANCE * torch.minimum(u.abs(), high - low)
 
 
 def _costates(expansion: Expansion, n: int) -> Float[Tensor, "batch time n_state"]:

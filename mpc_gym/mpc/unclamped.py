@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
 from mpc_gym.mpc.ddp import Solution
-from mpc_gym.mpc.sensitivity import BOUND_TOLERANCE
+from mpc_gym.mpc.sensitivity import nearness
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def unclamp(
 ) -> Unclamped:
     """Lift the bounds [low, high] of the first stage, where they hold and the plan converged."""
     u = solution.U[:, 0]
-    near = BOUND_TOLERANCE * (1 + u.abs())
+    near = nearness(u, low, high)
     outward = (u >= high - near).double() - (u <= low + near).double()  # fixed controls: 0
     outward = torch.where(solution.converged.unsqueeze(-1), outward, 0.0)
     rows = outward.any(-1).nonzero()[:, 0]

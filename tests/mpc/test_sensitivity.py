@@ -303,6 +303,67 @@ def test_a_control_fixed_by_equal_bounds_moves_with_them_alone():
     assert all((p.grad == 0).all() for p in (*mpc.dynamics.parameters(), *cost.parameters()))
 
 
+class Chased(nn.Module):
+    """The distance of a control, in its unit, to a target that the state moves a little."""
+
+    def __init__(self, unit: float, target: float = 1.9995) -> None:
+        super().__init__()
+        self.unit = unit
+        self.target = nn.Parameter(float64(target))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        target = self.target + 1e-3 * torch.sin(state[..., 0])
+        return torch.cosh(control[..., 0] / self.unit - target) + 1e-6 * state[..., 0] ** 2
+
+
+class Drift(nn.Module):
+    """A state that a control, in its unit, moves."""
+
+    n_state = n_ctrl = 1
+
+    def __init__(self, unit: float) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return 0.9 * state + control / self.unit
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e7])
+def test_a_control_near_its_bound_in_any_unit_is_free(unit, backend):
+    """Between 1.9985 and 2 units, some of them at the bound; differences are of smaller steps."""
+    x_init = torch.linspace(-2, 1, 24, dtype=torch.float64).unsqueeze(-1)
+
+    def controls(target: float, high: float) -> tuple[MPC, Tensor]:
+        mpc = MPC(
+            Drift(unit),
+            Chased(unit, target),
+            4,
+            -2.0 * unit,
+            nn.Parameter(float64(high * unit)),
+            backend=backend,
+            tolerance=1e-10,
+        )
+        plan = mpc(x_init)
+        assert plan.converged.all()
+        return mpc, plan.controls[..., 0] / unit
+
+    mpc, u = controls(1.9995, 2.0)
+    held = u >= 2.0 - 1e-12
+    assert 8 < held.sum() < held.numel() - 8
+    weight = normal(*u.shape, seed=3)
+    by_target, by_high = torch.autograd.grad(
+        (weight * u).sum(), [mpc.cost.target, mpc.control_high]
+    )
+    h = 1e-7
+    for found, (lower, upper) in (
+        (by_target, (controls(1.9995 - h, 2.0), controls(1.9995 + h, 2.0))),
+        (by_high * unit, (controls(1.9995, 2.0 - h), controls(1.9995, 2.0 + h))),
+    ):
+        difference = (weight * (upper[1] - lower[1])).sum().detach() / (2 * h)
+        torch.testing.assert_close(found, difference, rtol=1e-5, atol=1e-6)
+
+
 class Arm(nn.Module):
     """Two joints, whose accelerations solve a system with a matrix that depends on the state."""
 
