@@ -30,12 +30,13 @@ def native(function: Function) -> Function:
     return _compile(function, OPTIONS)
 
 
-def native_inlined(function: Function) -> Function:
-    """The same, inlined wherever it is called: for what is called for every lane of every pass.
+def native_uncounted(function: Function) -> Function:
+    """The same for a function that makes no array, so that references to arrays are not counted.
 
-    A call costs some hundred nanoseconds, in which the arrays among its arguments are counted.
+    Numba leaves that out by itself where it sees how, but not where a function branches much. Then
+    it takes some hundred nanoseconds a call.
     """
-    return _compile(function, {**OPTIONS, "forceinline": True})
+    return _compile(function, {**OPTIONS, "_nrt": False})
 
 
 def native_exact(function: Function) -> Function:

@@ -23,7 +23,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native, native_inlined
+from mpc_gym.compiled.native import native_uncounted
 from mpc_gym.mpc.ddp import (
     COST_ROUNDING,
     FORESEEN,
@@ -36,7 +36,7 @@ from mpc_gym.mpc.ddp import (
     STEP_LENGTHS,
     SUFFICIENT_DECREASE,
 )
-from mpc_gym.mpc.kernels_boxqp import solve_box_qps, workspace_size
+from mpc_gym.mpc.kernels_boxqp import box_qp_rows, solve_box_qps
 from mpc_gym.mpc.kernels_escape import CONVEX, FLAT, point_downwards, try_escape
 from mpc_gym.mpc.offsets import SolverOffsets
 
@@ -51,19 +51,19 @@ STEP, SETTLED, STUCK = range(3)
 
 _FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
-_RECORD = SolverOffsets._fields.index("record")
+_RECORD, _M = (SolverOffsets._fields.index(name) for name in ("record", "m"))
 _OFFSETS = len(SolverOffsets._fields)
 
 Lanes = namedtuple(
     "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
 )
-Work = namedtuple("Work", ["D", "P", "S", "G"])
-Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "ranges"])
+Work = namedtuple("Work", ["D", "P", "S", "G", "ranges"])
+Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations"])
 Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
 Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations"])
 
 
-@native
+@native_uncounted
 def solve(
     stages,
     layout,
@@ -77,6 +77,7 @@ def solve(
     records,
     numbers,
     counters,
+    scratch,
     passes,
     X,
     U,
@@ -88,7 +89,8 @@ def solve(
 
     stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
     settings: (exact, tolerance, max_iterations) as floats.
-    queue, records, numbers, counters: what is waiting, and the state of the lanes; see `new_lanes`.
+    queue: what is waiting. records, numbers, counters, scratch: the state of the lanes and room to
+    work in; see `new_lanes`.
     passes: after so many, return.
     The last five arguments are results: states, controls, costs, whether converged, iterations.
 
@@ -97,9 +99,10 @@ def solve(
     stages = Stages(*to_fixed_tuple(stages, 4))
     L = SolverOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = guess.shape[1]
-    settings = Settings(settings[0], settings[1], settings[2], control_ranges(S, L.m))
-    work = Work(records, P, S, np.zeros(workspace_size(L)))
+    settings = Settings(*settings)
+    work = Work(records, P, S, scratch[:-1], scratch[-1])
     D = work.D
+    write_ranges(S, work.ranges)
     results = Results(X, U, cost, converged, count)
     lanes = as_lanes(numbers, counters)
     waiting, last = queue[0], queue[1]
@@ -113,29 +116,29 @@ def solve(
                     load(D, L, b, waiting, x_init, guess, context, lanes)
                     waiting += 1
             forward_pass(work, L, stages, lanes, T)
-            judge(D, L, lanes, T, settings)
+            judge(work, L, lanes, T, settings)
         else:
             backward_pass(work, L, stages, lanes, T)
             for b in range(LANES):
                 if lanes.state[b] == GAINS:
                     begin_iteration(work, L, b, lanes, T, settings)
                 elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
-                    point_downwards(work, L, b, lanes, T, settings.ranges)
+                    point_downwards(work, L, b, lanes, T)
     queue[0] = waiting
     return False
 
 
-@native
-def control_ranges(S, m):
+@native_uncounted
+def write_ranges(S, ranges):
     """The width of each control's bounds, at the stage where it is largest."""
-    ranges = np.zeros(m)
-    for t in range(len(S)):
-        for i in range(m):
+    m = len(ranges)
+    for i in range(m):
+        ranges[i] = 0.0
+        for t in range(len(S)):
             ranges[i] = max(ranges[i], S[t, m + i] - S[t, i])
-    return ranges
 
 
-@native
+@native_uncounted
 def survey(D, L, lanes, results, waiting):
     """Write finished results; how many lanes a forward pass serves, and how many a backward one."""
     forward, backward = 0, 0
@@ -153,12 +156,13 @@ def survey(D, L, lanes, results, waiting):
 
 
 def new_lanes(layout, horizon):
-    """Idle lanes, as `solve` takes them: records, numbers, counters."""
+    """Idle lanes, as `solve` takes them: records, numbers, counters, workspace."""
     records = np.zeros((horizon + 1) * layout[_RECORD])
-    return records, np.zeros((6, LANES)), np.zeros((4, LANES), np.int64)
+    scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
+    return records, np.zeros((6, LANES)), np.zeros((4, LANES), np.int64), scratch
 
 
-@native
+@native_uncounted
 def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
@@ -167,7 +171,7 @@ def as_lanes(numbers, counters):
     )  # fmt: skip
 
 
-@native
+@native_uncounted
 def load(D, L, b, task, x_init, guess, context, lanes):
     """Put a task on lane b: its start state, controls and context, and no feedback."""
     lanes.task[b] = task
@@ -187,7 +191,7 @@ def load(D, L, b, task, x_init, guess, context, lanes):
             D[start + L.c + i * LANES] = context[row, t, i]
 
 
-@native
+@native_uncounted
 def store(D, L, b, lanes, results):
     """Write the result of lane b, which is idle then."""
     task = lanes.task[b]
@@ -203,7 +207,7 @@ def store(D, L, b, lanes, results):
     lanes.state[b] = IDLE
 
 
-@native
+@native_uncounted
 def forward_pass(work, L, stages, lanes, T):
     """The trial trajectory of every lane, and its cost."""
     D = work.D
@@ -219,7 +223,7 @@ def forward_pass(work, L, stages, lanes, T):
         call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
 
 
-@native
+@native_uncounted
 def backward_pass(work, L, stages, lanes, T):
     """Gains and expected decrease of every lane."""
     D = work.D
@@ -245,15 +249,16 @@ def backward_pass(work, L, stages, lanes, T):
             call(stages.value, D, start, work.P, work.S, t, work.G)
 
 
-@native
-def judge(D, L, lanes, T, settings):
+@native_uncounted
+def judge(work, L, lanes, T, settings):
     """Accept or refuse the trial of every lane, and choose what it does next."""
+    D = work.D
     for b in range(LANES):
         lanes.accepted[b] = 0.0
         if lanes.state[b] == START:
             begin(b, lanes, D[T * L.record + L.cost + b], settings)
         elif lanes.state[b] == TRIAL:
-            judge_step(D, L, b, lanes, T, settings)
+            judge_step(work, L, b, lanes, T, settings)
         elif lanes.state[b] == ESCAPE:
             judge_escape(D, L, b, lanes, T, settings)
     for t in range(T):
@@ -264,7 +269,7 @@ def judge(D, L, lanes, T, settings):
             adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
 
 
-@native_inlined
+@native_uncounted
 def begin(b, lanes, cost, settings):
     """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
     lanes.cost[b] = cost
@@ -277,13 +282,14 @@ def begin(b, lanes, cost, settings):
         lanes.state[b] = FAILED
 
 
-@native_inlined
-def judge_step(D, L, b, lanes, T, settings):
+@native_uncounted
+def judge_step(work, L, b, lanes, T, settings):
     """Take the step of lane b if it decreases the cost enough; see whether it was the last one."""
+    D = work.D
     slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
     noise = COST_ROUNDING * D[L.size + b]
     newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
-    settled = lanes.alpha[b] == 1.0 and is_settled(D, L, b, T, settings)
+    settled = lanes.alpha[b] == 1.0 and is_settled(work, L, b, T, settings)
     if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
         expected = D[L.change + b]
         foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
@@ -302,21 +308,22 @@ def judge_step(D, L, b, lanes, T, settings):
             harden(b, lanes, settings)
 
 
-@native_inlined
-def is_settled(D, L, b, T, settings):
+@native_uncounted
+def is_settled(work, L, b, T, settings):
     """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
+    D = work.D
     end = T * L.record + b
     tolerance, decrease, size = settings.tolerance, -D[L.slope + b], D[L.size + b]
     for i in range(L.m):
         moved, span = D[end + L.moved + i * LANES], D[end + L.span + i * LANES]
         if decrease > NEGLIGIBLE * size and not moved <= tolerance * span:
             return False
-        if not moved <= tolerance * settings.ranges[i]:
+        if not moved <= tolerance * work.ranges[i]:
             return False
     return decrease <= tolerance**1.5 * size
 
 
-@native_inlined
+@native_uncounted
 def judge_escape(D, L, b, lanes, T, settings):
     """Move lane b along negative curvature if that decreases the cost, or try the other side."""
     change = D[T * L.record + L.cost + b] - lanes.cost[b]
@@ -329,7 +336,7 @@ def judge_escape(D, L, b, lanes, T, settings):
             lanes.state[b] = FAILED
 
 
-@native_inlined
+@native_uncounted
 def accept(b, lanes, cost, exact):
     """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
     lanes.accepted[b] = 1.0
@@ -340,14 +347,14 @@ def accept(b, lanes, cost, exact):
     lanes.state[b] = GAINS
 
 
-@native
+@native_uncounted
 def adopt(iterate, trial, accepted):
     """Replace the iterate by the trial on the lanes that accepted it."""
     for b in range(LANES):
         iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
 
 
-@native_inlined
+@native_uncounted
 def harden(b, lanes, settings):
     """From exact to Gauss-Newton, from there to more and more regularisation."""
     lanes.state[b] = GAINS
@@ -360,7 +367,7 @@ def harden(b, lanes, settings):
             look_down(b, lanes, STUCK, settings)
 
 
-@native_inlined
+@native_uncounted
 def look_down(b, lanes, aim, settings):
     """Lane b asks for the exact program as it is, which may not be convex."""
     lanes.aim[b] = aim
@@ -368,7 +375,7 @@ def look_down(b, lanes, aim, settings):
     lanes.state[b] = GAINS
 
 
-@native_inlined
+@native_uncounted
 def begin_iteration(work, L, b, lanes, T, settings):
     """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
 
@@ -386,7 +393,7 @@ def begin_iteration(work, L, b, lanes, T, settings):
         lanes.alpha[b] = 1.0
         lanes.count[b] += 1
     else:
-        found = point_downwards(work, L, b, lanes, T, settings.ranges)
+        found = point_downwards(work, L, b, lanes, T)
         if found == FLAT and lanes.aim[b] == SETTLED:
             lanes.state[b] = DONE
         elif found == CONVEX:

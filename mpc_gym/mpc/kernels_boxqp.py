@@ -9,23 +9,20 @@ solved by loops, which end when that lane's program is solved.
 import numpy as np
 
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native
+from mpc_gym.compiled.native import native_uncounted
 from mpc_gym.mpc.boxqp import SETTLED
 
 
-@native
-def workspace_size(L):
-    """Numbers that `solve_box_qps` needs in its workspace."""
-    return 2 * L.m * L.m + 7 * L.m
+def box_qp_rows(m):
+    """Rows of m numbers in the workspace: two matrices, and eight vectors."""
+    return 2 * m + 8
 
 
-@native
+@native_uncounted
 def solve_box_qps(D, L, start, bounds, G):
     """Gains k, K of the stage whose record begins at `start`, for all lanes."""
     m = L.m
-    H = G[: m * m].reshape(m, m)
-    A = G[m * m : 2 * m * m].reshape(m, m)
-    vectors = G[2 * m * m :].reshape(7, m)
+    H, A, vectors = G[:m], G[m : 2 * m], G[2 * m :]
     q, low, high, k = vectors[0], vectors[1], vectors[2], vectors[3]
     gradient, step, free = vectors[4], vectors[5], vectors[6]
     for b in range(LANES):
@@ -42,7 +39,7 @@ def solve_box_qps(D, L, start, bounds, G):
             write_gains(D, L, start, b, H, A, k, step, free)
 
 
-@native
+@native_uncounted
 def read_program(D, L, start, b, bounds, H, q, low, high):
     """The box QP of lane b, of the stage whose record begins at `start`, without damping."""
     n, m = L.n, L.m
@@ -56,18 +53,20 @@ def read_program(D, L, start, b, bounds, H, q, low, high):
             H[i, j] = H[j, i] = D[start + L.qq + entry * LANES + b]
 
 
-@native
+@native_uncounted
 def triangle_index(L, i, j):
     """Position of entry (i, j), i <= j, in the row-wise upper triangle of Q."""
     return i * (L.n + L.m) - i * (i - 1) // 2 + j - i
 
 
-@native
+@native_uncounted
 def hold(H, A, q, low, high, free):
     """Fix the controls that the gradient holds at a bound, or that have no effect, at k = 0."""
     m = len(H)
     for i in range(m):
-        idle = q[i] == 0.0 and np.all(H[i] == 0.0)
+        idle = q[i] == 0.0
+        for j in range(m):
+            idle = idle and H[i, j] == 0.0
         fixed = low[i] == 0.0 and high[i] == 0.0
         pressed = (low[i] == 0.0 and q[i] > 0.0) or (high[i] == 0.0 and q[i] < 0.0)
         held = idle or fixed or pressed
@@ -75,10 +74,12 @@ def hold(H, A, q, low, high, free):
         if held:
             low[i] = high[i] = 0.0
     mask(H, A, free)
-    H[:, :] = A
+    for i in range(m):
+        for j in range(m):
+            H[i, j] = A[i, j]
 
 
-@native
+@native_uncounted
 def minimise(H, A, q, low, high, k, gradient, step, free):
     """Projected Newton steps from the clipped unconstrained minimiser; A holds the factor of H."""
     m = len(H)
@@ -102,7 +103,7 @@ def minimise(H, A, q, low, high, k, gradient, step, free):
             break
 
 
-@native
+@native_uncounted
 def move(H, low, high, k, gradient, step):
     """Take the longest projected step that decreases enough; whether k is not settled yet."""
     m = len(H)
@@ -130,7 +131,7 @@ def move(H, low, high, k, gradient, step):
     return False
 
 
-@native
+@native_uncounted
 def write_gains(D, L, start, b, H, A, k, step, free):
     """k, and K = -Q_uu^-1 Q_ux on the free controls."""
     n, m = L.n, L.m
@@ -146,7 +147,7 @@ def write_gains(D, L, start, b, H, A, k, step, free):
             D[start + L.kx + (i * n + j) * LANES + b] = step[i]
 
 
-@native
+@native_uncounted
 def mask(H, A, free):
     """H with the rows and columns of clamped entries replaced by those of the identity, into A."""
     m = len(H)
@@ -155,7 +156,7 @@ def mask(H, A, free):
             A[i, j] = H[i, j] if free[i] * free[j] == 1.0 else (1.0 if i == j else 0.0)
 
 
-@native
+@native_uncounted
 def factorise(H, A):
     """Lower Cholesky factor of H, into A; whether H is positive definite."""
     m = len(H)
@@ -173,7 +174,7 @@ def factorise(H, A):
     return True
 
 
-@native
+@native_uncounted
 def substitute(A, x):
     """Solve A A' y = x in place."""
     m = len(A)
@@ -187,7 +188,7 @@ def substitute(A, x):
         x[i] /= A[i, i]
 
 
-@native
+@native_uncounted
 def clip(value, low, high):
     """The value within the bounds."""
     return min(max(value, low), high)

@@ -5,7 +5,7 @@
 import numpy as np
 
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native
+from mpc_gym.compiled.native import native_uncounted
 from mpc_gym.mpc.ddp import COST_ROUNDING
 from mpc_gym.mpc.escape import FLATNESS, SHORTEST_ESCAPE
 from mpc_gym.mpc.kernels_boxqp import hold, read_program
@@ -15,14 +15,14 @@ from mpc_gym.mpc.kernels_boxqp import hold, read_program
 CONVEX, FLAT, DOWNWARDS = range(3)
 
 
-@native
+@native_uncounted
 def try_escape(alpha):
     """Whether a step of this length is worth a try."""
     return abs(alpha) >= SHORTEST_ESCAPE
 
 
-@native
-def point_downwards(work, L, b, lanes, T, ranges):
+@native_uncounted
+def point_downwards(work, L, b, lanes, T):
     """Replace the gains of lane b by a move along negative curvature, of the length `bend` tells.
 
     They are those of an exact backward pass which was not convex.
@@ -34,7 +34,8 @@ def point_downwards(work, L, b, lanes, T, ranges):
     if stage < 0:
         return CONVEX
     start = stage * L.record
-    direction = np.zeros(L.m)
+    direction = work.G[-1]
+    direction[:] = 0.0
     found, curvature = downwards(work, L, b, start, work.S[stage], direction)
     if found == CONVEX:
         return CONVEX
@@ -42,7 +43,7 @@ def point_downwards(work, L, b, lanes, T, ranges):
     widest = np.inf
     for i in range(L.m):
         if direction[i] != 0.0:
-            widest = min(widest, ranges[i] / abs(direction[i]))
+            widest = min(widest, work.ranges[i] / abs(direction[i]))
     length = min(widest, np.sqrt(2.0 * size / -curvature)) if curvature < 0.0 else widest
     if not np.isfinite(length) or length == 0.0:
         length = 1.0
@@ -53,7 +54,7 @@ def point_downwards(work, L, b, lanes, T, ranges):
     return FLAT if stage == 0 and (tiny or found == FLAT) else DOWNWARDS
 
 
-@native
+@native_uncounted
 def write_move(D, L, b, T, stage, length, direction):
     """Gains that move the controls of one stage alone, with the feedback of the later ones."""
     for t in range(T):
@@ -65,7 +66,7 @@ def write_move(D, L, b, T, stage, length, direction):
                 D[here + L.kx + i * LANES] = 0.0
 
 
-@native
+@native_uncounted
 def downwards(work, L, b, start, bounds, direction):
     """A direction of the free controls of a stage along which its program is not convex."""
     if L.m == 1:
@@ -73,9 +74,7 @@ def downwards(work, L, b, start, bounds, direction):
         direction[0] = 1.0
         return (DOWNWARDS if -np.inf < curvature <= 0.0 else CONVEX), curvature
     m = L.m
-    H = work.G[: m * m].reshape(m, m)
-    A = work.G[m * m : 2 * m * m].reshape(m, m)
-    vectors = work.G[2 * m * m :].reshape(7, m)
+    H, A, vectors = work.G[:m], work.G[m : 2 * m], work.G[2 * m :]
     q, low, high, free = vectors[0], vectors[1], vectors[2], vectors[6]
     read_program(work.D, L, start, b, bounds, H, q, low, high)
     hold(H, A, q, low, high, free)
@@ -92,7 +91,7 @@ def downwards(work, L, b, start, bounds, direction):
     return CONVEX, 0.0
 
 
-@native
+@native_uncounted
 def schur(H, A, i, j, k):
     """An entry of H without what its first k rows explain; A holds their Cholesky factor."""
     total = H[i, j]
@@ -101,7 +100,7 @@ def schur(H, A, i, j, k):
     return total
 
 
-@native
+@native_uncounted
 def direct(H, A, i, pivot, direction):
     """Fill in the direction of a pivot i that is not positive; the curvature along it."""
     m = len(H)

@@ -35,7 +35,7 @@ Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., bool] = solve
-_new_lanes: Callable[..., tuple[Vector, Vector, Integers]] = new_lanes
+_new_lanes: Callable[..., tuple[Vector, Vector, Integers, Vector]] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
 
