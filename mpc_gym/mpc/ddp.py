@@ -22,7 +22,13 @@ a full step of the exact, undamped, convex program
   of its bounds, as it is taken: with feedback, and clipped;
 - promises a decrease -q_u' k, which measures the gradient in the metric of the Hessian, of no more
   than the tolerance relative to the size of the cost's terms;
-- and changes the cost as promised, but for rounding.
+- starts from a gradient q_u whose product with the controls is small beside the cost's terms, which
+  it is not where controls have run away so far that rounding makes up their curvature;
+- and changes the cost as promised, but for rounding;
+
+and the cost of the controls it leads to is the same where they and the start state are off by a few
+roundings: a system that runs away amplifies these over a long horizon, in a plan without feedback,
+until its cost is that of no other rollout.
 
 As that step is taken, the error that is left is quadratic in the tolerance. Nothing here depends on
 the units of cost, states or controls. Everything is built from differentiable operations, so that
@@ -46,6 +52,10 @@ SUFFICIENT_DECREASE = 1e-4
 FORESEEN, FORESEEN_GAUSS_NEWTON = 0.1, 0.9
 COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
 NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
+# Change of start state and controls, relative to them: eight roundings, as in any other rollout;
+# and how far the cost may follow, relative to the size of its terms.
+NUDGE, REPRODUCED = 2.0**-49, 1e-9
+PULL = 1e-3  # of that size: a gradient so small that it vanishes beside the terms it is summed from
 MU_MIN, MU_MAX, MU_FACTOR = 1e-3, 1e12, 8.0
 MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradient is small
 
@@ -98,6 +108,7 @@ class Gains:
     q_u: Float[Tensor, "batch time n_ctrl"]
     slope: Float[Tensor, " batch"]  # derivative of the cost along k: sum of q_u' k
     change: Float[Tensor, " batch"]  # of the cost by k, to second order
+    pull: Float[Tensor, " batch"]  # of the gradient: sum of |q_u u| over the controls that move
     convex: Bool[Tensor, "batch time"]  # the program of the stage was convex, and solved
     size: Float[Tensor, " batch"]  # of the cost's terms
 
@@ -136,7 +147,7 @@ class Progress:
             cost=found.cost.index_copy(0, index, cost),
         )
 
-    def finish(self, index: Tensor, *, converged: bool) -> None:
+    def finish(self, index: Tensor, *, converged: bool | Tensor) -> None:
         """No more iterations for some instances."""
         self.active[index] = False
         self.solution.converged[index] = converged
@@ -253,12 +264,13 @@ def _backward_pass(
         V = 0.5 * (V + V.mT)
         convex = positive & k.isfinite().all(-1)
         slope, change = (q_u * k).sum(-1), (0.5 * (force + q_u) * k).sum(-1)
-        stages.append((k, K, Q_uu, q_u, slope, change, convex))
-    k, K, Q_uu, q_u, slopes, changes, convex = (
+        pull = torch.where(k == 0, 0.0, (q_u * U[:, t]).abs()).detach().sum(-1)
+        stages.append((k, K, Q_uu, q_u, slope, change, pull, convex))
+    k, K, Q_uu, q_u, slopes, changes, pulls, convex = (
         torch.stack(each, 1) for each in zip(*stages[::-1], strict=True)
     )
     size = _cost_size(problem, expansion, at)
-    return Gains(k, K, Q_uu, q_u, slopes.sum(1), changes.sum(1), convex, size)
+    return Gains(k, K, Q_uu, q_u, slopes.sum(1), changes.sum(1), pulls.sum(1), convex, size)
 
 
 @torch.no_grad()
@@ -307,7 +319,7 @@ def _take_step(
     now.adopt(index[keep], X[keep], U[keep], cost[keep])
     now.accepted(index[keep], exact)
     now.look_down(index[accepted & settled & ~newton & mild], SETTLED, exact)
-    now.finish(index[done], converged=True)
+    _settle(problem, now, index[done], gains.size[done])
     retry = (~accepted & ~done).nonzero()[:, 0]
     _take_shorter_step(problem, now, index[retry], gains.rows(retry), exact)
 
@@ -330,8 +342,20 @@ def _full_step(
     negligible = -slope <= NEGLIGIBLE * gains.size
     settled = (moved <= tolerance * span).all(-1) | negligible
     settled = settled & (moved <= tolerance * ranges).all(-1)
-    settled = settled & (-slope <= tolerance**1.5 * gains.size)
+    settled = settled & (-slope <= tolerance**1.5 * gains.size) & (gains.pull <= PULL * gains.size)
     return X, U, cost, accepted, change, settled
+
+
+@torch.no_grad()
+def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor) -> None:
+    """Finish some instances: converged where another rollout finds the same cost."""
+    if not index.numel():
+        return
+    rows, found = problem.rows(index), now.solution.rows(index)
+    U = (found.U * (1 + NUDGE)).clamp(problem.low, problem.high)
+    X = rows.rollout(found.X[:, 0] * (1 + NUDGE), U)
+    change = (rows.total_cost(X, U) - found.cost).abs()
+    now.finish(index, converged=change <= REPRODUCED * size)
 
 
 def _take_shorter_step(
@@ -363,7 +387,7 @@ def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: 
         )
         # of the stages before this one the pass has not told whether they are convex
         if t == 0 and (flat or tiny) and now.aim[instance] == SETTLED:
-            now.finish(index[row], converged=True)
+            _settle(problem, now, index[row : row + 1], gains.size[row : row + 1])
             continue
         k[row, t] = length * direction
         K[row, : t + 1] = 0.0

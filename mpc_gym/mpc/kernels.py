@@ -33,6 +33,9 @@ from mpc_gym.mpc.ddp import (
     MU_MIN,
     MU_SETTLED,
     NEGLIGIBLE,
+    NUDGE,
+    PULL,
+    REPRODUCED,
     STEP_LENGTHS,
     SUFFICIENT_DECREASE,
 )
@@ -41,9 +44,9 @@ from mpc_gym.mpc.kernels_escape import CONVEX, FLAT, point_downwards, try_escape
 from mpc_gym.mpc.offsets import SolverOffsets
 
 # What a lane needs: nothing, for its result is written; a forward pass, for the start of a problem,
-# with the gains of an iteration, or along negative curvature; a backward pass; that its result is
-# written, which is converged or not.
-IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
+# with the gains of an iteration, along negative curvature, or to see whether another rollout finds
+# the same cost; a backward pass; that its result is written, which is converged or not.
+IDLE, START, TRIAL, ESCAPE, VERIFY, GAINS, DONE, FAILED = range(8)
 
 # What a backward pass is for: the next step; to see whether the exact program is convex where a
 # step of a convex one was small; or where none decreased the cost.
@@ -55,8 +58,12 @@ _RECORD, _M = (SolverOffsets._fields.index(name) for name in ("record", "m"))
 _OFFSETS = len(SolverOffsets._fields)
 
 Lanes = namedtuple(
-    "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
-)
+    "Lanes",
+    [
+        "task", "state", "count", "aim",
+        "cost", "alpha", "exact", "mu", "bend", "allowed", "accepted",
+    ],
+)  # fmt: skip
 Work = namedtuple("Work", ["D", "P", "S", "G", "ranges"])
 Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations"])
 Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
@@ -159,7 +166,7 @@ def new_lanes(layout, horizon):
     """Idle lanes, as `solve` takes them: records, numbers, counters, workspace."""
     records = np.zeros((horizon + 1) * layout[_RECORD])
     scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
-    return records, np.zeros((6, LANES)), np.zeros((4, LANES), np.int64), scratch
+    return records, np.zeros((7, LANES)), np.zeros((4, LANES), np.int64), scratch
 
 
 @native_uncounted
@@ -167,7 +174,7 @@ def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
         counters[0], counters[1], counters[2], counters[3],
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
     )  # fmt: skip
 
 
@@ -219,8 +226,23 @@ def forward_pass(work, L, stages, lanes, T):
     for b in range(LANES):
         D[L.cost + b] = 0.0
         D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
+        if lanes.state[b] == VERIFY:
+            nudge(D, L, b, T)
     for t in range(T):
         call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
+
+
+@native_uncounted
+def nudge(D, L, b, T):
+    """Another rollout of the controls of lane b, off by a few roundings, as is its start state."""
+    for i in range(L.n):
+        D[L.xn + i * LANES + b] *= 1.0 + NUDGE
+    for t in range(T):
+        here = t * L.record + b
+        for i in range(L.m):
+            D[here + L.k + i * LANES] = NUDGE * D[here + L.u + i * LANES]
+        for i in range(L.m * L.n):
+            D[here + L.kx + i * LANES] = 0.0
 
 
 @native_uncounted
@@ -235,6 +257,7 @@ def backward_pass(work, L, stages, lanes, T):
     for b in range(LANES):
         D[end + L.slope + b] = 0.0
         D[end + L.change + b] = 0.0
+        D[end + L.pull + b] = 0.0
         D[end + L.convex + b] = 1.0
         D[end + L.size + b] = 0.0
         D[end + L.exact + b] = lanes.exact[b]
@@ -261,6 +284,9 @@ def judge(work, L, lanes, T, settings):
             judge_step(work, L, b, lanes, T, settings)
         elif lanes.state[b] == ESCAPE:
             judge_escape(D, L, b, lanes, T, settings)
+        elif lanes.state[b] == VERIFY:
+            change = abs(D[T * L.record + L.cost + b] - lanes.cost[b])
+            lanes.state[b] = DONE if change <= lanes.allowed[b] else FAILED
     for t in range(T):
         start = t * L.record
         for i in range(L.n + L.m):
@@ -297,15 +323,23 @@ def judge_step(work, L, b, lanes, T, settings):
         mild = lanes.mu[b] <= MU_SETTLED
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
         if settled and newton and known:
-            lanes.state[b] = DONE
+            verify(b, lanes, D[L.size + b])
         elif settled and not newton and mild:
             look_down(b, lanes, SETTLED, settings)
     elif settled and newton and -slope <= noise:
-        lanes.state[b] = DONE
+        verify(b, lanes, D[L.size + b])
     else:
         lanes.alpha[b] *= 0.5
         if lanes.alpha[b] < _SHORTEST_STEP:
             harden(b, lanes, settings)
+
+
+@native_uncounted
+def verify(b, lanes, size):
+    """Lane b is at an optimum: see whether another rollout finds the same cost."""
+    lanes.state[b] = VERIFY
+    lanes.alpha[b] = 1.0
+    lanes.allowed[b] = REPRODUCED * size
 
 
 @native_uncounted
@@ -320,7 +354,7 @@ def is_settled(work, L, b, T, settings):
             return False
         if not moved <= tolerance * work.ranges[i]:
             return False
-    return decrease <= tolerance**1.5 * size
+    return decrease <= tolerance**1.5 * size and D[L.pull + b] <= PULL * size
 
 
 @native_uncounted
@@ -395,7 +429,7 @@ def begin_iteration(work, L, b, lanes, T, settings):
     else:
         found = point_downwards(work, L, b, lanes, T)
         if found == FLAT and lanes.aim[b] == SETTLED:
-            lanes.state[b] = DONE
+            verify(b, lanes, D[L.size + b])
         elif found == CONVEX:
             lanes.state[b] = FAILED
         else:

@@ -76,7 +76,7 @@ def solver_layout(model: Model) -> Layout:
     trial = {"xn": n, "un": m}
     gains = {"k": m, "kx": m * n}
     step = {"moved": m, "span": m}
-    passed_on = ("slope", "change", "convex", "size", "exact", "mu", "alpha", "cost")
+    passed_on = ("slope", "change", "pull", "convex", "size", "exact", "mu", "alpha", "cost")
     several = {"q": n + m, "qq": full, "damping": m, "solvable": 1}
     quadratic = several if m > 1 else {"quu": 1}
     return Layout(

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 SolverOffsets = namedtuple(
     "SolverOffsets",
-    "n m n_context record x u xn un c k kx v vv moved span slope change convex size exact mu "
+    "n m n_context record x u xn un c k kx v vv moved span slope change pull convex size exact mu "
     "alpha cost quu q qq damping solvable",
 )
 SensitivityOffsets = namedtuple(

@@ -302,7 +302,11 @@ def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
 
 
 def _step(program: Program, q: Array, Q: Array, k: list[Value], *, solvable: Value) -> Outputs:
-    """What the backward pass says of the whole step: slope and change, and whether it exists."""
+    """What the backward pass says of the whole step: slope, change, pull, and whether it exists."""
+    pull: Value = program.input("pull'")
+    for entry, gradient, u in zip(k, q[-len(k) :], program.inputs("u", len(k)), strict=True):
+        at_rest = s.equal(entry, 0.0)
+        pull = s.add(pull, s.select(at_rest, 0.0, s.absolute(s.multiply(gradient, u))))
     slope: Value = program.input("slope'")
     for entry, gradient in zip(k, q[-len(k) :], strict=True):
         slope = s.add(slope, s.multiply(entry, gradient))
@@ -311,7 +315,7 @@ def _step(program: Program, q: Array, Q: Array, k: list[Value], *, solvable: Val
     m = len(k)
     curved = s.as_array(k) @ (Q[-m:, -m:] @ s.as_array(k))
     change = s.add(program.input("change'"), q[-m:] @ s.as_array(k) + 0.5 * curved)
-    return {"slope": slope, "change": change, "convex": convex}
+    return {"slope": slope, "change": change, "pull": pull, "convex": convex}
 
 
 def _all_finite(values: list[Value], before: Value) -> Value:
@@ -330,12 +334,16 @@ def _larger(a: Value, b: Value) -> Value:
     return s.select(s.less(a, b), b, a)
 
 
+def _smaller(a: Value, b: Value) -> Value:
+    return s.select(s.less(b, a), b, a)
+
+
 def _activity(program: Program, u: Array, stationarity: Array) -> tuple[Array, Array, Array]:
     """Which controls are free, and which are held at either bound."""
     at_low, at_high = [], []
     for j, (value, slope) in enumerate(zip(u, stationarity, strict=True)):
-        near = BOUND_TOLERANCE * s.add(1.0, s.absolute(value))
         low, high = program.input(f"low{j}"), program.input(f"high{j}")
+        near = BOUND_TOLERANCE * _smaller(s.absolute(value), high - low)
         fixed = s.logical_and(s.equal(low, high), s.equal(slope, 0.0))
         pressed = s.logical_or(s.less(0.0, slope), fixed)
         at_low.append(s.logical_and(s.less_equal(value - near, low), pressed))

@@ -5,7 +5,7 @@ thousands of problems are compiled once. The judge differentiates the rollout by
 autograd: dense gradient and Hessian in all controls.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -160,20 +160,38 @@ def judge(problems: Problems, modules: tuple[nn.Module, nn.Module], plan: Plan) 
     """Look at plans without trusting anything that the solver says of them."""
     low, high = problems.low, problems.high
     U = plan.controls.detach()
-    total, size = problems.cost(modules, U)
-    guess = torch.minimum(torch.maximum(problems.guess, low), high)
-    before, size_before = problems.cost(modules, guess)
-    # where rounding alone makes another trajectory of the same controls, costs compare nothing
-    same = (total - plan.cost).abs() <= 1e-6 * size
-    rounding = 1e-12 * (size + torch.where(size_before.isfinite(), size_before, 0.0))
     inside = ((low <= U) & (high >= U)).flatten(1).all(1)
     finite = inside & U.flatten(1).isfinite().all(1)
+    total, size = problems.cost(modules, U)
+    # a plan whose cost no other rollout of its controls finds is not to be called converged; not
+    # called so, it has the cost of the solver's rollout
+    found = (total - plan.cost).abs() <= 1e-6 * size
+    cost = torch.where(found, total, plan.cost)
+    before, size_before, known = _cost_of_guess(problems, modules)
+    rounding = 1e-12 * (torch.where(size.isfinite(), size, 0.0) + size_before)
     first, second = _conditions(problems, modules, U, size)
     return Verdict(
-        stationary=finite & (~same | (total.isfinite() & first & second)),
-        dearer=before.isfinite() & same & ~(total <= before + rounding),
+        stationary=finite & found & first & second,
+        dearer=known & ~(cost <= before + rounding),
         finite=finite,
     )
+
+
+def _cost_of_guess(
+    problems: Problems, modules: tuple[nn.Module, nn.Module]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs of the guesses, the sizes of their terms, and whether there is such a cost.
+
+    There is none where eight rollouts, each off by some roundings, do not agree on it.
+    """
+    guess = torch.minimum(torch.maximum(problems.guess, problems.low), problems.high)
+    rollouts = [
+        replace(problems, x_init=problems.x_init * factor).cost(modules, guess * factor)
+        for factor in (1 + i * 2.0**-52 for i in range(8))
+    ]
+    costs, sizes = (torch.stack(each) for each in zip(*rollouts, strict=True))
+    known = costs.isfinite().all(0) & (costs.amax(0) - costs.amin(0) <= 1e-6 * sizes[0])
+    return costs[0], sizes[0], known
 
 
 def _conditions(

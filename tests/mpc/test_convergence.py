@@ -179,6 +179,24 @@ class TestSeveralStarts:
         assert plan.cost.item() <= before
 
 
+def test_a_plan_whose_cost_no_other_rollout_finds_is_not_converged(backend):
+    """Without feedback, rounding grows by 2.5 in each of the 55 stages; over 25 it stays small."""
+
+    def plan(horizon):
+        mpc = MPC(
+            Model(lambda x, u: 2.5 * x + 0.3 * torch.sin(3 * x) + u),
+            StageCost(lambda x, u: x**2 + 0.1 * u**2),
+            horizon,
+            None,
+            None,
+            backend=backend,
+        )
+        return plan_of(mpc, [[0.7]])
+
+    assert plan(15).converged.all()
+    assert not plan(55).converged.any()
+
+
 class TestGuessesThatRunAway:
     def cubic(self, backend, low=None, high=None):
         return MPC(

@@ -37,10 +37,35 @@ def test_so_it_is_on_the_reference():
     assert converged > 0.8
 
 
+@pytest.mark.parametrize(("n", "group", "row"), [(1, 10, 32), (2, 16, 4)])
+def test_controls_that_have_run_away_where_no_cost_is_least_are_not_converged(n, group, row):
+    """Of a sine of what is larger than 1e16, rounding makes any gradient and curvature at all."""
+    generator = torch.Generator().manual_seed(2)
+    size = Size(n, 1)
+    for _ in range(group + 1):
+        problems = random_problems(size, 40, generator)
+    x_init, guess, context = (
+        of_all[row : row + 1] for of_all in (problems.x_init, problems.guess, problems.context)
+    )
+    mpc = problems.mpc(FuzzDynamics(size), FuzzCost(size), backend="native")
+    with torch.no_grad():
+        plan = mpc(x_init, warm_start=guess, context=context)
+    assert plan.cost < -1e20 * size.read(context)["cost_unit"]
+    assert not plan.converged.any()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 1), (3, 2), (5, 3), (8, 4)])
-def test_of_ten_thousand_random_problems_hardly_any_says_so(n, m):
-    """What is left are unstable systems in which the rounding of a control decides."""
+@pytest.mark.parametrize(
+    ("n", "m", "excused", "least"),
+    [(1, 1, 0, 0.9), (2, 1, 1, 0.9), (3, 2, 0, 0.85), (5, 3, 0, 0.78), (8, 4, 0, 0.77)],
+)
+def test_of_ten_thousand_random_problems_none_says_so(n, m, excused, least):
+    """Those that do not converge have mostly no minimum, or hang on the rounding of a control.
+
+    Excused is instance 13 of group 34 of size (2, 1), with 41 stages: the gradients of two of its
+    last controls are 2e-6 of their terms, where the judge allows 1e-6, because the steps that are
+    left of earlier ones, within the solver's tolerance, grow until there.
+    """
     converged, wrong = fuzz(Size(n, m), groups=50, count=40, seed=2, backend="native")
-    assert wrong <= 4
-    assert converged > 0.85
+    assert wrong <= excused
+    assert converged > least
