@@ -30,8 +30,12 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 }
 
 
-def check_agent(policy: str) -> None:
-    """Refuse the name of an agent that is nowhere to be found.
+def check_agent(name: str, policy: str) -> None:
+    """Refuse an agent that is nowhere to be found.
+
+    Args:
+        name: of the argument.
+        policy: what was given for it, see `load_agent`.
 
     Raises:
         ValueError: it is no name known here, and there is no such file or folder.
@@ -39,7 +43,7 @@ def check_agent(policy: str) -> None:
     names = (EXPERT, RANDOM, *shipped_policies())
     if not isinstance(policy, str) or not (policy in names or _exists(policy)):
         raise ValueError(
-            f"policy must be one of {', '.join(names)}, or the path of a folder that "
+            f"{name} must be one of {', '.join(names)}, or the path of a folder that "
             f"save_pretrained wrote or of a file that Stable-Baselines3 saved, got {found(policy)}"
         )
 
@@ -65,7 +69,7 @@ def load_agent(policy: str, env: gym.Env[Any, Any], seed: int = 0) -> MPC | Poli
     Raises:
         ValueError: there is no such agent, it cannot be read, or it is of another environment.
     """
-    check_agent(policy)
+    check_agent("policy", policy)
     if policy == EXPERT:
         return make_mpc(env, horizon=EXPERT_HORIZON, learn=(), model="true", starts=EXPERT_STARTS)
     if policy == RANDOM:

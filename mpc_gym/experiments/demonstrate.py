@@ -53,7 +53,8 @@ class EpisodeOptions:
         if not self.policies:
             raise ValueError("policies must name at least one agent, got none")
         for policy in self.policies:
-            check_agent(policy)
+            # in the singular too: that is the name of the commands' option
+            check_agent("policies: each policy", policy)
 
     def agents(self) -> dict[str, Agent]:
         """The agents by their names.

@@ -49,7 +49,7 @@ class RecordOptions:
 
     def __post_init__(self) -> None:
         check_env_id(self.env)
-        check_agent(self.policy)
+        check_agent("policy", self.policy)
         check_size("episodes", self.episodes)
         check_seed("seed", self.seed)
         if self.max_steps is not None:

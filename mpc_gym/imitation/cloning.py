@@ -80,8 +80,9 @@ class BehavioralCloning:
 
     Raises:
         TypeError: `policy` or `demonstrations` is something else.
-        ValueError: an option is out of its range or does not fit the policy, the demonstrations do
-            not fit its spaces, or the folder holds the checkpoint of another run.
+        ValueError: an option is out of its range or does not fit the policy, the policy is
+            recurrent, the demonstrations do not fit its spaces, or the folder holds the checkpoint
+            of another run.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class BehavioralCloning:
         folder: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 0.0,
     ) -> None:
+        check_trainable(policy)
         check_fit(policy, demonstrations)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
         check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
@@ -180,14 +182,8 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
         ValueError: the observations or actions are not as large as the policy's, or one of its
             spaces is no `Box`.
     """
-    check_instance("policy", policy, BasePolicy, "an SB3 policy (of an algorithm, model.policy)")
+    check_continuous(policy)
     check_demonstrations("demonstrations", demonstrations)
-    for space in (policy.observation_space, policy.action_space):
-        if not isinstance(space, Box):
-            raise ValueError(
-                f"policy must have continuous observations and actions (a Box) to be cloned or "
-                f"compared, got {space}"
-            )
     for name, found, space in (
         ("observations", demonstrations.observations, policy.observation_space),
         ("actions", demonstrations.actions, policy.action_space),
@@ -198,6 +194,39 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
                 f"demonstrations must have {name} of {size} numbers, as the policy's space "
                 f"{space}, got {found.shape[1]}: they are of {demonstrations.env_id}"
             )
+
+
+def check_continuous(policy: BasePolicy) -> None:
+    """Refuse what is no policy for continuous observations and actions.
+
+    Raises:
+        TypeError: it is no policy.
+        ValueError: one of its spaces is no `Box`.
+    """
+    check_instance("policy", policy, BasePolicy, "an SB3 policy (of an algorithm, model.policy)")
+    for space in (policy.observation_space, policy.action_space):
+        if not isinstance(space, Box):
+            raise ValueError(
+                f"policy must have continuous observations and actions (a Box) to be cloned or "
+                f"compared, got {space}"
+            )
+
+
+def check_trainable(policy: BasePolicy) -> None:
+    """Refuse a policy that cannot be cloned.
+
+    Raises:
+        TypeError: it is no policy.
+        ValueError: one of its spaces is no `Box`, or its actions need the state of an LSTM, as
+            those of sb3-contrib's RecurrentPPO do.
+    """
+    check_continuous(policy)
+    if hasattr(policy, "lstm_actor"):
+        raise ValueError(
+            f"policy must act by the observation alone to be cloned, got {type(policy).__name__}, "
+            "which carries the state of an LSTM: take LSTMPolicy of mpc_gym.policies, or a policy "
+            "of another algorithm than RecurrentPPO"
+        )
 
 
 def follow_actor(policy: BasePolicy) -> None:

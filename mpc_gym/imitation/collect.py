@@ -130,12 +130,16 @@ def evaluate_from(
     env_kwargs: dict[str, Any] | None = None,
     max_steps: int | None = None,
 ) -> Evaluation:
-    """The same from given start states, in an environment that takes `options={"state": ...}`."""
+    """The same from given start states, in an environment that takes `options={"state": ...}`.
+
+    Raises:
+        ValueError: the environment refuses a state, or starts elsewhere.
+    """
     check_agent("agent", agent)
     given = numbers("states", states)
     if given.ndim != 2:
         raise ValueError(f"states must be [episodes, n_state], got {list(given.shape)}")
-    starts = [Start(i, {"state": state}) for i, state in enumerate(given)]
+    starts = [Start(i, state) for i, state in enumerate(given)]
     return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
 
 

@@ -20,13 +20,12 @@ from stable_baselines3.common.policies import BasePolicy
 
 from mpc_gym.checks import (
     check_count,
-    check_instance,
     check_number,
     check_path,
     check_size,
 )
 from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
-from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
+from mpc_gym.imitation.cloning import BehavioralCloning, check_trainable, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.metrics import Row
@@ -91,9 +90,7 @@ class DAgger:
         max_steps: int | None = None,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_instance(
-            "policy", policy, BasePolicy, "an SB3 policy (of an algorithm, model.policy)"
-        )
+        check_trainable(policy)
         check_agent("expert", expert)
         check_source(env, env_kwargs)
         check_size("episodes", episodes, 2)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mpc_gym.checks import check_instance, check_number, check_seed, check_size, found
 from mpc_gym.files import open_regular, parse_json
@@ -37,6 +38,7 @@ class Demonstrations:
         env_kwargs: the arguments it was made with, as JSON can hold them.
 
     Raises:
+        TypeError: the environment's id is no text, or its arguments are no mapping.
         ValueError: the shapes do not fit each other, a number is not finite, or what should be
             numbers is not.
     """
@@ -70,6 +72,10 @@ class Demonstrations:
                 )
         for name in _NUMBERS:
             _check_finite(name, getattr(self, name))
+        # NumPy counts with no unsigned integers of 64 bits
+        self.__dict__["episode_lengths"] = self.episode_lengths.astype(np.int64)
+        check_instance("env_id", self.env_id, str, "the id of an environment")
+        check_instance("env_kwargs", self.env_kwargs, dict, "a dict from name to value")
 
     def __repr__(self) -> str:
         sizes = ", ".join(
@@ -295,8 +301,8 @@ def _check_lengths(lengths: NDArray[Any], steps: int) -> None:
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:  # rows of different lengths
+        return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    except (RuntimeError, TypeError, ValueError) as error:  # rows of different lengths
         raise ValueError(f"{name} must be an array, or lists that make one: {error}") from error
 
 

@@ -81,10 +81,10 @@ def check_source(env: object, env_kwargs: object) -> None:
 
 @dataclass(frozen=True)
 class Start:
-    """How an episode begins: the arguments of `env.reset`."""
+    """How an episode begins: by chance, or from a state of the model."""
 
-    seed: int | None
-    options: dict[str, Any] | None = None
+    seed: int
+    state: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def rollout(
         check_count("max_steps", max_steps)
     predictor = as_predictor(agent)
     recorders = [
-        _Recorder(env, env.reset(seed=start.seed, options=start.options)[0])
-        for env, start in zip(envs, starts, strict=True)
+        _Recorder(env, observation)
+        for env, observation in zip(envs, _begin(envs, starts), strict=True)
     ]
     state, begins = None, np.ones(len(envs), dtype=bool)
     seconds, decisions, steps = 0.0, 0, 0
@@ -171,6 +171,33 @@ def rollout(
             steps += 1
             update(steps, f"{len(alive)} of {len(envs)} episodes going on")
     return Rollout([recorder.episode() for recorder in recorders], seconds / max(decisions, 1))
+
+
+def _begin(
+    envs: Sequence[gym.Env[Any, Any]], starts: Sequence[Start]
+) -> list[NDArray[np.floating]]:
+    """The first observation of each episode.
+
+    Raises:
+        ValueError: a state is refused, or none of them makes a difference.
+    """
+    by_chance = [env.reset(seed=start.seed)[0] for env, start in zip(envs, starts, strict=True)]
+    if all(start.state is None for start in starts):
+        return by_chance
+    observations = []
+    for i, (env, start) in enumerate(zip(envs, starts, strict=True)):
+        try:
+            first, _ = env.reset(seed=start.seed, options={"state": start.state})
+        except ValueError as error:
+            raise ValueError(f"states[{i}] must be one that {env} starts from: {error}") from error
+        observations.append(first)
+    if all(map(np.array_equal, observations, by_chance)):
+        # Gymnasium's own environments take any options, and do not look at this one
+        raise ValueError(
+            "env must start from the state that reset(options={'state': ...}) is given, and "
+            f"{envs[0]} starts as it does without: evaluate there from seeds, by evaluate(...)"
+        )
+    return observations
 
 
 def _longest(envs: Sequence[gym.Env[Any, Any]], max_steps: int | None) -> int | None:

@@ -10,7 +10,7 @@ from mpc_gym.experiments.demonstrate import EpisodeOptions
 from mpc_gym.experiments.paper.reproduce import ReproduceOptions
 from mpc_gym.experiments.record import RecordOptions
 from mpc_gym.experiments.train import TrainOptions
-from tests.malformed import EMPTY, LISTED, ONE, PAIR, Case, failures, rows
+from tests.malformed import EMPTY, ONE, PAIR, Case, failures, rows
 
 ENV = "DiffPendulum-v0"
 EPISODES = {"env": "word", "episodes": "count", "seed": "seed", "max_steps": "count"}
@@ -46,7 +46,6 @@ CASES = {
         {},
         {**EPISODES, "policies": "word", "horizon": "count"},
         none=("max_steps",),
-        accepted={"policies": [LISTED]},  # it is answered by "policy must be", in the singular
     ),
     "TrainOptions": Case(
         partial(TrainOptions, env=ENV),

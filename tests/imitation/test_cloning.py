@@ -15,7 +15,7 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.envs.make_mpc import make_mpc
-from mpc_gym.imitation import BehavioralCloning, Demonstrations, imitation_loss
+from mpc_gym.imitation import BehavioralCloning, DAgger, Demonstrations, imitation_loss
 from mpc_gym.policies import MPCPolicy, PlanningPolicy, SACMPCPolicy, TD3MPCPolicy
 
 HORIZON = 12
@@ -294,9 +294,22 @@ class TestBadInput:
             PPO("MlpPolicy", "CartPole-v1").policy,
             DQN("MlpPolicy", "CartPole-v1").policy,
         ):
+            message = r"policy must have continuous .*got Discrete"
             for call in (BehavioralCloning, imitation_loss):
-                with pytest.raises(ValueError, match=r"policy must have continuous .*got Discrete"):
+                with pytest.raises(ValueError, match=message):
                     call(policy, demonstrations)
+            with pytest.raises(ValueError, match=message):  # before anything is played
+                DAgger(policy, make_policy(), "DiffPendulum-v0")
+
+    def test_a_recurrent_policy_is_refused_with_what_to_take_instead(self, demonstrations):
+        contrib = pytest.importorskip("sb3_contrib")
+        policy = contrib.RecurrentPPO("MlpLstmPolicy", "DiffPendulum-v0").policy
+        message = "policy must act by the observation alone .* take LSTMPolicy"
+        with pytest.raises(ValueError, match=message):
+            BehavioralCloning(policy, demonstrations)
+        with pytest.raises(ValueError, match=message):
+            DAgger(policy, make_policy(), "DiffPendulum-v0")
+        assert imitation_loss(policy, demonstrations) > 0
 
     def test_the_plan_of_a_policy_that_has_none_is_refused(self, demonstrations):
         with pytest.raises(ValueError, match='use loss="action"'):

@@ -138,6 +138,18 @@ def test_an_evaluation_starts_from_the_states_given(expert):
 
 
 class TestBadInput:
+    def test_a_state_of_the_wrong_length_is_answered_by_its_place_in_states(self):
+        states = [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+        for wrong, reason in (([2.0, 0.0, 0.0], "of one angle"), ([np.nan, 0.0, 0.0], "finite")):
+            with pytest.raises(ValueError, match=rf"states\[1\] must be .*{reason}"):
+                evaluate_from(Counter(), "DiffPendulum-v0", [states[0], wrong])
+        with pytest.raises(ValueError, match=r"states\[0\] must be .* shape \(3,\), got \(2,\)"):
+            evaluate_from(Counter(), "DiffPendulum-v0", [[1.0, 0.0]])
+
+    def test_an_environment_that_does_not_start_where_it_is_told_is_refused(self):
+        with pytest.raises(ValueError, match=r"env must start from the state .*Pendulum-v1"):
+            evaluate_from(Counter(), "Pendulum-v1", [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+
     def test_no_episode_is_refused(self):
         with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
             collect(Counter(), "DiffPendulum-v0", episodes=0)

@@ -1,5 +1,6 @@
 """Demonstrations: what an expert did, sliced by episode and kept in a file."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mpc_gym.imitation import Demonstrations, concatenate
 from mpc_gym.imitation.npz import read_npz, write_npz
@@ -81,6 +83,24 @@ def test_lists_are_taken_for_arrays():
     assert given.returns.tolist() == [-3.0, -3.0]
     with pytest.raises(ValueError, match="actions must be an array, or lists that make one"):
         Demonstrations(**{**lists, "actions": [[1.0], [2.0, 3.0], [4.0]]}, env_id="Pendulum-v1")
+
+
+def test_tensors_and_unsigned_lengths_are_taken_for_arrays():
+    whole = make((3, 1, 4))
+    given = dataclasses.replace(
+        whole,
+        actions=torch.tensor(whole.actions, requires_grad=True),
+        episode_lengths=np.array([3, 1, 4], dtype=np.uint64),
+    )
+    assert_equal(given, whole)
+    np.testing.assert_array_equal(given.returns, whole.returns)
+    np.testing.assert_array_equal(given.next_observations, whole.next_observations)
+
+
+@pytest.mark.parametrize("name", ["env_id", "env_kwargs"])
+def test_an_environment_that_a_file_could_not_name_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        dataclasses.replace(make((3,)), **{name: None})
 
 
 def test_they_print_in_one_line():
