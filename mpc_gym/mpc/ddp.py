@@ -21,7 +21,8 @@ a full step of the exact, undamped, convex program
 - moves no control by more than the tolerance, relative to the size of that control and to the range
   of its bounds, as it is taken: with feedback, and clipped;
 - promises a decrease -q_u' k, which measures the gradient in the metric of the Hessian, of no more
-  than the tolerance relative to the size of the cost's terms;
+  than tolerance^1.5 of the size of the cost's terms (it is quadratic in the error of a control, but
+  tolerance^2 would ask for less than rounding leaves);
 - starts from a gradient q_u whose product with the controls is small beside the cost's terms, which
   it is not where controls have run away so far that rounding makes up their curvature;
 - and changes the cost as promised, but for rounding;

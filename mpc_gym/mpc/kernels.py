@@ -36,7 +36,10 @@ from mpc_gym.mpc.ddp import (
     NUDGE,
     PULL,
     REPRODUCED,
+    SETTLED,
+    STEP,
     STEP_LENGTHS,
+    STUCK,
     SUFFICIENT_DECREASE,
 )
 from mpc_gym.mpc.kernels_boxqp import box_qp_rows, solve_box_qps
@@ -47,10 +50,6 @@ from mpc_gym.mpc.offsets import SolverOffsets
 # with the gains of an iteration, along negative curvature, or to see whether another rollout finds
 # the same cost; a backward pass; that its result is written, which is converged or not.
 IDLE, START, TRIAL, ESCAPE, VERIFY, GAINS, DONE, FAILED = range(8)
-
-# What a backward pass is for: the next step; to see whether the exact program is convex where a
-# step of a convex one was small; or where none decreased the cost.
-STEP, SETTLED, STUCK = range(3)
 
 _FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
