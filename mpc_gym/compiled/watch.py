@@ -4,80 +4,34 @@ The rule. Parameters and floating-point buffers are inputs: their values are rea
 only their shapes count here. Everything else that forward can reach is constant in a trace, and a
 `Watch` compares it by value: the submodules and their classes, hooks, and all attributes, through
 lists, dictionaries and other containers, dataclasses, namespaces, objects of the user's own classes
-and whatever functions hold (closures, defaults, `functools.partial`); tensors that are no inputs
-and NumPy arrays by content; and, of the functions that forward calls, the code, the global
-variables that they read, and the class attributes and properties, followed through the user's own
-functions and modules.
+and whatever functions hold (closures, defaults, attributes, `functools.partial`, `lru_cache`);
+tensors that are no inputs and NumPy arrays by content; and, of the functions that forward calls,
+the code, the global variables that they read, the modules that they import, and the class
+attributes and properties, followed through the user's own functions and modules.
 
 Not seen are: what is looked up by a name that is no text in the code (`globals()[name]`), what lies
-behind an object of an extension type or of an installed package (it counts by identity), and the
-code and global variables of installed packages. The remedy for all of these is to keep what changes
+behind an object of an extension type or of an installed package, which counts by identity (a
+`ContextVar`, `threading.local`, `os.environ`, a file), and the code and global variables of
+installed packages. The remedy for all of these is to keep what changes
 as a buffer (`register_buffer`), as an `nn.Parameter`, or to hand it in as the context.
 """
 
 from __future__ import annotations
 
-import dis
-import sys
-import sysconfig
-from array import array
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from enum import Enum
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
-from operator import is_, itemgetter
-from pathlib import Path
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    CodeType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-    SimpleNamespace,
-)
+from operator import is_
+from types import CellType, FunctionType
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
+from torch import nn
 
 from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.walk import PLAIN, Slots, Walk, content_of, function_parts
 
 Made = TypeVar("Made")
-Getter: TypeAlias = Callable[[Any], "tuple[Any, ...]"]
-Slots: TypeAlias = "tuple[Mapping[Any, Any], int, Getter, tuple[Any, ...]]"
 Input: TypeAlias = "tuple[dict[str, Any], str, torch.Size]"
-
-_PLAIN = (
-    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range,
-    torch.dtype, torch.device, np.dtype, np.generic,
-)  # fmt: skip
-_BY_IDENTITY = (BuiltinFunctionType, Enum, np.ufunc)
-_WRAPPERS = (
-    MethodType, partial, slice, property, staticmethod, classmethod, cached_property
-)  # fmt: skip
-_SEQUENCES = (list, tuple, deque, set, frozenset)
-_MODULE_INTERNALS = frozenset(vars(nn.Module())) - {"training"}
-_TABLES = ("_parameters", "_buffers", "_modules")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(
-    value for name, value in vars(torch_modules).items()
-    if name.startswith("_global_") and isinstance(value, dict)
-)  # fmt: skip
-_NOT_CALLED = frozenset(
-    {"__init__", "__new__", "__del__", "__repr__", "__str__", "__hash__", "__reduce__", "__doc__"}
-    | {"__module__", "__dict__", "__weakref__", "__annotations__", "__init_subclass__"}
-    | {"__reduce_ex__", "__getstate__", "__setstate__", "__setattr__", "__delattr__"}
-)
-_DYNAMIC = frozenset({"getattr", "vars", "__dict__", "__getattribute__", "attrgetter", "eval"})
-_LIBRARIES = tuple(
-    {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {str(Path(__file__).parents[1])}
-)
-_LIMIT, _BYTES = 20_000, 2**24  # objects, and content, that may be compared at each call
 
 
 class Watch:
@@ -98,14 +52,14 @@ class Watch:
     def __init__(self, *modules: nn.Module) -> None:
         self.modules = modules
         self.parts = list(dict.fromkeys(chain.from_iterable(m.modules() for m in modules)))
-        walk = _Walk(self.parts)
+        walk = Walk(self.parts)
         for module in modules:
             walk.visit(module)
         walk.finish()
         self.key: Hashable = (torch.get_default_dtype(), *walk.key)
         self._kept = walk.seen  # so that no identity is used again
         self._types = list(map(type, self.parts))
-        self._empty = (*_GLOBAL_HOOKS, *walk.empty)
+        self._empty = walk.empty
         self._slots = walk.slots()
         self._sequences, self._cells = walk.sequences, walk.cells
         self._functions, self._contents = walk.functions, walk.contents
@@ -162,7 +116,7 @@ def _slots_unchanged(slots: Slots) -> bool:
 
 
 def _is_same(now: Any, then: Any) -> bool:
-    return now is then or (type(now) is type(then) and isinstance(now, _PLAIN) and now == then)
+    return now is then or (type(now) is type(then) and isinstance(now, PLAIN) and now == then)
 
 
 def _shape_unchanged(watched: Input) -> bool:
@@ -180,322 +134,8 @@ def _cell_unchanged(watched: tuple[CellType, object]) -> bool:
 
 
 def _function_unchanged(watched: tuple[FunctionType, tuple[Any, ...]]) -> bool:
-    return _function_parts(watched[0]) == watched[1]
+    return function_parts(watched[0]) == watched[1]
 
 
 def _content_unchanged(watched: tuple[Any, tuple[Any, ...]]) -> bool:
-    return _content(watched[0]) == watched[1]
-
-
-def _function_parts(function: FunctionType) -> tuple[Any, ...]:
-    return id(function.__code__), id(function.__defaults__), id(function.__kwdefaults__)
-
-
-def _content(value: Any) -> tuple[Any, ...]:
-    """A tensor's or an array's numbers."""
-    if isinstance(value, Tensor):
-        numbers = value.detach().cpu()
-        if numbers.dtype == torch.bfloat16 or numbers.layout != torch.strided:
-            numbers = numbers.to_dense().float()
-        return value.dtype, value.shape, numbers.numpy().tobytes()
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    return value.typecode, value.tobytes()
-
-
-class _Walk:
-    """Visits what modules reach: each object becomes a part of the key, and is watched."""
-
-    def __init__(self, parts: Iterable[nn.Module]) -> None:
-        self.key: list[Any] = []
-        self.seen: dict[int, tuple[int, object]] = {}
-        self.empty: list[Mapping[Any, Any]] = []
-        self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
-        self.cells: list[tuple[CellType, object]] = []
-        self.functions: list[tuple[FunctionType, tuple[Any, ...]]] = []
-        self.contents: list[tuple[Any, tuple[Any, ...]]] = []
-        self.inputs: list[tuple[dict[str, Any], str]] = [
-            (table, name)
-            for part in parts
-            for table in (part._parameters, part._buffers)
-            for name, value in table.items()
-            if value is not None and (value.is_floating_point() or table is part._parameters)
-        ]
-        self._input_ids = {id(table[name]) for table, name in self.inputs}
-        self._entries: dict[int, tuple[Mapping[Any, Any], dict[Any, Any], bool]] = {}
-        self._names: set[str] = set()
-        self._classes: dict[type, None] = {}
-        self._namespaces: dict[ModuleType, None] = {}
-        self._postponed: list[tuple[str, object]] = []
-        self._bytes = 0
-
-    def slots(self) -> list[Slots]:
-        """The entries of mappings that are watched, and how many each has if all count."""
-        return [
-            (mapping, len(mapping) if whole else -1, _getter(entries), tuple(entries.values()))
-            for mapping, entries, whole in self._entries.values()
-            if entries or whole
-        ]
-
-    def finish(self) -> None:
-        """Visit what only the code that was found shows to be in use, until nothing new is."""
-        done: set[tuple[int, str]] = set()
-        progress = True
-        while progress:
-            progress = False
-            owners = [*map(vars, self._classes), *map(vars, self._namespaces)]
-            for owner, members in zip((*self._classes, *self._namespaces), owners, strict=True):
-                implicit = owner in self._classes and not _is_library(owner.__module__)
-                for name in list(members):
-                    used = name in self._names or (implicit and _is_implicit(name))
-                    if used and (id(owner), name) not in done:
-                        done.add((id(owner), name))
-                        progress = True
-                        self._watch(members, name)
-                        self.key.append(name)
-                        self.visit(members[name])
-            if dynamic := not self._names.isdisjoint(_DYNAMIC):
-                progress |= bool(self._postponed)
-            waiting, self._postponed = self._postponed, []
-            for name, value in waiting:
-                if dynamic or name in self._names:
-                    progress = True
-                    self.key.append(name)
-                    self.visit(value)
-                else:
-                    self._postponed.append((name, value))
-
-    def visit(self, value: Any) -> None:
-        """Add a value and all that it reaches."""
-        if isinstance(value, _PLAIN):
-            self.key.append((type(value), value))
-            return
-        if id(value) in self.seen:
-            self.key.append(("again", self.seen[id(value)][0]))
-            return
-        self.seen[id(value)] = (len(self.seen), value)
-        if len(self.seen) > _LIMIT or self._bytes > _BYTES:
-            raise UnsupportedOperation(
-                f"forward can reach more than {_LIMIT} objects, or {_BYTES // 2**20} MB of "
-                "constant numbers, which would have to be compared at each call: keep numbers in "
-                "buffers (register_buffer), and what is not needed out of the module"
-            )
-        self.key.append(type(value))
-        self._visit_new(value)
-
-    def _visit_new(self, value: Any) -> None:
-        if isinstance(value, Tensor) and id(value) in self._input_ids:
-            self.key.append(value.shape)
-            return
-        visitors: Sequence[tuple[Any, Callable[[Any], None]]] = (
-            ((Tensor, array), self._numbers),
-            (np.ndarray, self._array),
-            (nn.Module, self._module),
-            (dict, self._mapping),
-            (_SEQUENCES, self._sequence),
-            (FunctionType, self._function),
-            (_WRAPPERS, self._wrapper),
-            (type, self._type),
-            (ModuleType, self._namespace),
-        )
-        for kinds, visit in visitors:
-            if isinstance(value, kinds):
-                visit(value)
-                return
-        if isinstance(value, Mapping) and _is_library(type(value).__module__):
-            self._mapping(value)
-        else:
-            self._object(value)
-
-    def _numbers(self, value: Any) -> None:
-        content = _content(value)
-        self._bytes += len(content[-1])
-        self.key.append(content)
-        self.contents.append((value, content))
-
-    def _array(self, value: Any) -> None:
-        if value.dtype == object:
-            self._sequence(value.ravel())
-        self._numbers(value)  # of objects, their identities
-
-    def _type(self, value: type) -> None:
-        self.key.append(id(value))
-        self._class(value)
-
-    def _namespace(self, value: ModuleType) -> None:
-        self.key.append(id(value))
-        if not _is_library(value.__name__):
-            self._namespaces[value] = None
-
-    def _module(self, part: nn.Module) -> None:
-        attributes = vars(part)
-        for table in (*_TABLES, *_HOOKS):
-            found = attributes.get(table, {})
-            if found:
-                self.key.append(table)
-                self._mapping(found)
-            else:
-                self.empty.append(found)
-        names = [name for name in attributes if name not in _MODULE_INTERNALS]
-        self._attributes(attributes, names)
-        self._class(type(part))
-
-    def _object(self, value: Any) -> None:
-        if isinstance(value, _BY_IDENTITY) or not (
-            not _is_library(type(value).__module__) or isinstance(value, SimpleNamespace)
-        ):
-            self.key.append(id(value))
-            return
-        self._class(type(value))
-        known = False
-        if hasattr(value, "__dict__"):
-            known = True
-            self._attributes(vars(value), list(vars(value)))
-        slots = [
-            name
-            for kind in type(value).__mro__
-            for name in _as_names(vars(kind).get("__slots__", ()))
-            if name not in ("__dict__", "__weakref__")
-        ]
-        if slots:
-            known = True
-            self._attributes(_SlotValues(value), slots)
-        if not known:
-            self.key.append(id(value))
-
-    def _attributes(self, attributes: Mapping[str, Any], names: list[str]) -> None:
-        for name in names:
-            if name not in attributes:
-                continue
-            value = attributes[name]
-            self._watch(attributes, name, whole=isinstance(attributes, dict))
-            if _is_followed(value):
-                self.key.append(name)
-                self.visit(value)
-            else:
-                self._postponed.append((name, value))
-        if not names and isinstance(attributes, dict):
-            self._entries[id(attributes)] = (attributes, {}, True)
-
-    def _mapping(self, value: Mapping[Any, Any]) -> None:
-        if not value:
-            self.empty.append(value)
-        for name in list(value):
-            self._watch(value, name, whole=True)
-            self.visit(name)
-            self.visit(value[name])
-
-    def _sequence(self, value: Any) -> None:
-        items = tuple(value)
-        if not isinstance(value, tuple | frozenset):
-            self.sequences.append((value, items))
-        self.key.append(len(items))
-        for item in items:
-            self.visit(item)
-
-    def _function(self, function: FunctionType) -> None:
-        code = function.__code__
-        self.key.append(code)
-        self._names |= _names_of(code)
-        for cell in function.__closure__ or ():
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            self.cells.append((cell, content))
-            self.visit(content)
-        if _is_library(function.__globals__.get("__name__", "")):
-            return
-        self.functions.append((function, _function_parts(function)))
-        for value in (function.__defaults__, function.__kwdefaults__):
-            self.visit(value)
-        for name in sorted(_globals_of(code) & function.__globals__.keys()):
-            self._watch(function.__globals__, name)
-            self.key.append(name)
-            self.visit(function.__globals__[name])
-
-    def _wrapper(self, value: Any) -> None:
-        names = ("__self__", "__func__", "func", "args", "keywords", "start", "stop", "step")
-        for name in (*names, "fget", "__wrapped__"):
-            if hasattr(value, name):
-                self.visit(getattr(value, name))
-
-    def _class(self, kind: type) -> None:
-        for each in kind.__mro__:
-            if each not in (nn.Module, object) and each not in self._classes:
-                self._classes[each] = None
-        if issubclass(kind, nn.Module):
-            self._names.add("forward")
-
-    def _watch(self, mapping: Mapping[Any, Any], name: Any, *, whole: bool = False) -> None:
-        entries = self._entries.setdefault(id(mapping), (mapping, {}, whole))[1]
-        entries[name] = mapping[name]
-
-
-class _SlotValues(Mapping[str, Any]):
-    """The attributes of an object with `__slots__`."""
-
-    def __init__(self, owner: object) -> None:
-        self._owner = owner
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self._owner, name)
-        except AttributeError as error:
-            raise KeyError(name) from error
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-def _getter(entries: Mapping[Any, Any]) -> Callable[[Any], tuple[Any, ...]]:
-    names = tuple(entries)
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda mapping: tuple(mapping[name] for name in names)
-
-
-def _is_implicit(name: str) -> bool:
-    """Whether Python itself calls a method of that name while forward runs."""
-    return name.startswith("__") and name.endswith("__") and name not in _NOT_CALLED
-
-
-def _is_followed(value: Any) -> bool:
-    """Whether an attribute is followed although no code was seen to read it."""
-    kinds = (*_PLAIN, Tensor, np.ndarray, array, nn.Module, FunctionType, MethodType, partial)
-    return isinstance(value, kinds) or type(value) in (*_SEQUENCES, dict)
-
-
-def _as_names(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-@lru_cache(maxsize=4096)
-def _names_of(code: CodeType) -> frozenset[str]:
-    """All names and texts in a function's code, and in that of the functions inside it."""
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    texts = (each for each in code.co_consts if isinstance(each, str))
-    return frozenset(chain(code.co_names, texts, *map(_names_of, inner)))
-
-
-@lru_cache(maxsize=4096)
-def _globals_of(code: CodeType) -> frozenset[str]:
-    """The global variables that a function reads, and the functions inside it."""
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    read = (
-        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    )
-    return frozenset(chain(read, *map(_globals_of, inner)))
-
-
-@lru_cache(maxsize=4096)
-def _is_library(name: str) -> bool:
-    """Whether a module is Python's own, an installed package's, or ours: taken to be constant."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__":
-        return True
-    file = getattr(sys.modules.get(name) or sys.modules.get(top), "__file__", None)
-    return file is not None and file.startswith(_LIBRARIES)
+    return content_of(watched[0]) == watched[1]

@@ -1,14 +1,18 @@
 """Everything that forward reaches is seen to change, and nothing else makes it compile again."""
 
+import collections
 import dataclasses
 import functools
+import sys
 import types
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from mpc_gym.compiled import UnsupportedOperation, compile_module
 from mpc_gym.compiled.watch import Watch, watched
@@ -326,14 +330,106 @@ class TiedParameters(Base):
         return self.tied + self.untied + 0.5
 
 
+@way(lambda m: m.kept.append(m.kept.pop() + 0.3))
+class ListOfALibrary(keeping("", lambda: collections.UserList([0.5]))):
+    def goal_now(self) -> object:
+        return self.kept[0]
+
+
+@way(lambda m: m.kept.__setitem__(0, 8))
+class Bytes(keeping("", lambda: bytearray([5]))):
+    def goal_now(self) -> object:
+        return self.kept[0] / 10
+
+
+SHARED = Own()
+
+
+@way(lambda m: setattr(SHARED.inner, "goal", 0.8))
+class WeakReference(keeping("", lambda: weakref.ref(SHARED))):
+    def goal_now(self) -> object:
+        return self.kept().inner.goal
+
+
+def goal_of_function() -> object:
+    return goal_of_function.goal
+
+
+goal_of_function.goal = 0.5
+
+
+@way(lambda m: setattr(goal_of_function, "goal", 0.8))
+class FunctionAttribute(Base):
+    def goal_now(self) -> object:
+        return goal_of_function()
+
+
+@functools.lru_cache
+def goal_remembered() -> object:
+    return SETTINGS["goal"]
+
+
+@way(lambda m: (SETTINGS.update(goal=0.8), goal_remembered.cache_clear()))
+class Remembered(Base):
+    def goal_now(self) -> object:
+        return goal_remembered()
+
+
+imported = types.ModuleType("imported_by_a_model")
+imported.goal = 0.5
+sys.modules[imported.__name__] = imported
+
+
+@way(lambda m: setattr(imported, "goal", 0.8))
+class ImportedInside(Base):
+    def goal_now(self) -> object:
+        from imported_by_a_model import goal
+
+        return goal
+
+
+class Meta(type):
+    goal = 0.5
+
+
+class WithMeta(metaclass=Meta):
+    pass
+
+
+@way(lambda m: setattr(Meta, "goal", 0.8))
+class MetaclassAttribute(Base):
+    def goal_now(self) -> object:
+        return WithMeta.goal
+
+
+@way(lambda m: GLOBAL_HOOKS.append(register_module_forward_hook(lower_by_a_hook)))
+class HookOfAllModules(ForwardOfInstance):
+    pass
+
+
+GLOBAL_HOOKS: list[torch.utils.hooks.RemovableHandle] = []
+
+
+def lower_by_a_hook(module: nn.Module, given: object, out: Tensor) -> Tensor:
+    return out - 0.3 if isinstance(module, HookOfAllModules) else out
+
+
 @pytest.fixture(autouse=True)
-def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(SETTINGS, "goal", 0.5)
     monkeypatch.setitem(SETTINGS, "nested", {"goal": [0.5]})
     monkeypatch.setattr(ClassAttribute, "kept", 0.5)
     monkeypatch.setattr(Namespace, "goal", 0.5)
     monkeypatch.setattr(ForwardOfClass, "forward", ForwardOfClass.forward)
     monkeypatch.setitem(globals(), "GOAL", 0.5)
+    goal_remembered.cache_clear()
+    monkeypatch.setattr(SHARED.inner, "goal", 0.5)
+    monkeypatch.setattr(goal_of_function, "goal", 0.5)
+    monkeypatch.setattr(imported, "goal", 0.5)
+    monkeypatch.setattr(Meta, "goal", 0.5)
+    yield
+    while GLOBAL_HOOKS:
+        GLOBAL_HOOKS.pop().remove()
 
 
 @pytest.mark.parametrize("name", WAYS)
