@@ -101,13 +101,17 @@ def check_not_normalised(algorithm: BaseAlgorithm) -> None:
     """Refuse an environment whose observations are normalised on their way to the policy.
 
     Raises:
-        ValueError: a `VecNormalize` does so.
+        ValueError: SB3's `VecNormalize` or Gymnasium's `NormalizeObservation` does so.
     """
+    remedies = {"NormalizeObservation": "remove it"}
     for wrapper in _wrappers(algorithm.get_env()):
         if isinstance(wrapper, VecNormalize) and wrapper.norm_obs:
+            remedies[type(wrapper).__name__] = "pass it norm_obs=False (norm_reward=True is fine)"
+    for name in environment_of(algorithm)[1]:
+        if name in remedies:
             raise ValueError(
                 "observations must be the model's state, as the environment gives them, and "
-                "VecNormalize normalises them: pass it norm_obs=False (norm_reward=True is fine)"
+                f"{name} normalises them: {remedies[name]}"
             )
 
 

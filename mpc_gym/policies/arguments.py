@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import io
+import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,14 +79,23 @@ def check_importable(name: str, function: Callable[..., object]) -> None:
     )
 
 
+class _Elsewhere(pickle.Unpickler):
+    """Reads what a script has pickled as another script does."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == SCRIPT:
+            raise pickle.UnpicklingError(f"{name!r} is kept by its name, which others do not have")
+        return super().find_class(module, name)
+
+
 def _check_kept(name: str, function: Callable[..., object]) -> None:
     try:
-        cloudpickle.dumps(function)
+        _Elsewhere(io.BytesIO(cloudpickle.dumps(function))).load()
     except Exception as error:  # whatever an object of the script says to being pickled
         raise TypeError(
-            f"{name}={function.__qualname__} could not be saved with the policy, since it uses "
-            f"what cannot be pickled: {error}. Let it make what it needs itself, or define it in a "
-            "module of its own and import it"
+            f"{name}={function.__qualname__} could not be saved with the policy, since it is or "
+            f"uses what cannot be pickled: {error}. Let it make what it needs itself, or define it "
+            "in a module of its own and import it"
         ) from error
 
 

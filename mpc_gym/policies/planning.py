@@ -113,8 +113,10 @@ class Planning(Rebuilt):
             model = options.environment(observations)
             check_observations(model.env_id, model.observation_space, observations)
             self._cosine_index = model.cosine_index
-        self.register_buffer("_low", torch.tensor(actions.low.ravel()), persistent=False)
-        self.register_buffer("_high", torch.tensor(actions.high.ravel()), persistent=False)
+        for name, bound in (("_low", actions.low), ("_high", actions.high)):
+            # in float32, as the networks are, whatever the space is in
+            limit = torch.tensor(bound.ravel(), dtype=torch.float32)
+            self.register_buffer(name, limit, persistent=False)
 
     @property
     def action_limits(self) -> ActionLimits:

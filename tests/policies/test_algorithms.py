@@ -133,6 +133,15 @@ def test_normalised_observations_are_refused_at_the_first_plan(algorithm):
 
 
 @some_quickly
+def test_an_action_space_of_doubles_is_one_like_others(algorithm):
+    """That of most environments that wrap a simulator, such as DeepMind Control's."""
+    doubles = gym.spaces.Box(-2.0, 2.0, (1,), np.float64)
+    env = gym.wrappers.TransformAction(short_env(), lambda action: action, doubles)
+    model = make_model(algorithm, env).learn(STEPS)
+    np.testing.assert_array_equal(act(model), act(make_model(algorithm).learn(STEPS)))
+
+
+@some_quickly
 def test_with_normalised_rewards_it_learns_as_ever(algorithm):
     env = VecNormalize(DummyVecEnv([short_env]), norm_obs=False)
     model = make_model(algorithm, env).learn(STEPS)

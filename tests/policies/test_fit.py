@@ -246,6 +246,12 @@ class TestVecEnvs:
         allowed = VecNormalize(make_vec_env(ENV), norm_obs=False)
         self.model(allowed, algorithm, policy, mpc=pendulum_mpc).learn(4)
 
+    def test_gymnasiums_are_too(self):
+        normalise = wrappers.NormalizeObservation
+        for env in (wrapped(normalise), make_vec_env(ENV, wrapper_class=normalise)):
+            with pytest.raises(ValueError, match="NormalizeObservation normalises them: remove it"):
+                self.model(env, mpc=pendulum_mpc)
+
     @pytest.mark.parametrize(("algorithm", "policy"), [(PPO, MPCPolicy), (SAC, SACMPCPolicy)])
     def test_so_they_are_where_they_come_later(self, algorithm, policy, tmp_path):
         model = self.model(make_vec_env(ENV), algorithm, policy, mpc=pendulum_mpc)

@@ -121,6 +121,7 @@ def test_a_function_of_a_script_trains_saves_and_loads_in_another_script(tmp_pat
 
 def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
     script = """
+        import functools
         import threading
         from mpc_gym.envs import make_mpc
         from mpc_gym.policies import MPCPolicy
@@ -132,10 +133,18 @@ def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
             with lock:
                 return make_mpc("DiffPendulum-v0")
 
+        @functools.lru_cache
+        def cached():
+            return make_mpc("DiffPendulum-v0")
+
+        def uses_cached():
+            return cached()
+
         def makes(function):
             return lambda: function("DiffPendulum-v0")
 
-        for mpc in (locked, lambda: make_mpc("DiffPendulum-v0"), makes(make_mpc)):
+        nameless = (lambda: make_mpc("DiffPendulum-v0"), makes(make_mpc))
+        for mpc in (locked, cached, uses_cached, *nameless):
             try:
                 PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=dict(mpc=mpc))
             except TypeError as error:
@@ -143,8 +152,11 @@ def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
     """
     done = run(tmp_path, "script.py", script)
     assert done.returncode == 0, done.stderr
-    first, *others = done.stdout.splitlines()
+    first, second, third, *others = done.stdout.splitlines()
     assert first.startswith("mpc=locked could not be saved with the policy")
     assert "cannot pickle '_thread.lock' object" in first
+    for name, line in (("cached", second), ("uses_cached", third)):
+        assert line.startswith(f"mpc={name} could not be saved with the policy")
+        assert "'cached' is kept by its name" in line
     assert len(others) == 2
     assert all("Define it with `def` at the top level" in each for each in others)
