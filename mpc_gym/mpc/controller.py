@@ -175,8 +175,7 @@ class MPC(CheckedSettings):
             fixed = bounds[0].detach(), bounds[1].detach()
             rows = _finite_rows(given)
             solution, guess = self._solve(problem, x_init.double(), first, fixed, starts, rows)
-            first_stage = [bound[0] for bound in fixed]
-            lifted = unclamp(problem, solution, *first_stage) if unclamped else None
+            lifted = unclamp(problem, solution, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised

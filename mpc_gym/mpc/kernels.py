@@ -23,7 +23,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native_uncounted
+from mpc_gym.compiled.native import native_inlined, native_uncounted
 from mpc_gym.mpc.ddp import (
     COST_ROUNDING,
     FORESEEN,
@@ -294,7 +294,7 @@ def judge(work, L, lanes, T, settings):
             adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
 
 
-@native_uncounted
+@native_inlined
 def begin(b, lanes, cost, settings):
     """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
     lanes.cost[b] = cost
@@ -307,7 +307,7 @@ def begin(b, lanes, cost, settings):
         lanes.state[b] = FAILED
 
 
-@native_uncounted
+@native_inlined
 def judge_step(work, L, b, lanes, T, settings):
     """Take the step of lane b if it decreases the cost enough; see whether it was the last one."""
     D = work.D
@@ -333,7 +333,7 @@ def judge_step(work, L, b, lanes, T, settings):
             harden(b, lanes, settings)
 
 
-@native_uncounted
+@native_inlined
 def verify(b, lanes, size):
     """Lane b is at an optimum: see whether another rollout finds the same cost."""
     lanes.state[b] = VERIFY
@@ -341,7 +341,7 @@ def verify(b, lanes, size):
     lanes.allowed[b] = REPRODUCED * size
 
 
-@native_uncounted
+@native_inlined
 def is_settled(work, L, b, T, settings):
     """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
     D = work.D
@@ -356,7 +356,7 @@ def is_settled(work, L, b, T, settings):
     return decrease <= tolerance**1.5 * size and D[L.pull + b] <= PULL * size
 
 
-@native_uncounted
+@native_inlined
 def judge_escape(D, L, b, lanes, T, settings):
     """Move lane b along negative curvature if that decreases the cost, or try the other side."""
     change = D[T * L.record + L.cost + b] - lanes.cost[b]
@@ -369,7 +369,7 @@ def judge_escape(D, L, b, lanes, T, settings):
             lanes.state[b] = FAILED
 
 
-@native_uncounted
+@native_inlined
 def accept(b, lanes, cost, exact):
     """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
     lanes.accepted[b] = 1.0
@@ -387,7 +387,7 @@ def adopt(iterate, trial, accepted):
         iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
 
 
-@native_uncounted
+@native_inlined
 def harden(b, lanes, settings):
     """From exact to Gauss-Newton, from there to more and more regularisation."""
     lanes.state[b] = GAINS
@@ -400,7 +400,7 @@ def harden(b, lanes, settings):
             look_down(b, lanes, STUCK, settings)
 
 
-@native_uncounted
+@native_inlined
 def look_down(b, lanes, aim, settings):
     """Lane b asks for the exact program as it is, which may not be convex."""
     lanes.aim[b] = aim
@@ -408,7 +408,7 @@ def look_down(b, lanes, aim, settings):
     lanes.state[b] = GAINS
 
 
-@native_uncounted
+@native_inlined
 def begin_iteration(work, L, b, lanes, T, settings):
     """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
 

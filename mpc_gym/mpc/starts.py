@@ -31,6 +31,8 @@ def solve_from_guesses(
     `_grown`); where that fails, too, it is returned as unsolved.
     """
     solution, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
+    if bool(solution.converged.all()):
+        return solution, guess
     lost = (~solution.converged & (solution.iterations == 0)).nonzero()[:, 0]
     if not len(lost):
         return solution, guess
