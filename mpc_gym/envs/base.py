@@ -31,7 +31,7 @@ from mpc_gym.envs.checks import (
     checked_state,
     plan_states,
 )
-from mpc_gym.envs.monitor import find_monitor, take_attributes
+from mpc_gym.envs.outermost import find_outermost, take_attributes
 from mpc_gym.envs.randomisation import Ranges, draw_parameters, parameter_ranges
 from mpc_gym.envs.scene import Memory, Scene
 from mpc_gym.envs.spaces import EnvBox
@@ -123,7 +123,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._ranges: Ranges = {}
         self._memory: Memory | None = None
         self._transition: Transition | None = None
-        self._monitor: weakref.ref[Any] | None = None
+        self._outermost: weakref.ref[gym.Wrapper[Any, Any, Any, Any]] | None = None
         self._window = None
         if render_mode == "human":
             from mpc_gym.rendering import Window
@@ -145,6 +145,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     @property
     def physics(self) -> dict[str, float]:
         """The present value of each physical parameter that the constructor takes."""
+        self._look_around()
         return {
             name: getattr(self.dynamics, name).item() for name in self.observation_space.env_kwargs
         }
@@ -182,7 +183,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
                 is impossible.
         """
         given = checked_options(options, ("state", "parameters"))
-        self._monitor = find_monitor(self)
+        self._outermost = find_outermost(self)
         self._take_settings()
         super().reset(seed=check_seed(seed))
         if "parameters" in given:
@@ -215,7 +216,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """
         if self._state is None:
             raise ResetNeeded(RESET_NEEDED)
-        if self._monitor is not None:
+        if self._outermost is not None:
             self._take_settings()
         actions = as_array("action", action, self._control_shape)
         following, costs, controls = self.transition(self._state, actions[np.newaxis])
@@ -334,7 +335,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Native code is found again where the copy is used.
-        return {**self.__dict__, "_transition": None, "_monitor": None}
+        return {**self.__dict__, "_transition": None, "_outermost": None}
 
     def _is_of_mine(self, transition: Transition) -> bool:
         return transition.dynamics is self.dynamics and transition.cost is self.cost
@@ -342,6 +343,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def __getattr__(self, name: str) -> Any:
         # Not found otherwise; `__dict__` may be empty still, while a copy is made.
         if name in self.__dict__.get("_physics_names", ()):
+            self._look_around()
             return getattr(self.dynamics, name).item()
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -351,9 +353,15 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         else:
             super().__setattr__(name, value)
 
+    def _look_around(self) -> None:
+        """Take what was set on a wrapper since the last step, or before the first reset."""
+        self._outermost = self._outermost or find_outermost(self)
+        self._take_settings()
+
     def _take_settings(self) -> None:
-        """Physical parameters that Stable-Baselines3's `set_attr` set on its monitor."""
-        settings = take_attributes(self._monitor, self._physics_names)
+        """Physical parameters that were set on the outermost wrapper."""
+        wrapper = None if self._outermost is None else self._outermost()
+        settings = {} if wrapper is None else take_attributes(wrapper, self._physics_names)
         if settings:
             self.set_physics(settings)
 

@@ -80,6 +80,8 @@ def _environment(env: str | gym.Env[Any, Any] | gym.Space[Any]) -> DiffEnv:
     elif isinstance(env, EnvBox):
         env = gym.make(env.env_id, **env.env_kwargs)
     if isinstance(env, gym.Env) and isinstance(env.unwrapped, DiffEnv):
+        # through the wrappers, so that it takes the parameters that were set on one of them
+        env.get_wrapper_attr("physics")
         return env.unwrapped
     message = (
         "env must be the id of an environment with a differentiable model "

@@ -10,9 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from mpc_gym import make_sb3_vec_env
+from mpc_gym import make_mpc, make_sb3_vec_env
 
 PARAMETERS = {
     "DiffPendulum-v0": ["gravity", "mass", "length", "damping", "wind"],
@@ -154,6 +155,44 @@ def test_an_impossible_value_left_on_stable_baselines3s_monitor_is_refused_at_th
     envs.set_attr("mass", -1.0)
     with pytest.raises(ValueError, match="mass must be a positive number"):
         envs.step(np.zeros((1, 1)))
+
+
+def outermost() -> dict[str, gym.Env]:
+    """An environment in one, two and three wrappers of other people's."""
+    env = gym.make("DiffPendulum-v0")
+    return {
+        "gymnasium.make": env,
+        "Monitor": Monitor(env),
+        "a wrapper about the Monitor": gym.wrappers.TimeLimit(Monitor(env), 7),
+    }
+
+
+@pytest.mark.parametrize("kind", [*outermost()])
+@pytest.mark.parametrize("before_reset", [True, False])
+def test_what_is_set_on_the_outermost_wrapper_counts_and_is_read_back(kind, before_reset) -> None:
+    env = outermost()[kind]
+    if not before_reset:
+        env.reset()
+    env.mass = 3.0
+    assert make_mpc(env).dynamics.mass == 3.0
+    env.mass = 2.0
+    assert env.get_wrapper_attr("physics")["mass"] == 2.0
+    assert env.get_wrapper_attr("mass") == env.unwrapped.mass == 2.0
+    env.mass = 3.0
+    env.reset(options={"state": [1.0, 0.0, 0.0]})
+    (_, _, speed), *_ = env.step([1.0])
+    assert speed == pytest.approx(3 / 3.0 * 0.05)
+
+
+def test_the_attributes_of_a_users_own_wrapper_are_the_users_own() -> None:
+    class Longer(gym.Wrapper):
+        length = 2.0
+
+    env = Longer(gym.make("DiffPendulum-v0"))
+    env.length = 3.0
+    env.reset()
+    assert env.length == 3.0
+    assert env.unwrapped.length == 1.0
 
 
 @pytest.mark.parametrize("name", ["mas", "np_random", "render_mode", "observation_space"])

@@ -1,0 +1,43 @@
+"""Attributes that are set on the wrapper of an environment instead of on the environment.
+
+`env.mass = 2.0` writes to the outermost wrapper of what `gymnasium.make` returns, and so does
+`set_attr` of Stable-Baselines3's vector environments, which reads it back from there.
+"""
+
+import sys
+import weakref
+from collections.abc import Collection
+from types import FrameType
+from typing import Any
+
+import gymnasium as gym
+
+# A user's own wrapper may have a `length` that means something else.
+LIBRARIES = frozenset({"gymnasium", "stable_baselines3"})
+
+
+def find_outermost(env: gym.Env[Any, Any]) -> "weakref.ref[gym.Wrapper[Any, Any, Any, Any]] | None":
+    """The outermost wrapper of these libraries, where a method of it calls the environment now.
+
+    An environment does not know its wrappers; those through which it is called are on the stack.
+    """
+    found = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if (
+            isinstance(caller, gym.Wrapper)
+            and type(caller).__module__.partition(".")[0] in LIBRARIES
+            and caller.unwrapped is env
+        ):
+            found = weakref.ref(caller)
+        frame = frame.f_back
+    return found
+
+
+def take_attributes(
+    wrapper: gym.Wrapper[Any, Any, Any, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Those of these attributes that were set on a wrapper, which loses them."""
+    attributes = vars(wrapper)
+    return {name: attributes.pop(name) for name in names if name in attributes}
