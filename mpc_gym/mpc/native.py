@@ -1,9 +1,8 @@
 """The native backend: packs a problem into arrays and calls the kernels generated for its model."""
 
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import is_
 from threading import Event
 from typing import Any, TypeAlias
 
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
-from mpc_gym.compiled.watch import Watch, watched
+from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.functional import LOCK
-from mpc_gym.messages import warn
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
@@ -32,6 +29,7 @@ Integers: TypeAlias = NDArray[np.int64]
 Modules: TypeAlias = tuple[nn.Module, nn.Module]
 Sizes: TypeAlias = tuple[int, int, int]
 Source: TypeAlias = tuple[MutableMapping[str, Any], str]
+FallBack: TypeAlias = Callable[[str, Exception], None]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., bool] = solve
@@ -40,13 +38,19 @@ _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
 
 
+def refuse(_: str, reason: Exception) -> None:
+    """Raise the reason why the reference would have to do something."""
+    raise reason
+
+
 class NativeModel:
     """Dynamics and cost, traced and compiled. Parameters are read anew for every problem.
 
     Args:
         modules: dynamics and cost.
         n_state, n_ctrl, n_context: sizes of their arguments.
-        required: whether a derivative that cannot be compiled is an error, or the reference's.
+        fall_back: is told what the reference has to do, and why; raises where it must not
+            (as it does by default).
         check: called between tracing and compiling them; raises where they are at fault.
 
     Raises:
@@ -61,11 +65,11 @@ class NativeModel:
         n_ctrl: int,
         n_context: int,
         *,
-        required: bool = True,
+        fall_back: FallBack | None = None,
         check: Callable[[], object] = lambda: None,
     ) -> None:
         self.modules = modules
-        self._required = required
+        self._fall_back = fall_back or refuse
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
         check()
         self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
@@ -97,12 +101,7 @@ class NativeModel:
             try:
                 return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
             except ProgramTooLarge as error:
-                if self._required:
-                    raise
-                warn(
-                    f"differentiating with the slow PyTorch reference, because {error}. "
-                    "(backend='torch' does so without this warning.)",
-                )
+                self._fall_back("differentiating", error)
                 return None
 
     def problem(
@@ -140,137 +139,6 @@ def _value(source: Source) -> Vector:
         value = value.to("cpu", torch.float64)
     array: Vector = value.detach().numpy()
     return array
-
-
-class CompiledModels:
-    """The native models of one controller, made when they are first needed.
-
-    They are traced anew when anything but the value of a parameter or floating-point buffer has
-    changed in a module (see `compiled.watch`), and after copying or unpickling. The last few are
-    kept.
-    """
-
-    _KEPT = 8
-
-    def __init__(self) -> None:
-        self._models: dict[Hashable, tuple[Watch, NativeModel | None]] = {}
-        self._latest: tuple[Sizes, bool, Watch, NativeModel | None] | None = None
-        self._compilations = 0
-        self._warned_of_device = self._warned_of_size = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledModels, ()
-
-    def model(
-        self,
-        modules: Modules,
-        sizes: Sizes,
-        device: torch.device,
-        *,
-        required: bool,
-        check: Callable[[], Callable[[], object]],
-    ) -> NativeModel | None:
-        """The native model for (n_state, n_ctrl, n_context); None where there can be none.
-
-        `check` is called before modules are traced, and what it returns before they are compiled;
-        both raise where they are at fault.
-
-        Raises:
-            UnsupportedOperation, ProgramTooLarge, ValueError: there can be none, but it is
-                required.
-            ImpureModule: a module is at fault, whatever is required.
-        """
-        if device.type != "cpu":
-            if required:
-                raise ValueError(
-                    f"backend='native' computes on the CPU, but x_init is on {device}. Move it and "
-                    "the modules there (of a policy: device='cpu')"
-                )
-            self._warn_of_device(device)
-            return None
-        latest = self._latest
-        if latest is not None and latest[:2] == (sizes, required):
-            watch, model = latest[2:]
-            if all(map(is_, watch.modules, modules)) and watch.unchanged():
-                return model
-        with LOCK:
-            return self._found(modules, sizes, required, check)
-
-    def _found(
-        self,
-        modules: Modules,
-        sizes: Sizes,
-        required: bool,
-        check: Callable[[], Callable[[], object]],
-    ) -> NativeModel | None:
-        try:
-            watch = Watch(*modules)
-        except UnsupportedOperation as error:  # too large to be compared at each call
-            if required:
-                raise
-            if not self._warned_of_size:
-                self._warned_of_size = True
-                _warn_of_reference(error)
-            return None
-        key = self._key(watch, sizes, required)
-        if key in self._models:
-            model = self._models[key][1]
-        else:
-            check_traced = check()
-            self._make_room()
-            watch, model = _compiled(modules, sizes, required, check_traced)
-            key = self._key(watch, sizes, required)
-        self._models[key] = watch, model
-        self._latest = (sizes, required, watch, model)
-        return model
-
-    @staticmethod
-    def _key(watch: Watch, sizes: Sizes, required: bool) -> Hashable:
-        # a native model reads the parameters of these very parts
-        return sizes, required, tuple(map(id, watch.parts)), watch.key
-
-    def _warn_of_device(self, device: torch.device) -> None:
-        if not self._warned_of_device:
-            self._warned_of_device = True
-            warn(
-                f"x_init is on {device}, and compiled code computes on the CPU: the PyTorch "
-                "reference plans instead, hundreds of times slower. Move x_init and the modules "
-                "to the CPU (of a policy: device='cpu'). (This is said once.)",
-            )
-
-    def _make_room(self) -> None:
-        self._compilations += 1
-        if len(self._models) == self._KEPT:
-            del self._models[next(iter(self._models))]
-        if self._compilations == 2 * self._KEPT:
-            warn(
-                f"the model was compiled {self._compilations} times, because attributes of the "
-                "dynamics or the cost changed between calls; make what changes a buffer "
-                "(register_buffer) or an nn.Parameter, which are read at each call",
-            )
-
-
-def _compiled(
-    modules: Modules, sizes: Sizes, required: bool, check: Callable[[], object]
-) -> tuple[Watch, NativeModel | None]:
-    try:
-        return watched(
-            lambda: NativeModel(modules, *sizes, required=required, check=check), modules
-        )
-    except ImpureModule:
-        raise
-    except (UnsupportedOperation, ProgramTooLarge) as error:
-        if required:
-            raise
-        _warn_of_reference(error)
-        return Watch(*modules), None
-
-
-def _warn_of_reference(error: Exception) -> None:
-    warn(
-        f"solving with the slow PyTorch reference, because {error}. "
-        "(backend='torch' does so without this warning.)",
-    )
 
 
 @dataclass(frozen=True)

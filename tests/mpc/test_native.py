@@ -20,7 +20,7 @@ from mpc_gym.models import (
     QuadraticCost,
 )
 from mpc_gym.mpc import MPC
-from mpc_gym.mpc.native import CompiledModels
+from mpc_gym.mpc.compiled_models import CompiledModels
 
 
 class SmoothDynamics(Dynamics):
@@ -157,6 +157,8 @@ def test_what_cannot_be_compiled_is_solved_by_the_reference_with_one_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mpc(x_init)
+        mpc.eval()(x_init)  # as a policy that acts after it was trained
+        mpc.train()(x_init)
 
 
 def test_on_a_gpu_the_reference_plans_with_one_warning_that_says_how_to_be_faster():
