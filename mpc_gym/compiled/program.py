@@ -72,7 +72,7 @@ class Program:
             if len(self.operations) >= self.limit:
                 raise ProgramTooLarge(
                     f"the program has more than {self.limit} scalar operations, which is too long "
-                    "to compile as straight-line code: use a smaller model or backend='torch'"
+                    "to compile as straight-line code"
                 )
             index = self._index[key] = len(self.operations)
             self.operations.append(operation)

@@ -1,11 +1,13 @@
 """Generates the stage functions of a model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from torch import nn
 
 from mpc_gym.compiled.emit import build, sources
-from mpc_gym.compiled.errors import ImpureModule
+from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
 from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
@@ -63,11 +65,12 @@ def solver_stages(model: stage.Model) -> Stages:
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
-    stages = {"forward": stage.forward(model)}
-    if model.m == 1:
-        stages["backward"] = stage.backward(model)
-    else:
-        stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
+    with _sized("a step of the solver", model):
+        stages = {"forward": stage.forward(model)}
+        if model.m == 1:
+            stages["backward"] = stage.backward(model)
+        else:
+            stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
     addresses = _addresses("solver", stages, solver_layout(model), model.m)
     return Stages(*(addresses.get(name, 0) for name in Stages._fields))
 
@@ -78,9 +81,25 @@ def sensitivity_stages(model: stage.Model) -> tuple[int, int]:
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
-    stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
+    with _sized("the derivative of a plan", model):
+        stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
     addresses = _addresses("sensitivity", stages, sensitivity_layout(model), model.m)
     return addresses["adjoint"], addresses["response"]
+
+
+@contextmanager
+def _sized(what: str, model: stage.Model) -> Iterator[None]:
+    """Say of what is too large how large the model is, and what makes it smaller."""
+    try:
+        yield
+    except ProgramTooLarge as error:
+        parameters = sum(model.parameter_count(per_stage=each) for each in (False, True))
+        raise ProgramTooLarge(
+            f"{what} is too large for a model of {model.n} states, {model.m} controls and "
+            f"{parameters:,} parameters, whose dynamics takes about {model.dynamics.size:,} scalar "
+            f"operations and whose cost about {model.cost.size:,}: {error}. Second derivatives "
+            "grow with the number of states times all of these, so narrower layers help most"
+        ) from error
 
 
 def _addresses(

@@ -1,12 +1,14 @@
 """The generated stage functions."""
 
+import re
 import sys
 
 import numba
 import pytest
 import torch
 
-from mpc_gym.models import LinearDynamics, QuadraticCost
+from mpc_gym.compiled import ProgramTooLarge, program
+from mpc_gym.models import LinearDynamics, NeuralDynamics, QuadraticCost
 from mpc_gym.mpc import generate
 from tests.compiled.assembly import assert_vectorised, packed_share
 
@@ -41,3 +43,20 @@ def test_stages_that_are_not_needed_are_not_made():
     assert stages.forward
     assert stages.backward
     assert stages.expansion == stages.value == 0
+
+
+@pytest.mark.parametrize(
+    ("stages", "what"),
+    [(generate.solver_stages, "step of the solver"), (generate.sensitivity_stages, "derivative")],
+)
+def test_what_is_too_large_says_how_large_the_model_is(stages, what, monkeypatch):
+    network = NeuralDynamics(2, 1, hidden=(8,))
+    model = generate.trace_model(network, QuadraticCost(torch.ones(3)), 2, 1, 0)
+    monkeypatch.setattr(program.Program.__init__, "__defaults__", (300,))
+    # the layers have 8 * (3 + 1) and 2 * (8 + 1) parameters, the cost 3 + 3
+    message = rf"{what}.* 2 states, 1 controls and 56 parameters.* about (\d+) .*narrower layers"
+    with pytest.raises(ProgramTooLarge, match=message) as found:
+        stages(model)
+    operations = int(re.search(message, str(found.value))[1])
+    products = 2 * (8 * 3 + 2 * 8)  # a product and a sum each
+    assert products < operations < 1.5 * products
