@@ -275,7 +275,7 @@ def _capture(
         shapes = ", ".join(str(list(value.shape)) for value in inputs)
         raise UnsupportedOperation(
             f"{type(module).__name__} cannot be compiled, on arguments of shape {shapes}: {reason} "
-            f"({_line_in_traceback(error.__traceback__)})"
+            f"({line_in_traceback(error.__traceback__)})"
         ) from error
 
 
@@ -397,7 +397,11 @@ class _Interpreter(torch.fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
-        return as_array(value.detach().cpu().numpy()) if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor):
+            return value
+        # NumPy lacks some types of floating-point numbers
+        value = value.detach().cpu()
+        return as_array((value.double() if value.is_floating_point() else value).numpy())
 
     def _line(self) -> str:
         line: str = self._node.meta.get(_LINE, _IN_TORCH)
@@ -460,6 +464,7 @@ def _line_of(frame: FrameType | None) -> str:
     return _IN_TORCH if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _line_in_traceback(frames: TracebackType | None) -> str:
+def line_in_traceback(frames: TracebackType | None) -> str:
+    """The innermost line of the user's where an error was raised."""
     users = [frame for frame in traceback.extract_tb(frames) if _is_users(frame.filename)]
     return f"{users[-1].filename}:{users[-1].lineno}" if users else _IN_TORCH

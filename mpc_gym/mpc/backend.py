@@ -111,7 +111,11 @@ class ReferenceProblem:
                 cost, as the controller's caller has them (see `ImplicitSolution.attach`).
         """
         low, high, context, *parameters = inputs
-        values = [value.double() for value in parameters if value is not None]
+        values = [
+            value.double() if value.is_floating_point() else value
+            for value in parameters
+            if value is not None
+        ]
         f, l = self.problem.f, self.problem.l
         count = len(f.parameters())
         if context is not None and context.ndim == 2:

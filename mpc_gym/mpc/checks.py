@@ -15,7 +15,9 @@ from torch._C._functorch import (
 from torch.autograd import forward_ad
 
 from mpc_gym.checks import check_floating, check_size
-from mpc_gym.mpc.problem import Problem
+from mpc_gym.compiled.errors import ImpureModule
+from mpc_gym.compiled.trace import line_in_traceback
+from mpc_gym.mpc.problem import Problem, RowFunction
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
 
@@ -174,14 +176,37 @@ def check_finite_parameters(module: nn.Module) -> None:
             )
 
 
+def check_takes_batches(module: nn.Module, error: Exception) -> None:
+    """Raise an ImpureModule if an error says that a batch was taken for a single number."""
+    if any(text in str(error) for text in _TAKES_NUMBER):
+        raise ImpureModule(
+            f"{type(module).__name__} takes a tensor for one Python number or truth value (float, "
+            "int, if, .item()), but states and controls come in batches: compute with tensors, "
+            "choose with torch.where, and keep constants as numbers or buffers "
+            f"({line_in_traceback(error.__traceback__)}: {error})"
+        ) from error
+
+
+_TAKES_NUMBER = ("to Python scalars", "to Scalar", "is ambiguous", "converted to an index")
+
+
 @torch.no_grad()
 def check_model_output(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     """Raise unless dynamics and cost return float64 tensors of the shapes they must."""
     batch, horizon, _ = U.shape
     u = U[:, 0]
-    _check_output("dynamics", problem.f(x_init, u, problem.context_at(0)), x_init, u, x_init.shape)
+    next_state = _called(problem.f, x_init, u, problem.context_at(0))
+    _check_output("dynamics", next_state, x_init, u, x_init.shape)
     X = x_init.unsqueeze(1).expand(-1, horizon, -1)
-    _check_output("cost", problem.l(X, U, problem.context), X, U, (batch, horizon))
+    _check_output("cost", _called(problem.l, X, U, problem.context), X, U, (batch, horizon))
+
+
+def _called(function: RowFunction, x: Tensor, u: Tensor, context: Tensor | None) -> object:
+    try:
+        return function(x, u, context)
+    except (RuntimeError, TypeError, ValueError) as error:
+        check_takes_batches(function.module, error)
+        raise
 
 
 def _check_output(

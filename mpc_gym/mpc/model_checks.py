@@ -21,6 +21,7 @@ from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
 from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
 from mpc_gym.compiled.watch import Watch
 from mpc_gym.functional import LOCK
+from mpc_gym.mpc.checks import check_takes_batches
 from mpc_gym.mpc.generate import check_functions
 from mpc_gym.mpc.problem import Problem, RowFunction
 
@@ -39,6 +40,7 @@ _RANDOM_OR_COUPLED = (
 _CALLS = "from call to call"
 _OTHERS = "with the other instances of the batch"
 _STAGES = "with the states and controls of other stages"
+_DIMENSIONS = "with the number of batch dimensions"
 
 
 class NoSecondDerivative(ValueError):  # noqa: N818  # it reads as what happened
@@ -160,6 +162,7 @@ def _check_dynamics_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     _require_same("dynamics", f, _OTHERS, torch.stack(each), together)
     flat = _value(f, near.map(lambda a: a.flatten(0, 1)))
     _require_same("dynamics", f, _STAGES, flat.reshape(near.x.shape), _value(f, near))
+    _check_single("dynamics", f, first, together)
 
 
 def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
@@ -176,12 +179,25 @@ def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     others = _near(problem, x_init, U, POINTS + count).map(lambda a: a[POINTS:])
     mixed = others.replaced(index, first.map(lambda a: a[0, stages]))
     _require_same("cost", l, _STAGES, _value(l, mixed)[index], alone[0, stages])
+    _check_single("cost", l, first.map(lambda a: a[:, 0]), alone[:, 0])
+
+
+def _check_single(name: str, function: RowFunction, at: _Points, expected: Tensor) -> None:
+    """Check that a state without a batch, which a trace is made of, is mapped as one in a batch."""
+    single = at.map(itemgetter(0))
+    try:
+        found = function(single.x, single.u, single.context)
+    except Exception:  # then there is no trace, and only batches are evaluated
+        return
+    if isinstance(found, Tensor) and found.shape == expected[0].shape:
+        _require_same(name, function, _DIMENSIONS, found, expected[0])
 
 
 def _value(function: RowFunction, at: _Points) -> Tensor:
     try:
         value: Tensor = function(at.x, at.u, at.context)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
+        check_takes_batches(function.module, error)
         named = function.module.named_parameters()
         parameters = ", ".join(f"{name} {list(each.shape)}" for name, each in named)
         raise ImpureModule(
@@ -208,6 +224,8 @@ def _require_same(
         remedy = f"{', '.join(at_fault)} is in training mode: call eval() on {name}"
     elif changes == _CALLS:
         remedy = "draw no random numbers in it; noise can be given as a context"
+    elif changes == _DIMENSIONS:
+        remedy = "do not ask for ndim or shape in it; x[..., i] and dim=-1 fit any batch"
     else:
         remedy = (
             "write it without sums, means or differences over the batch or over time (a previous "

@@ -223,12 +223,14 @@ def _parameter_gradients(
     keep = torch.is_grad_enabled()
     with recording():
         dynamics, cost = (
-            [independent(p) for p in function.parameters()] for function in (problem.f, problem.l)
+            [independent(p) if p.is_floating_point() else p for p in function.parameters()]
+            for function in (problem.f, problem.l)
         )
         context = None if problem.context is None else independent(problem.context)
         inputs = [*dynamics, *cost, *([] if context is None else [context])]
-        if not inputs:
-            return None, [], []
+        wanted = [value for value in inputs if value.requires_grad]
+        if not wanted:
+            return None, [*map(torch.zeros_like, dynamics)], [*map(torch.zeros_like, cost)]
         free = replace(
             problem,
             f=problem.f.with_parameters(dynamics),
@@ -242,10 +244,13 @@ def _parameter_gradients(
         lagrangian = ell.sum() + (lam[:, 1:] * f).sum()
         (slope,) = torch.autograd.grad(lagrangian, Z, create_graph=True, materialize_grads=True)
         total = (w[..., 0] * ell).sum() + ((mu + w * lam)[:, 1:] * f).sum() + (slope * d).sum()
-        found = torch.autograd.grad(total, inputs, create_graph=keep, materialize_grads=True)
+        slopes = iter(torch.autograd.grad(total, wanted, create_graph=keep, materialize_grads=True))
+        found = [
+            next(slopes) if value.requires_grad else torch.zeros_like(value) for value in inputs
+        ]
     parameters = len(dynamics) + len(cost)
     return (
         None if context is None else found[-1],
-        list(found[: len(dynamics)]),
-        list(found[len(dynamics) : parameters]),
+        found[: len(dynamics)],
+        found[len(dynamics) : parameters],
     )

@@ -191,3 +191,37 @@ def test_a_goal_in_an_object_of_the_users_own_is_followed(backend: str) -> None:
     expected = controller(Drift(), cost, backend="torch")(X)
     torch.testing.assert_close(mpc(X).controls, expected.controls, rtol=1e-8, atol=1e-8)
     assert not torch.allclose(mpc(X).controls, torch.zeros(2, 5, 1).double())
+
+
+class HalfGoal(nn.Module):
+    """A cost whose goal is (1, 1), kept in other numbers than float64."""
+
+    def __init__(self, goal: Tensor) -> None:
+        super().__init__()
+        self.kept = goal
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return (state - 0.5 * self.kept).square().sum(-1) + control.square().sum(-1)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        torch.tensor([2.0, 2.0], dtype=torch.bfloat16),
+        torch.tensor(2.0, dtype=torch.bfloat16).expand(2),
+        torch.tensor([2.0, 2.0], dtype=torch.float16),
+        nn.Parameter(torch.tensor([2, 2]), requires_grad=False),
+    ],
+    ids=["bfloat16", "expanded", "float16", "integer parameter"],
+)
+def test_constants_of_every_type_are_planned_and_differentiated_alike(goal: Tensor) -> None:
+    found = []
+    for kept in (torch.tensor([2.0, 2.0], dtype=torch.float64), goal):
+        for backend in BACKENDS:
+            x = X.clone().requires_grad_()
+            plan = controller(Drift(), HalfGoal(kept), backend=backend)(x)
+            (slope,) = torch.autograd.grad(plan.controls.sum(), x, create_graph=True)
+            (bend,) = torch.autograd.grad(slope.square().sum(), x)
+            found.append(torch.stack((plan.states[:, 1].detach(), slope.detach(), bend)))
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=1e-7, atol=1e-7)

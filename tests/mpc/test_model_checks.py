@@ -220,3 +220,40 @@ def test_a_model_that_writes_into_its_arguments_is_the_function_it_returns(backe
     )
     assert found.converged.all()
     torch.testing.assert_close(found.controls, expected.controls)
+
+
+@pytest.mark.parametrize("name", ["dynamics", "cost"])
+def test_a_model_that_asks_for_the_number_of_dimensions_is_refused(name, backend):
+    """A trace, of a single state, would be another model than the batch's."""
+
+    def moved(x: Tensor, u: Tensor) -> Tensor:
+        return x + 0.1 * u if x.ndim == 1 else x + 0.2 * u
+
+    def priced(x: Tensor, u: Tensor) -> Tensor:
+        return distance(x, u) if x.ndim > 1 else 2.0 * distance(x, u)
+
+    wrong = {"dynamics": moved, "cost": priced}[name]
+    with pytest.raises(ImpureModule, match=rf"{name} .*number of batch dimensions: do not ask"):
+        plan(backend, **{name: Model(wrong)})
+
+
+@pytest.mark.parametrize(
+    "as_number",
+    [
+        lambda x: float(x[..., 0]),
+        lambda x: x[..., 0].item(),
+        lambda x: int(x[..., 0]),
+        lambda x: 1.0 if x[..., 0] > 0 else 2.0,
+        lambda x: [1.0, 2.0][(x[..., 0] > 0).long()],
+    ],
+    ids=["float", "item", "int", "if", "index"],
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_state_taken_for_a_number_is_answered_with_the_line_and_the_remedy(
+    as_number, batch, backend
+):
+    mpc = MPC(Model(lambda x, u: x + as_number(x) * u), Model(distance), 6, backend=backend)
+    with pytest.raises(
+        ImpureModule, match=r"Model takes .*torch\.where.*test_model_checks\.py:\d+"
+    ):
+        mpc(torch.full((batch, 3), 0.5))
