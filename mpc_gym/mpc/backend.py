@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc import ddp, sensitivity
-from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
+from mpc_gym.mpc.solution import Solution
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from mpc_gym.mpc.checks import (
     infer_sizes,
 )
 from mpc_gym.mpc.compiled_models import CompiledModels
-from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
+from mpc_gym.mpc.solution import Solution
 from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
 

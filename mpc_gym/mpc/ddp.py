@@ -45,6 +45,7 @@ from torch import Tensor
 from mpc_gym.mpc.boxqp import masked, solve_box_qp
 from mpc_gym.mpc.escape import ESCAPE_LENGTHS, downwards, failed_stage, move_length
 from mpc_gym.mpc.problem import Expansion, Problem
+from mpc_gym.mpc.solution import Solution
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
@@ -63,40 +64,6 @@ MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradien
 # What a backward pass is for: the next step; to see whether the exact program is convex where a
 # step of a convex one was small; or where none decreased the cost.
 STEP, SETTLED, STUCK = range(3)
-
-
-@dataclass
-class Solution:
-    """States, controls and cost at the last iterate of every instance."""
-
-    X: Float[Tensor, "batch time n_state"]
-    U: Float[Tensor, "batch time n_ctrl"]
-    cost: Float[Tensor, " batch"]
-    converged: Bool[Tensor, " batch"]
-    iterations: Int[Tensor, " batch"]
-
-    @classmethod
-    def unsolved(
-        cls, x_init: Float[Tensor, "batch n_state"], U: Float[Tensor, "batch time n_ctrl"]
-    ) -> "Solution":
-        """Where nothing can be solved: states and cost NaN, controls U."""
-        batch, horizon = U.shape[:2]
-        return cls(
-            X=x_init.new_full((batch, horizon, x_init.shape[1]), torch.nan),
-            U=U,
-            cost=x_init.new_full((batch,), torch.nan),
-            converged=torch.zeros(batch, dtype=torch.bool, device=U.device),
-            iterations=torch.zeros(batch, dtype=torch.long, device=U.device),
-        )
-
-    def rows(self, index: Int[Tensor, " rows"]) -> "Solution":
-        """Some instances of the batch."""
-        return Solution(*(value[index] for value in vars(self).values()))
-
-    def with_rows(self, index: Int[Tensor, " rows"], other: "Solution") -> "Solution":
-        """The same with some instances replaced by those of another solution."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Solution(*(mine.index_copy(0, index, theirs) for mine, theirs in pairs))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
 from mpc_gym.mpc.checks import check_not_batched
-from mpc_gym.mpc.ddp import Solution
+from mpc_gym.mpc.solution import Solution
 from mpc_gym.mpc.unclamped import Unclamped
 
 

@@ -15,7 +15,6 @@ from mpc_gym.compiled.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
-from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.generate import sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.kernels import new_lanes, solve
 from mpc_gym.mpc.kernels_sensitivity import differentiate, first_step
@@ -23,6 +22,7 @@ from mpc_gym.mpc.layout import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.pool import in_slices, in_threads
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.sensitivity import Gradients
+from mpc_gym.mpc.solution import Solution
 
 Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mpc_gym.mpc.ddp import Solution
+from mpc_gym.mpc.solution import Solution
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.backend import BackendProblem

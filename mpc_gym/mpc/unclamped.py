@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
-from mpc_gym.mpc.ddp import Solution
 from mpc_gym.mpc.sensitivity import nearness
+from mpc_gym.mpc.solution import Solution
 
 
 @dataclass(frozen=True)
