@@ -24,13 +24,16 @@ def find_outermost(env: gym.Env[Any, Any]) -> "weakref.ref[gym.Wrapper[Any, Any,
     found = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if (
-            isinstance(caller, gym.Wrapper)
-            and type(caller).__module__.partition(".")[0] in LIBRARIES
-            and caller.unwrapped is env
-        ):
-            found = weakref.ref(caller)
+        if frame.f_code.co_varnames[:1] == ("self",):
+            # only here, since what a frame's variables hold lives on with it once it was looked at
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, gym.Wrapper) and caller.unwrapped is env:
+                if _library(type(caller).__module__) in LIBRARIES:
+                    found = weakref.ref(caller)
+            elif caller is not env:
+                break
+        elif _library(frame.f_globals.get("__name__", "")) not in LIBRARIES:
+            break
         frame = frame.f_back
     return found
 
@@ -41,3 +44,7 @@ def take_attributes(
     """Those of these attributes that were set on a wrapper, which loses them."""
     attributes = vars(wrapper)
     return {name: attributes.pop(name) for name in names if name in attributes}
+
+
+def _library(module: str) -> str:
+    return module.partition(".")[0]
