@@ -175,6 +175,12 @@ def try_out(graph: Graph, inputs: Sequence[Tensor], values: Mapping[str, Tensor]
     )
     with random_numbers_kept():
         points = [p for p in _points(inputs, values) if _evaluates(graph, p)]
+        if not points:
+            raise UnsupportedOperation(
+                f"{type(graph.module).__name__} could not be tried out: it fails at all states, "
+                "controls and parameters where what is compiled would be compared with it. Let it "
+                "be defined for states and controls of any size"
+            )
         outcomes = []
         name = type(graph.module).__name__
         for point in points:
@@ -220,8 +226,7 @@ def _compare_capture(graph: Graph, captured: _Outcome, own: _Outcome) -> None:
             if graph.gradless:
                 raise ImpureModule(
                     f"{text}: autograd cannot follow {graph.gradless[0]}. Compute outside of "
-                    "torch.no_grad(), with torch.autograd.grad(..., create_graph=True); use "
-                    "detach() where a derivative is left out on purpose"
+                    "torch.no_grad(), with torch.autograd.grad(..., create_graph=True)"
                 )
             raise UnsupportedOperation(
                 f"{text}, and these are what is compiled. The usual cause is a "

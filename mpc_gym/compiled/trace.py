@@ -188,8 +188,7 @@ def _captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int) -> t
     """The graph of a module, after it was compared with the module."""
     check_not_compiled(module)
     check_has_shapes(module)
-    # what is made in inference mode cannot be differentiated
-    with LOCK, torch.inference_mode(False):
+    with LOCK:
         return _captured_alone(module, n_state, n_ctrl, n_context)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import sysconfig
 import weakref
@@ -59,8 +60,11 @@ _NOT_CALLED = frozenset(
 )
 _DYNAMIC = frozenset({"getattr", "vars", "__dict__", "__getattribute__", "attrgetter", "eval"})
 _LIBRARIES = tuple(
-    {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {str(Path(__file__).parents[1])}
+    f"{folder}{os.sep}"
+    for folder in (
+        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+        Path(__file__).parents[1],
+    )
 )
 _LIMIT, _BYTES = 20_000, 2**24  # objects, and content, that may be compared at each call
 

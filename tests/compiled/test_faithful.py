@@ -291,3 +291,14 @@ def test_a_program_runs_at_several_points_at_once() -> None:
     x = program.input("x")
     found = run(program, [x * x, x < 1.0, 2.0], {"x": np.array([0.5, 3.0])}, 2)
     np.testing.assert_array_equal(found, [[0.25, 9.0], [1.0, 0.0], [2.0, 2.0]])
+
+
+class DefinedNearZero(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        square = (0.03 - state.square()).unsqueeze(-1)
+        return torch.linalg.cholesky(square).squeeze(-1) + control
+
+
+def test_a_model_that_cannot_be_tried_out_is_refused() -> None:
+    with pytest.raises(UnsupportedOperation, match="DefinedNearZero could not be tried out"):
+        trace(DefinedNearZero(), 1, 1)
