@@ -73,8 +73,13 @@ def _sources_key(directory: Path) -> str:
 @cache
 def _directory(requested: str) -> Path:
     if requested:
-        directory = Path(requested).expanduser() / versions_key()
-        if problem := _problem(directory):
+        try:
+            # absolute, since what was checked is used after a change of the working directory too
+            directory = Path(requested).expanduser().absolute() / versions_key()
+            problem = _problem(directory)
+        except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
+            raise ValueError(f"{VARIABLE} is {requested!r}, no directory: {error}") from error
+        if problem:
             raise ValueError(
                 f"{VARIABLE} is {requested!r}, a directory {problem}; set it to another, or unset "
                 "it"

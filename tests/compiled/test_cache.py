@@ -355,3 +355,19 @@ def test_a_directory_that_cannot_be_written_is_refused_by_name(
     monkeypatch.setenv("MPC_GYM_CACHE_DIR", str(file / "below"))
     with pytest.raises(ValueError, match=r"MPC_GYM_CACHE_DIR is .*cannot be written"):
         cache_directory()
+
+
+@pytest.mark.parametrize("requested", ["x" * 300, "~nobody-of-this-name/cache"])
+def test_a_name_that_no_directory_can_have_is_refused(requested, monkeypatch) -> None:
+    monkeypatch.setenv("MPC_GYM_CACHE_DIR", requested)
+    with pytest.raises(ValueError, match=r"MPC_GYM_CACHE_DIR is .*no directory"):
+        cache_directory()
+
+
+def test_the_directory_that_was_checked_is_used_from_anywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MPC_GYM_CACHE_DIR", f"kept-{uuid.uuid4().hex}")
+    monkeypatch.chdir(tmp_path)
+    directory = cache_directory()
+    assert directory.is_relative_to(tmp_path)
+    monkeypatch.chdir("/")
+    assert cache_directory() == directory
