@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mpc_gym.models import CartPoleDynamics, LinearDynamics, PendulumCost, QuadraticCost
-from mpc_gym.mpc.model_checks import check_model
+from mpc_gym.mpc.model_checks import check_derivatives
 from mpc_gym.mpc.problem import Expansion, Problem, RowFunction, takes_context
 from tests.compiled.operations_table import (
     NOT_DIFFERENTIATED,
@@ -174,4 +174,4 @@ def expansion_at(problem: Problem, z: Tensor) -> Expansion:
 def test_an_operation_without_its_derivatives_in_pytorch_is_refused(name):
     x_init, U = random_points(1)[:, :3], random_points(1)[:, None, 3:]
     with pytest.raises(ValueError, match=r"^cost.* by autograd"):
-        check_model(problem_of(ROWS[name]), x_init, U)
+        check_derivatives(problem_of(ROWS[name]), x_init, U)
