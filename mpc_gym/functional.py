@@ -9,8 +9,8 @@ import copy
 import functools
 import threading
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,22 @@ These keep state that belongs to the process, not to a thread: methods of `nn.Mo
 replaced for a while, the level of forward-mode differentiation, the table of modules.
 """
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _TABLES = ("_parameters", "_buffers", "_modules")
+
+
+def eager(function: Function) -> Function:
+    """A function that `torch.compile` runs as it is, with all that it calls, and does not trace."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # as the compiler sees it; otherwise False
+            disable: Any = torch.compiler.disable  # it is not typed
+            return disable(function)(*arguments, **named)
+        return function(*arguments, **named)
+
+    return cast(Function, call)
 
 
 def call_with(module: nn.Module, values: Mapping[str, Tensor], arguments: tuple[Any, ...]) -> Any:

@@ -17,7 +17,8 @@ The results can be differentiated further where gradients are enabled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,9 +72,23 @@ def second_derivatives(
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Gradients are recorded, also where the caller has turned them off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Gradients are recorded, also where the caller has turned them off.
+
+    What the caller has done with saved tensors (`torch.utils.checkpoint`, `save_on_cpu`) is for
+    the caller's own graph: here it would evaluate everything again for each of them.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        # not without need: torch.func supports no hooks
+        if _top_hooks(False) is not None:
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_same, _same))
         yield
+
+
+_top_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def _same(saved: Tensor) -> Tensor:
+    return saved
 
 
 def _portions(outputs: int | None, numbers: int) -> Iterator[tuple[int, int]]:

@@ -9,24 +9,18 @@ parameter never means compiling again.
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
-from torch.overrides import TorchFunctionMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mpc_gym.checks import check_module, check_size
-from mpc_gym.compiled import faithful
+from mpc_gym.compiled.autograd import recording
+from mpc_gym.compiled.calls import BRANCHES, CUTS, IN_TORCH, LINE, Calls, line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
 from mpc_gym.compiled.faithful import (
     Trials,
@@ -41,22 +35,7 @@ from mpc_gym.compiled.program import Array, Expression, Program, as_array
 from mpc_gym.compiled.shapes import SHAPES
 from mpc_gym.functional import LOCK, call_with
 
-_TORCH = str(Path(torch.__file__).parent) + os.sep
-_NOT_THE_USERS = (__file__, faithful.__file__, call_with.__code__.co_filename)
-_BRANCHES = (
-    "branches on a tensor's value, or takes it as a Python number, and so does something else for "
-    "another state; torch.where is compiled"
-)
-_IN_TORCH = "in a module of torch"
-_LINE, _CUTS = "mpc_gym_line", "mpc_gym_cuts"  # in a node's meta
-_GRADLESS = "mpc_gym_gradless"  # in a graph's
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
-_GET_DATA: Any = Tensor.data
-_DETACHES = frozenset({Tensor.detach, Tensor.detach_, torch.detach, _GET_DATA.__get__})
-_TAKES_VALUES = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__})
-_TAKES_NUMBER = frozenset(
-    {Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__}
-)
+_GRADLESS = "mpc_gym_gradless"  # in a graph's meta
 
 
 @dataclass(frozen=True)
@@ -183,12 +162,11 @@ def captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -
         return None
 
 
-@torch.inference_mode(False)  # in it nothing could be differentiated
 def _captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int) -> tuple[Graph, Trials]:
     """The graph of a module, after it was compared with the module."""
     check_not_compiled(module)
     check_has_shapes(module)
-    with LOCK:
+    with LOCK, recording():
         return _captured_alone(module, n_state, n_ctrl, n_context)
 
 
@@ -256,7 +234,7 @@ def _capture(
         with calls, torch.enable_grad():
             return call_with(module, named, arguments)
 
-    calls = _Calls(type(module).__name__)
+    calls = Calls(type(module).__name__)
     tracer: Callable[..., torch.fx.GraphModule] = make_fx(
         forward, decomposition_table=decompositions()
     )
@@ -270,80 +248,12 @@ def _capture(
     except Exception as error:
         reason = f"it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if "get value out of a tracing tensor" in str(error):
-            reason = f"it {_BRANCHES}"
+            reason = f"it {BRANCHES}"
         shapes = ", ".join(str(list(value.shape)) for value in inputs)
         raise UnsupportedOperation(
             f"{type(module).__name__} cannot be compiled, on arguments of shape {shapes}: {reason} "
             f"({line_in_traceback(error.__traceback__)})"
         ) from error
-
-
-class _Calls(TorchFunctionMode):
-    """Notes on each node of the graph which line of the user's made it.
-
-    It tells `detach` in a module from the one that autograd puts around what it keeps for the
-    backward pass, which cuts nothing off: only the first is a call in Python. And it refuses to
-    let values that depend on state, control, context or parameters out of PyTorch.
-
-    Attributes:
-        gradless: Lines that computed where autograd could not follow.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name  # of the module
-        self.gradless: list[str] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        mode = get_proxy_mode()
-        if mode is None:
-            return func(*args, **(kwargs or {}))
-        line = _line_of(sys._getframe(1))
-        if func in _TAKES_VALUES and _is_variable(args[0], mode.tracer):
-            name = func.__name__
-            raise ImpureModule(
-                f"{self._name} takes values that depend on state, control, context or parameters "
-                f"out of PyTorch ({line}: Tensor.{name}, which NumPy and SciPy call too), where "
-                "neither derivatives nor compiled code can follow: compute with torch alone, and "
-                "keep arrays as tensors, self.register_buffer('goal', torch.as_tensor(goal))"
-            )
-        if func in _TAKES_NUMBER and _is_variable(args[0], mode.tracer):
-            raise UnsupportedOperation(f"{self._name} cannot be compiled: it {_BRANCHES} ({line})")
-        if _without_gradients(sys._getframe(1)) or _forgets_graph(func, args, kwargs or {}):
-            self.gradless.append(line)
-        nodes = mode.tracer.graph.nodes
-        before = len(nodes)
-        result = func(*args, **(kwargs or {}))
-        for node in islice(reversed(nodes), len(nodes) - before):
-            node.meta.setdefault(_LINE, line)
-            node.meta[_CUTS] = func in _DETACHES
-        return result
-
-
-def _without_gradients(frame: FrameType | None) -> bool:
-    """Whether gradients are off, by other than a `torch.autograd.Function`."""
-    if torch.is_grad_enabled():
-        return False
-    while frame is not None and frame.f_code is not _APPLY:
-        frame = frame.f_back
-    return frame is None
-
-
-def _forgets_graph(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether this is `torch.autograd.grad` without `create_graph=True`."""
-    if func is not torch.autograd.grad:
-        return False
-    return not kwargs.get("create_graph", args[4] if len(args) > 4 else False)
-
-
-def _is_variable(value: object, tracer: Any) -> bool:
-    """Whether a tensor is more than a constant of the trace."""
-    if not isinstance(value, Tensor):
-        return False
-    proxy = get_proxy_slot(value, tracer, None)
-    return proxy is not None and proxy.constant is None
 
 
 class _Replay(torch.fx.Interpreter):
@@ -403,7 +313,7 @@ class _Interpreter(torch.fx.Interpreter):
         return as_array((value.double() if value.is_floating_point() else value).numpy())
 
     def _line(self) -> str:
-        line: str = self._node.meta.get(_LINE, _IN_TORCH)
+        line: str = self._node.meta.get(LINE, IN_TORCH)
         return line
 
     def fetch_args_kwargs_from_env(self, n: torch.fx.Node) -> Any:
@@ -412,8 +322,8 @@ class _Interpreter(torch.fx.Interpreter):
 
 
 def _is_autograds(node: torch.fx.Node) -> bool:
-    """Whether a node is a `detach` that no module called; see `_Calls`."""
-    return node.target is torch.ops.aten.detach.default and not node.meta.get(_CUTS)
+    """Whether a node is a `detach` that no module called; see `Calls`."""
+    return node.target is torch.ops.aten.detach.default and not node.meta.get(CUTS)
 
 
 def _scalar_operations(node: torch.fx.Node) -> int:
@@ -450,20 +360,3 @@ def _conversion(dtype: torch.dtype) -> Callable[[Any], Any]:
 
 def _is_expression(value: Any) -> bool:
     return isinstance(value, Expression)
-
-
-def _is_users(file: str) -> bool:
-    return not file.startswith((_TORCH, "<")) and file not in _NOT_THE_USERS
-
-
-def _line_of(frame: FrameType | None) -> str:
-    """The innermost line of a call that is neither PyTorch's nor ours."""
-    while frame is not None and not _is_users(frame.f_code.co_filename):
-        frame = frame.f_back
-    return _IN_TORCH if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def line_in_traceback(frames: TracebackType | None) -> str:
-    """The innermost line of the user's where an error was raised."""
-    users = [frame for frame in traceback.extract_tb(frames) if _is_users(frame.filename)]
-    return f"{users[-1].filename}:{users[-1].lineno}" if users else _IN_TORCH

@@ -15,8 +15,8 @@ from torch._C._functorch import (
 from torch.autograd import forward_ad
 
 from mpc_gym.checks import check_floating, check_size
+from mpc_gym.compiled.calls import line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule
-from mpc_gym.compiled.trace import line_in_traceback
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual

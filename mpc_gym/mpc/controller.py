@@ -13,6 +13,7 @@ from mpc_gym.checks import (
     check_flag,
     check_size,
 )
+from mpc_gym.functional import eager
 from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
@@ -120,6 +121,7 @@ class MPC(CheckedSettings):
         self._warned = False
         self._planned = self._missing = 0  # problems with a gradient, and those without
 
+    @eager
     def forward(
         self,
         x_init: Tensor,

@@ -1,7 +1,10 @@
 """The solution as a node of autograd's graph."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from mpc_gym.compiled import ProgramTooLarge
 from mpc_gym.models import PendulumCost, PendulumDynamics
@@ -236,3 +239,41 @@ def test_a_derivative_too_long_to_compile_is_the_references(pendulum, monkeypatc
     mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, backend="native")
     with pytest.raises(ProgramTooLarge):
         mpc(x_init.requires_grad_()).cost.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_first_plan_inside_a_checkpoint_has_the_same_gradient(pendulum, backend):
+    """What the checkpoint does with saved tensors must not reach those of checks and tracing."""
+
+    def gradient(wrap):
+        mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, -10, 10, backend=backend)
+        x = pendulum.x_init[:3].clone().requires_grad_()
+        wrap(lambda y: mpc(y).controls.square(), x).sum().backward()
+        return x.grad
+
+    plain = gradient(lambda function, x: function(x))
+    assert plain.abs().min() > 1e-3
+    for reentrant in (False, True):
+        found = gradient(partial(checkpoint, use_reentrant=reentrant))
+        torch.testing.assert_close(found, plain)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_step_of_training_is_the_same_under_torch_compile(pendulum, first):
+    """The controller runs as it is, between what is compiled before and after it."""
+
+    def losses(wrap):
+        encoder = torch.nn.Linear(3, 3, dtype=torch.float64)
+        torch.nn.init.eye_(encoder.weight)
+        torch.nn.init.zeros_(encoder.bias)
+        mpc = MPC(pendulum.dynamics(), pendulum.cost(), HORIZON, -10, 10)
+        if not first:
+            mpc(pendulum.x_init[:3])
+        loss = wrap(lambda x: mpc(torch.tanh(encoder(x))).controls.square().sum())
+        value = loss(pendulum.x_init[:3])
+        value.backward()
+        return value.detach(), encoder.weight.grad
+
+    found, expected = losses(partial(torch.compile, backend="eager")), losses(lambda step: step)
+    torch.testing.assert_close(found, expected)
+    assert expected[1].abs().max() > 0.1
