@@ -14,7 +14,14 @@ from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpc_gym.checks import check_instance, check_number, check_seed, check_size, found
+from mpc_gym.checks import (
+    check_instance,
+    check_number,
+    check_path,
+    check_seed,
+    check_size,
+    found,
+)
 from mpc_gym.files import open_regular, parse_json
 from mpc_gym.imitation.npz import MAX_BYTES, read_npz, write_npz
 
@@ -26,7 +33,7 @@ FORMAT_VERSION = 1
 class Demonstrations:
     """Episodes, one after the other, N time steps in E episodes.
 
-    Arrays may be given as lists; they are kept as arrays.
+    Arrays may be given as lists or tensors; they are kept as arrays, integers in floating point.
 
     Args:
         observations: [N, n_obs], what the expert saw before each action.
@@ -71,7 +78,7 @@ class Demonstrations:
                     f"{list(found)}"
                 )
         for name in _NUMBERS:
-            _check_finite(name, getattr(self, name))
+            self.__dict__[name] = _as_floating(name, getattr(self, name))
         # NumPy counts with no unsigned integers of 64 bits
         self.__dict__["episode_lengths"] = self.episode_lengths.astype(np.int64)
         check_instance("env_id", self.env_id, str, "the id of an environment")
@@ -218,7 +225,7 @@ class Demonstrations:
             ValueError: the file would be larger than 4 GiB.
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        write_npz(Path(path), {"metadata": np.array(_metadata(self)), **arrays})
+        write_npz(check_path("path", path), {"metadata": np.array(_metadata(self)), **arrays})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Demonstrations":
@@ -228,8 +235,9 @@ class Demonstrations:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, something else, or of a newer version.
         """
-        content = _read(Path(path))
-        metadata = _parse_metadata(Path(path), content)
+        path = check_path("path", path)
+        content = _read(path)
+        metadata = _parse_metadata(path, content)
         missing = [name for name in _ARRAYS if name not in content]
         if missing:
             raise ValueError(f"{path} is damaged: it holds no {', '.join(missing)}")
@@ -279,14 +287,19 @@ _ARRAYS = ("observations", "actions", "rewards", "episode_lengths", "final_obser
 _NUMBERS = ("observations", "actions", "rewards", "final_observations")
 
 
-def _check_finite(name: str, array: NDArray[Any]) -> None:
+def _as_floating(name: str, array: NDArray[Any]) -> NDArray[np.floating]:
+    """Finite numbers of a kind that PyTorch has too."""
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be real numbers, got {array.dtype}")
-    if not np.isfinite(array).all():
+    known = array.dtype.kind == "f" and array.dtype.itemsize <= np.dtype(np.float64).itemsize
+    kind = array.dtype.newbyteorder("=") if known else np.dtype(np.float64)
+    floating: NDArray[np.floating] = array.astype(kind, copy=False)
+    if not np.isfinite(floating).all():
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in row "
-            f"{int(np.argwhere(~np.isfinite(array))[0, 0])}"
+            f"{int(np.argwhere(~np.isfinite(floating))[0, 0])}"
         )
+    return floating
 
 
 def _check_lengths(lengths: NDArray[Any], steps: int) -> None:

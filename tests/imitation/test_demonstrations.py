@@ -97,6 +97,18 @@ def test_tensors_and_unsigned_lengths_are_taken_for_arrays():
     np.testing.assert_array_equal(given.next_observations, whole.next_observations)
 
 
+@pytest.mark.parametrize("dtype", [int, bool, np.uint8, np.longdouble, ">f8", ">f4"])
+def test_numbers_of_any_kind_are_kept_as_ones_that_pytorch_has(dtype, tmp_path):
+    ones = {name: np.ones_like(getattr(make(), name)) for name in ("observations", "actions")}
+    given = dataclasses.replace(make(), **{name: each.astype(dtype) for name, each in ones.items()})
+    given.save(tmp_path / "file.npz")
+    for found in (given, Demonstrations.load(tmp_path / "file.npz")):
+        for name, each in ones.items():
+            tensor = torch.as_tensor(getattr(found, name))
+            assert tensor.is_floating_point()
+            assert torch.equal(tensor, torch.tensor(each, dtype=tensor.dtype))
+
+
 @pytest.mark.parametrize("name", ["env_id", "env_kwargs"])
 def test_an_environment_that_a_file_could_not_name_is_refused(name):
     with pytest.raises(TypeError, match=f"{name} must be"):
@@ -381,7 +393,7 @@ def write_npz_to(buffer: io.BytesIO, demonstrations: Demonstrations) -> None:
             "mpc_gym.imitation.demonstrations.write_npz",
             lambda _, arrays: np.savez(buffer, **arrays),
         )
-        demonstrations.save("")
+        demonstrations.save("unused.npz")
     buffer.seek(0)
 
 

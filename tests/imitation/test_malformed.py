@@ -139,6 +139,8 @@ CASES = {
     ),
     "concatenate": Case(concatenate, {}, {"parts": "word"}),
     "Stateless": Case(Stateless, {}, {"agent": "module"}),
+    "save": Case(lambda **each: demonstrations().save(**each), {}, {"path": "path"}),
+    "load": Case(Demonstrations.load, {}, {"path": "path"}),
     "split": Case(
         lambda **each: demonstrations().split(**each),
         {"fraction": lambda: 0.5, "seed": lambda: 0},
