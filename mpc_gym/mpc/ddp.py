@@ -50,8 +50,7 @@ from mpc_gym.mpc.solution import Solution
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
 # By how much of it the change of the cost may differ from that of the quadratic. The curvature of
-# Gauss-Newton may be anything from none to twice the true one: where it is far too large, the change
-# is nearly double.
+# Gauss-Newton may be far larger than the true one: then the change is nearly double.
 FORESEEN, FORESEEN_GAUSS_NEWTON = 0.1, 1.0
 COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
 NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
