@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.report import Table
+from mpc_gym.files import replacing
 
 mpl.use("Agg")
 
@@ -164,6 +165,6 @@ def _save(figure: Figure, panels: list[tuple[Axes, Series]], path: Path) -> None
     for axis, series in panels:
         _name_lines(axis, series)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160, bbox_inches="tight")
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=160, bbox_inches="tight")
     plt.close(figure)

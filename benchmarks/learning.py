@@ -29,6 +29,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from mpc_gym import make_mpc, make_sb3_vec_env
+from mpc_gym.files import replacing, write
 from mpc_gym.imitation import Stateless, evaluate
 from mpc_gym.models import current_values
 from mpc_gym.policies import CriticFirst, MPCPolicy, RecedingHorizon, SACMPCPolicy
@@ -222,7 +223,8 @@ def plot(results: Results, path: Path) -> None:
         "Every seed. Black: the true model; dotted: within 10 % of it", fontsize="medium"
     )
     axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.4))
-    figure.savefig(path, dpi=130)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
 
 
 def main() -> None:
@@ -234,9 +236,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     results = run(options.seeds, options.steps, options.episodes, options.jobs)
-    options.output.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"references": results.references, "curves": results.curves}, indent=1)
-    (options.output / "learning.json").write_text(text + "\n", encoding="utf-8")
+    write(options.output / "learning.json", text + "\n")
     plot(results, options.output / "learning.png")
     for name, value in results.references.items():
         print(f"{name:34} {value['return']:8.1f} ± {value['error']:.1f}")

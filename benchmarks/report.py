@@ -1,6 +1,7 @@
 """Tables: printed, and written as CSV."""
 
 import csv
+import io
 import math
 import os
 import platform
@@ -12,6 +13,8 @@ from typing import Any
 import rich.table
 import torch
 from rich.console import Console
+
+from mpc_gym.files import write
 
 console = Console()
 
@@ -49,11 +52,11 @@ class Table:
 
     def write(self, folder: Path) -> None:
         """Write the table as CSV."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{self.name}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(self.columns)
-            writer.writerows(self.rows)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        write(folder / f"{self.name}.csv", text.getvalue())
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from benchmarks.options import Options
 from benchmarks.report import Table, console, machine
 from benchmarks.scaling import scale
 from benchmarks.targets import check_targets
+from mpc_gym.files import write
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "targets": check_targets,
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             table.write(options.output)
         figures.draw(name, tables, options.output)
         console.print(f"{name} took {time.perf_counter() - start:.0f} s\n")
-    (options.output / "machine.txt").write_text(machine() + "\n")
+    write(options.output / "machine.txt", machine() + "\n")
 
 
 def parse(arguments: Sequence[str] | None) -> Options:

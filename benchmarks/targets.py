@@ -21,6 +21,7 @@ from benchmarks.report import Table, console
 from benchmarks.rivals.available import NATIVE, available
 from benchmarks.rivals.ours import Ours
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.mpc.backend import Settings
 
 COLUMNS = ("measure", "measured", "unit", "target", "met")
 RIVAL_FACTORS = {  # times slower than this project, at least
@@ -140,7 +141,8 @@ def _latency(options: Options, table: Table) -> None:
 def _kernel(mpc: MPC, x_init: Tensor) -> Callable[[], Any]:
     bounds = mpc._bounds()
     first = mpc._first_guess(None, x_init, *bounds)
-    problem = mpc._problem(x_init, first, bounds, None)
+    settings = Settings(mpc.hessian == "exact", mpc.tolerance, mpc.max_iterations)
+    problem = mpc._problem(x_init, first, bounds, None, settings)
     return lambda: problem.solve(x_init, first)
 
 
