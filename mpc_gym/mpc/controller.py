@@ -65,7 +65,7 @@ class MPC(CheckedSettings):
         differentiate: "implicit" (the derivative of the optimum) or "unrolled" (autograd through
             the solver's iterations, for comparison: slower, and memory grows with iterations).
         backend: "native" compiles dynamics and cost together with the solver, when they are first
-            used (seconds, once a machine; see `compiled`); "torch" is the reference, some thousand
+            used (seconds, once a machine; see `compiled`); "torch" is the reference, some hundred
             times slower; "auto" is native where the model can be compiled and lies on the CPU, and
             says once why it is not. Parameters and floating-point buffers are read at each
             call, so learning them compiles nothing; when anything else changes that the forward
