@@ -27,7 +27,7 @@ def find_outermost(env: gym.Env[Any, Any]) -> "weakref.ref[gym.Wrapper[Any, Any,
         if frame.f_code.co_varnames[:1] == ("self",):
             # only here, since what a frame's variables hold lives on with it once it was looked at
             caller = frame.f_locals.get("self")
-            if isinstance(caller, gym.Wrapper) and caller.unwrapped is env:
+            if isinstance(caller, gym.Wrapper) and _is_whole(caller) and caller.unwrapped is env:
                 if _library(type(caller).__module__) in LIBRARIES:
                     found = weakref.ref(caller)
             elif caller is not env:
@@ -48,3 +48,8 @@ def take_attributes(
 
 def _library(module: str) -> str:
     return module.partition(".")[0]
+
+
+def _is_whole(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
+    """Whether it has its environment; one that is being made may call before."""
+    return "env" in vars(wrapper)
