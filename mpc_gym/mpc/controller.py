@@ -170,7 +170,8 @@ class MPC(CheckedSettings):
         first = self._first_guess(warm_start, x_init, *bounds)
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
         problem = self._problem(x_init, first, bounds, contexts, settings)
-        self.n_state = x_init.shape[1]
+        if self.n_state is None:  # setting an attribute of a module takes microseconds
+            self.n_state = x_init.shape[1]
 
         given = [each for each in (x_init, warm_start, contexts) if each is not None]
         with torch.no_grad():

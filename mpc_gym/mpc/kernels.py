@@ -47,26 +47,22 @@ from mpc_gym.mpc.kernels_escape import CONVEX, FLAT, point_downwards, try_escape
 from mpc_gym.mpc.offsets import SolverOffsets
 
 # What a lane needs: nothing, for its result is written; a forward pass, for the start of a problem,
-# with the gains of an iteration, along negative curvature, or to see whether another rollout finds
-# the same cost; a backward pass; that its result is written, which is converged or not.
-IDLE, START, TRIAL, ESCAPE, VERIFY, GAINS, DONE, FAILED = range(8)
+# with the gains of an iteration, or along negative curvature; a backward pass; that its result is
+# written, which is converged or not.
+IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
 
-_FORWARD_ADVANTAGE = 3  # by how much a forward pass is cheaper than a backward pass
+_FORWARD_ADVANTAGE = 2  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
 _RECORD, _M = (SolverOffsets._fields.index(name) for name in ("record", "m"))
 _OFFSETS = len(SolverOffsets._fields)
 
 Lanes = namedtuple(
-    "Lanes",
-    [
-        "task", "state", "count", "aim",
-        "cost", "alpha", "exact", "mu", "bend", "allowed", "accepted",
-    ],
-)  # fmt: skip
+    "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
+)
 Work = namedtuple("Work", ["D", "P", "S", "G", "ranges"])
 Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations"])
 Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
-Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations"])
+Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations", "size"])
 
 
 @native_uncounted
@@ -90,15 +86,17 @@ def solve(
     cost,
     converged,
     count,
+    size,
 ):
     """Solve tasks queue[0] .. queue[1] - 1; task j is problem j % len(x_init) from guess[j].
 
     stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
     settings: (exact, tolerance, max_iterations) as floats.
-    queue: what is waiting. records, numbers, counters, scratch: the state of the lanes and room to
-    work in; see `new_lanes`.
+    queue: what is waiting, or to be verified. records, numbers, counters, scratch: the state of the
+    lanes and room to work in; see `new_lanes`.
     passes: after so many, return.
-    The last five arguments are results: states, controls, costs, whether converged, iterations.
+    The last six arguments are results: states, controls, costs, whether converged, iterations, and
+    the size of the costs' terms.
 
     Returns whether all is done; if not, call it again with the same arguments.
     """
@@ -109,14 +107,18 @@ def solve(
     work = Work(records, P, S, scratch[:-1], scratch[-1])
     D = work.D
     write_ranges(S, work.ranges)
-    results = Results(X, U, cost, converged, count)
+    results = Results(X, U, cost, converged, count, size)
     lanes = as_lanes(numbers, counters)
-    waiting, last = queue[0], queue[1]
+    waiting, last, unverified = queue
     for _ in range(passes):
         forward, backward = survey(D, L, lanes, results, last - waiting)
         if forward + backward == 0:
-            return True
-        if _FORWARD_ADVANTAGE * forward >= backward:
+            if unverified == last:
+                return True
+            unverified = verify(
+                work, L, stages, lanes, T, (unverified, last), x_init, context, results
+            )
+        elif _FORWARD_ADVANTAGE * forward >= backward:
             for b in range(LANES):  # now, because a backward pass would spoil their gains
                 if lanes.state[b] == IDLE and waiting < last:
                     load(D, L, b, waiting, x_init, guess, context, lanes)
@@ -130,7 +132,7 @@ def solve(
                     begin_iteration(work, L, b, lanes, T, settings)
                 elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
                     point_downwards(work, L, b, lanes, T)
-    queue[0] = waiting
+    queue[0], queue[2] = waiting, unverified
     return False
 
 
@@ -161,11 +163,13 @@ def survey(D, L, lanes, results, waiting):
     return forward, backward
 
 
-def new_lanes(layout, horizon):
-    """Idle lanes, as `solve` takes them: records, numbers, counters, workspace."""
+def new_lanes(layout, horizon, part):
+    """Idle lanes and the tasks of a part, as `solve` takes them: queue, records ... scratch."""
+    queue = (part[0], part[1], part[0])  # next task, end, next to be verified
     records = np.zeros((horizon + 1) * layout[_RECORD])
     scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
-    return records, np.zeros((7, LANES)), np.zeros((4, LANES), np.int64), scratch
+    numbers, counters = np.zeros((6, LANES)), np.zeros((4, LANES), np.int64)
+    return np.array(queue), records, numbers, counters, scratch
 
 
 @native_uncounted
@@ -173,7 +177,7 @@ def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
         counters[0], counters[1], counters[2], counters[3],
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
     )  # fmt: skip
 
 
@@ -210,7 +214,37 @@ def store(D, L, b, lanes, results):
     results.cost[task] = lanes.cost[b]
     results.converged[task] = lanes.state[b] == DONE
     results.iterations[task] = lanes.count[b]
+    results.size[task] = D[L.size + b]
     lanes.state[b] = IDLE
+
+
+@native_uncounted
+def verify(work, L, stages, lanes, T, tasks, x_init, context, results):
+    """See whether other rollouts of the next plans that converged find the same costs.
+
+    Start states and controls are off by a few roundings. All lanes are idle. Returns the first of
+    tasks[0] .. tasks[1] - 1 that is left.
+    """
+    D = work.D
+    task, used = tasks[0], 0
+    while task < tasks[1] and used < LANES:
+        if results.converged[task]:
+            load(D, L, used, task, x_init, results.U, context, lanes)
+            for i in range(L.n):
+                D[L.x + i * LANES + used] *= 1.0 + NUDGE
+            for t in range(T):
+                for i in range(L.m):
+                    D[t * L.record + L.u + i * LANES + used] *= 1.0 + NUDGE
+            used += 1
+        task += 1
+    if used > 0:
+        forward_pass(work, L, stages, lanes, T)
+    for b in range(used):
+        found = lanes.task[b]
+        change = abs(D[T * L.record + L.cost + b] - results.cost[found])
+        results.converged[found] = change <= REPRODUCED * results.size[found]
+        lanes.state[b] = IDLE
+    return task
 
 
 @native_uncounted
@@ -225,23 +259,8 @@ def forward_pass(work, L, stages, lanes, T):
     for b in range(LANES):
         D[L.cost + b] = 0.0
         D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
-        if lanes.state[b] == VERIFY:
-            nudge(D, L, b, T)
     for t in range(T):
         call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
-
-
-@native_uncounted
-def nudge(D, L, b, T):
-    """Another rollout of the controls of lane b, off by a few roundings, as is its start state."""
-    for i in range(L.n):
-        D[L.xn + i * LANES + b] *= 1.0 + NUDGE
-    for t in range(T):
-        here = t * L.record + b
-        for i in range(L.m):
-            D[here + L.k + i * LANES] = NUDGE * D[here + L.u + i * LANES]
-        for i in range(L.m * L.n):
-            D[here + L.kx + i * LANES] = 0.0
 
 
 @native_uncounted
@@ -283,9 +302,6 @@ def judge(work, L, lanes, T, settings):
             judge_step(work, L, b, lanes, T, settings)
         elif lanes.state[b] == ESCAPE:
             judge_escape(D, L, b, lanes, T, settings)
-        elif lanes.state[b] == VERIFY:
-            change = abs(D[T * L.record + L.cost + b] - lanes.cost[b])
-            lanes.state[b] = DONE if change <= lanes.allowed[b] else FAILED
     for t in range(T):
         start = t * L.record
         for i in range(L.n + L.m):
@@ -322,23 +338,15 @@ def judge_step(work, L, b, lanes, T, settings):
         mild = lanes.mu[b] <= MU_SETTLED
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
         if settled and newton and known:
-            verify(b, lanes, D[L.size + b])
+            lanes.state[b] = DONE
         elif settled and not newton and mild:
             look_down(b, lanes, SETTLED, settings)
     elif settled and newton and -slope <= noise:
-        verify(b, lanes, D[L.size + b])
+        lanes.state[b] = DONE
     else:
         lanes.alpha[b] *= 0.5
         if lanes.alpha[b] < _SHORTEST_STEP:
             harden(b, lanes, settings)
-
-
-@native_inlined
-def verify(b, lanes, size):
-    """Lane b is at an optimum: see whether another rollout finds the same cost."""
-    lanes.state[b] = VERIFY
-    lanes.alpha[b] = 1.0
-    lanes.allowed[b] = REPRODUCED * size
 
 
 @native_inlined
@@ -428,7 +436,7 @@ def begin_iteration(work, L, b, lanes, T, settings):
     else:
         found = point_downwards(work, L, b, lanes, T)
         if found == FLAT and lanes.aim[b] == SETTLED:
-            verify(b, lanes, D[L.size + b])
+            lanes.state[b] = DONE
         elif found == CONVEX:
             lanes.state[b] = FAILED
         else:

@@ -33,7 +33,7 @@ FallBack: TypeAlias = Callable[[str, Exception], None]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., bool] = solve
-_new_lanes: Callable[..., tuple[Vector, Vector, Integers, Vector]] = new_lanes
+_new_lanes: Callable[..., tuple[Integers, Vector, Vector, Integers, Vector]] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
 
@@ -202,6 +202,7 @@ class NativeProblem:
         cost = np.empty(tasks)
         converged = np.empty(tasks, dtype=np.bool_)
         iterations = np.empty(tasks, dtype=np.int64)
+        size = np.empty(tasks)
         options = self.settings
         settings = (float(options.exact), options.tolerance, float(options.max_iterations))
         given = (_array(x_init), guess, self._context(len(x_init)), self.P, self.S, settings)
@@ -209,8 +210,8 @@ class NativeProblem:
         stages, layout = self.model.solver
 
         def work(part: tuple[int, int], stop: Event) -> None:
-            state = (np.array(part), *_new_lanes(layout, horizon))
-            in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results), stop)
+            state = _new_lanes(layout, horizon, part)
+            in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop)
 
         in_threads(work, tasks)
         return Solution(*(torch.from_numpy(result) for result in results))
