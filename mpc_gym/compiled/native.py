@@ -22,6 +22,10 @@ OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
     "fastmath": set(REASSOCIATING),
+    # A function that is left standing has a copy in every other that calls it, optimised once more,
+    # with its sums in another order maybe; which of the copies runs is decided by what was loaded
+    # first. So the process that compiles would find other bits than those that load its code.
+    "forceinline": True,
 }
 _UNCOUNTED: dict[str, Any] = {**OPTIONS, "_nrt": False}
 
@@ -40,20 +44,12 @@ def native_uncounted(function: Function) -> Function:
     return _compile(function, _UNCOUNTED)
 
 
-def native_inlined(function: Function) -> Function:
-    """Likewise, and inlined wherever it is called: for what is called for every lane of a pass.
-
-    Handing on a dozen arrays takes some thirty nanoseconds.
-    """
-    return _compile(function, {**_UNCOUNTED, "forceinline": True})
-
-
 def native_exact(function: Function) -> Function:
     """Compile a function whose error bound depends on the order of its operations, as written.
 
-    Products and sums may be contracted to fused ones. It is inlined wherever it is called.
+    Products and sums may be contracted to fused ones.
     """
-    return _compile(function, {**OPTIONS, "fastmath": {"contract"}, "forceinline": True})
+    return _compile(function, {**OPTIONS, "fastmath": {"contract"}})
 
 
 def _compile(function: Function, options: dict[str, Any]) -> Function:

@@ -23,7 +23,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from mpc_gym.compiled.callback import call
 from mpc_gym.compiled.emit import LANES
-from mpc_gym.compiled.native import native_inlined, native_uncounted
+from mpc_gym.compiled.native import native_uncounted
 from mpc_gym.mpc.ddp import (
     COST_ROUNDING,
     FORESEEN,
@@ -318,7 +318,7 @@ def judge(work, L, lanes, T, settings):
             adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
 
 
-@native_inlined
+@native_uncounted
 def begin(b, lanes, cost, settings):
     """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
     lanes.cost[b] = cost
@@ -331,7 +331,7 @@ def begin(b, lanes, cost, settings):
         lanes.state[b] = FAILED
 
 
-@native_inlined
+@native_uncounted
 def judge_step(work, L, b, lanes, T, settings):
     """Take the step of lane b if it decreases the cost enough; see whether it was the last one."""
     D = work.D
@@ -357,7 +357,7 @@ def judge_step(work, L, b, lanes, T, settings):
             harden(b, lanes, settings)
 
 
-@native_inlined
+@native_uncounted
 def is_settled(work, L, b, T, settings):
     """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
     D = work.D
@@ -372,7 +372,7 @@ def is_settled(work, L, b, T, settings):
     return decrease <= tolerance**1.5 * size and D[L.pull + b] <= PULL * size
 
 
-@native_inlined
+@native_uncounted
 def judge_escape(D, L, b, lanes, T, settings):
     """Move lane b along negative curvature if that decreases the cost, or try the other side."""
     change = D[T * L.record + L.cost + b] - lanes.cost[b]
@@ -385,7 +385,7 @@ def judge_escape(D, L, b, lanes, T, settings):
             lanes.state[b] = FAILED
 
 
-@native_inlined
+@native_uncounted
 def accept(b, lanes, cost, exact):
     """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
     lanes.accepted[b] = 1.0
@@ -403,7 +403,7 @@ def adopt(iterate, trial, accepted):
         iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
 
 
-@native_inlined
+@native_uncounted
 def harden(b, lanes, settings):
     """From exact to Gauss-Newton, from there to more and more regularisation."""
     lanes.state[b] = GAINS
@@ -416,7 +416,7 @@ def harden(b, lanes, settings):
             look_down(b, lanes, STUCK, settings)
 
 
-@native_inlined
+@native_uncounted
 def look_down(b, lanes, aim, settings):
     """Lane b asks for the exact program as it is, which may not be convex."""
     lanes.aim[b] = aim
@@ -424,7 +424,7 @@ def look_down(b, lanes, aim, settings):
     lanes.state[b] = GAINS
 
 
-@native_inlined
+@native_uncounted
 def begin_iteration(work, L, b, lanes, T, settings):
     """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
 

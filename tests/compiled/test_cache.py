@@ -371,3 +371,51 @@ def test_the_directory_that_was_checked_is_used_from_anywhere(tmp_path, monkeypa
     assert directory.is_relative_to(tmp_path)
     monkeypatch.chdir("/")
     assert cache_directory() == directory
+
+
+def test_code_is_whole_so_that_what_else_is_loaded_does_not_change_its_bits(directory) -> None:
+    """Of a function that is left standing, the linker takes the copy that was loaded first."""
+    many = 40  # too long for the compiler to inline of its own accord
+    lines = "\n".join(
+        f"        y[{k}] += x[{k}] * y[i] + x[i] / (2.0 + y[{k}])" for k in range(many)
+    )
+    source = sources(
+        [
+            f"@native\ndef sums(x, y):\n    for i in range({many}):\n{lines}",
+            "@native\ndef twice(x, y):\n    sums(x, y)\n    sums(y, x)",
+        ]
+    )
+    module = build(source, "test_cache")
+    module.twice(np.ones(many), np.ones(many))
+    (assembly,) = module.twice.inspect_asm().values()
+    assert "twice" in assembly
+    assert not [line for line in assembly.splitlines() if ".weak" in line and "sums" in line]
+
+
+FINDS = """
+import hashlib, torch
+from mpc_gym import make_mpc
+
+torch.set_num_threads(1)
+angle = torch.linspace(-3.0, 3.0, 30, dtype=torch.float64)[:, None]
+x_init = torch.cat([angle.cos(), angle.sin(), angle], 1).requires_grad_()
+mpc = make_mpc("DiffPendulum-v0", horizon=10)
+plan = mpc(x_init)
+found = [plan.controls, *torch.autograd.grad(plan.controls.square().sum(), [*mpc.parameters()])]
+print(hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in found)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_finds_the_same_bits_as_the_next(directory) -> None:
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FINDS],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert first == second
+    assert len(first.strip()) == 64
