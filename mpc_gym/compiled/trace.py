@@ -177,7 +177,7 @@ def _captured_alone(
     sizes = [n_state, n_ctrl] + [n_context] * (n_context > 0)
     inputs = [0.1 * torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]
     values = numeric_parameters(module)
-    per_stage = _per_stage_names(module, values)
+    per_stage = per_stage_names(module, values)
     parameters = {
         name: (value[0] if name in per_stage else value).detach().to("cpu", torch.float64).clone()
         for name, value in values.items()
@@ -208,7 +208,8 @@ def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **buffers}
 
 
-def _per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
+def per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
+    """Those of a module's parameters and buffers that have a leading time axis; see `trace`."""
     declared = {
         f"{prefix}.{name}" if prefix else name
         for prefix, part in module.named_modules()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mpc_gym.compiled.trace import per_stage_names
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc import ddp, sensitivity
 from mpc_gym.mpc.problem import Problem, RowFunction
@@ -134,7 +135,7 @@ class ReferenceProblem:
     def first_stages(self, count: int) -> "ReferenceProblem":
         """See `BackendProblem`."""
         whole = self.problem
-        staged = set(getattr(whole.l.module, "per_stage_parameters", ()))
+        staged = per_stage_names(whole.l.module, whole.l.values)
         values = {k: v[:count] if k in staged else v for k, v in whole.l.values.items()}
         context = whole.context_at(slice(0, count))
         part = replace(

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from mpc_gym.models import CartPoleDynamics, Dynamics, LinearDynamics, QuadraticCost
+from mpc_gym.models import (
+    CartPoleDynamics,
+    Dynamics,
+    LinearDynamics,
+    QuadraticCost,
+    keep_positive,
+)
 from mpc_gym.mpc import MPC
 
 FLOAT = torch.float64
@@ -212,6 +218,15 @@ class TestGuessesThatRunAway:
         plan = plan_of(self.cubic(backend), [[3.0]])
         assert plan.converged.all()
         assert plan.cost < 100
+
+    def test_so_it_is_where_positive_weights_change_with_time(self, backend):
+        weights = torch.tensor([2.0, 0.2], dtype=FLOAT).expand(12, 2)
+        cost = QuadraticCost.diagonal(weights)
+        keep_positive(cost)
+        mpc = MPC(Model(lambda x, u: x**3 + u), cost, 12, None, None, backend=backend)
+        plan = plan_of(mpc, [[3.0]])
+        assert plan.converged.all()
+        torch.testing.assert_close(plan.cost, plan_of(self.cubic(backend), [[3.0]]).cost)
 
     def test_where_it_is_not_the_guess_is_returned_within_its_bounds(self, backend):
         guess = torch.full((1, 12, 1), 0.7, dtype=FLOAT)
