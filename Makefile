@@ -9,10 +9,10 @@ CONSTRAINTS := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test lint format bench reproduce docs clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## Make .venv with the package, editable, and the tools of development
 
@@ -34,6 +34,9 @@ format: $(VENV)/.installed  ## Format the code and repair what ruff can repair
 
 bench: $(VENV)/.installed-bench  ## Measure speed side by side with other solvers
 	$(BIN)/python -m benchmarks.solver
+
+reproduce: $(VENV)/.installed  ## Run the experiments of the paper and write a report of what they show
+	$(BIN)/python -m reproduction
 
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict

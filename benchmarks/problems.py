@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 HORIZON = 20
 TIME_STEP = 0.05
 CONTROL_PENALTY = 0.001
-REFERENCE = Path(__file__).parents[1] / "tests" / "mpc" / "reference" / "paper_problem.npz"
+REFERENCE = Path(__file__).parents[1] / "tests" / "mpc" / "data" / "paper_problem.npz"
 
 
 @dataclass(frozen=True, eq=False)

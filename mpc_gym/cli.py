@@ -40,7 +40,7 @@ class ManyValues(TyperCommand):
 
 
 @contextmanager
-def _in_words(console: Console) -> Iterator[None]:
+def in_words(console: Console) -> Iterator[None]:
     """Say what a user got wrong, or what failed, without a traceback."""
     from mpc_gym.experiments.runs import FailedRunsError
 
@@ -53,7 +53,8 @@ def _in_words(console: Console) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _wrote(console: Console, path: Path) -> None:
+def wrote(console: Console, path: Path) -> None:
+    """Say where something was written."""
     console.print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -105,11 +106,11 @@ def demo(
 
     torch.set_num_threads(1)  # more of them only get in each other's way: the networks are small
     console = Console()
-    with _in_words(console):
+    with in_words(console):
         result = run_demo(DemoOptions(env, demonstrations, seed, output, fast), console)
     console.print(table(result))
     for name in FILES:
-        _wrote(console, output / name)
+        wrote(console, output / name)
 
 
 @app.command()
@@ -147,66 +148,13 @@ def record(
 
     console = Console()
     stages = Stages(console)
-    with _in_words(console):
+    with in_words(console):
         options = RecordOptions(env, policy, episodes, seed, output, max_steps)
         with stages.shown(), stages.stage(f"{policy} in {env}", episodes) as advance:
             returns = write(options, advance)
     for path, value in returns.items():
         message = f"wrote {path}: return {value:.1f}"
         console.print(message, highlight=False, soft_wrap=True, markup=False)
-
-
-@app.command()
-def reproduce(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every experiment, which is what happens without --only.")
-    ] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="lqr, nonconvex, nonrealizable, closed-loop or runtime; may be given repeatedly."
-        ),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Few seeds and steps, to show that all works; no result."),
-    ] = False,
-    jobs: Annotated[
-        int | None, typer.Option(help="Processes; by default as many as there are cores.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Where: local, dask or ray.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a cluster, such as tcp://127.0.0.1:8786 for dask.")
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="For runs and report; what is finished there is not repeated. By default "
-            "reproduction, and reproduction-quick with --quick."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
-) -> None:
-    """Run the experiments of Amos et al. (2018) and write a report of what they show.
-
-    It goes on where it was stopped. With all finished it writes the report anew.
-    """
-    import os
-
-    if everything and only:
-        raise typer.BadParameter("--all and --only exclude each other")
-    place = folder or Path("reproduction-quick" if quick else "reproduction")
-    console = Console()
-    processes = (os.cpu_count() or 1) if jobs is None else jobs
-    with _in_words(console):
-        from mpc_gym.experiments.paper.report import REPORT, findings_table
-        from mpc_gym.experiments.paper.reproduce import ReproduceOptions
-        from mpc_gym.experiments.paper.reproduce import reproduce as run
-
-        options = ReproduceOptions(place, only or (), quick, seed, processes, engine, address)
-        sections = run(options)
-    console.print(findings_table(sections))
-    _wrote(console, place / REPORT)
 
 
 @app.command(cls=ManyValues)
@@ -245,7 +193,7 @@ def compare(
     --seeds 4 --jobs 2
     """
     console = Console()
-    with _in_words(console):
+    with in_words(console):
         from mpc_gym.experiments.compare import DEFAULT_METHODS, CompareOptions
         from mpc_gym.experiments.compare import compare as run
         from mpc_gym.experiments.compare_report import REPORT
@@ -269,7 +217,7 @@ def compare(
         )
         results = run(options, console)
     console.print(terminal_table(env, list(results.values())))
-    _wrote(console, folder / REPORT)
+    wrote(console, folder / REPORT)
 
 
 @app.command(cls=ManyValues)
@@ -293,7 +241,7 @@ def train(
     length
     """
     console = Console()
-    with _in_words(console):
+    with in_words(console):
         from mpc_gym.experiments.learner import POLICY, learned_parameters
         from mpc_gym.experiments.train import TrainOptions
         from mpc_gym.experiments.train import train as run
@@ -303,7 +251,7 @@ def train(
         policy = run(options, progress=True)
     for name, value in learned_parameters(policy, options.run().settings["learn"]).items():
         console.print(f"{name}: {value}", highlight=False, markup=False)
-    _wrote(console, folder / POLICY)
+    wrote(console, folder / POLICY)
 
 
 @app.command()
@@ -322,7 +270,7 @@ def collect(
     Example: mpc-gym collect --env DiffPendulum-v0 --episodes 20 --output expert.npz
     """
     console = Console()
-    with _in_words(console):
+    with in_words(console):
         from mpc_gym.experiments.demonstrate import EpisodeOptions, collect_to
 
         options = EpisodeOptions(env, (policy,), episodes, seed, max_steps=max_steps)
@@ -330,7 +278,7 @@ def collect(
     console.print(
         f"{found.episodes} episodes, {len(found)} steps, return {found.returns.mean():.1f}"
     )
-    _wrote(console, output)
+    wrote(console, output)
 
 
 @app.command(cls=ManyValues)
@@ -349,7 +297,7 @@ def evaluate(
     Example: mpc-gym evaluate --env DiffPendulum-v0 --policy expert trained/policy ppo.zip
     """
     console = Console()
-    with _in_words(console):
+    with in_words(console):
         from mpc_gym.experiments.demonstrate import EpisodeOptions, score, score_table
 
         options = EpisodeOptions(env, policy, episodes, seed, max_steps=max_steps)

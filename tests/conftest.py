@@ -15,10 +15,10 @@ from tests.shapes import checked
 # a user hands them by themselves, and tests must see their messages rather than the checker's.
 SHAPE_CHECKED = (
     "mpc_gym.models",
-    "mpc_gym.mpc.boxqp",
-    "mpc_gym.mpc.ddp",
+    "mpc_gym.mpc.reference.boxqp",
+    "mpc_gym.mpc.reference.ddp",
     "mpc_gym.mpc.problem",
-    "mpc_gym.mpc.sensitivity",
+    "mpc_gym.mpc.reference.sensitivity",
     "mpc_gym.mpc.solution",
     "mpc_gym.rendering",
 )

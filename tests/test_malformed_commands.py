@@ -11,6 +11,7 @@ import mpc_gym.experiments.demonstrate
 import mpc_gym.experiments.record
 import mpc_gym.experiments.runs
 from mpc_gym.cli import app
+from reproduction.__main__ import app as reproduce
 
 LONG = "a" * 5000
 HUGE = [str(10**18), str(10**400)]
@@ -79,7 +80,8 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def answer(command: str, options: dict[str, str]) -> tuple[int, str]:
     """The exit code, and what is printed, without its frame."""
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    result = CliRunner().invoke(app, [command, *arguments], env={"COLUMNS": "400"})
+    called = (reproduce, []) if command == "reproduce" else (app, [command])
+    result = CliRunner().invoke(called[0], [*called[1], *arguments], env={"COLUMNS": "400"})
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mpc_gym.checks import LARGEST_COUNT, check_count, check_module, real_tensor
 from mpc_gym.compiled import derive
-from mpc_gym.compiled.emit import build, row_function_source, sources
+from mpc_gym.compiled.cpu.emit import build, row_function_source, sources
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
 from mpc_gym.compiled.trace import Graph, numeric_parameters, trace
 from mpc_gym.compiled.watch import Watch, watched

@@ -31,8 +31,8 @@ from mpc_gym.compiled.faithful import (
     try_out,
 )
 from mpc_gym.compiled.operations import decompositions, operation
+from mpc_gym.compiled.operations.shapes import SHAPES
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
-from mpc_gym.compiled.shapes import SHAPES
 from mpc_gym.functional import LOCK, call_with
 
 _GRADLESS = "mpc_gym_gradless"  # in a graph's meta

@@ -2,7 +2,6 @@
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.cartpole import DiffCartPoleEnv
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.envs.make_sb3_vec_env import make_sb3_vec_env
 from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
@@ -19,7 +18,6 @@ __all__ = [
     "DiffVectorEnv",
     "EnvBox",
     "Rollout",
-    "make_mpc",
     "make_sb3_vec_env",
     "register_environments",
     "rollout",

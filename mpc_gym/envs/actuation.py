@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpc_gym.compiled.native import native
+from mpc_gym.compiled.cpu.native import native
 
 
 @native

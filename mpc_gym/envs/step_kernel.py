@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from mpc_gym.compiled import Graph, Program
-from mpc_gym.compiled.emit import LANES, build, lane_function_source, sources
+from mpc_gym.compiled.cpu.emit import LANES, build, lane_function_source, sources
 from mpc_gym.compiled.primitives import CONDITIONS
 from mpc_gym.compiled.program import Array, Expression, Value, elements
 

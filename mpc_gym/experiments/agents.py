@@ -12,8 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.checks import check_path, found
-from mpc_gym.envs import make_mpc
 from mpc_gym.files import MAX_JSON_BYTES, open_regular, parse_json
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import load_pretrained, shipped_folder, shipped_policies
 

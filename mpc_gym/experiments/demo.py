@@ -15,7 +15,6 @@ from rich.console import Console
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from mpc_gym.envs import make_mpc
 from mpc_gym.experiments.film import Actor, film, lowest_start
 from mpc_gym.experiments.problems import Physics, Problem
 from mpc_gym.experiments.progress import Stages
@@ -29,6 +28,7 @@ from mpc_gym.imitation import (
     evaluate,
     imitation_loss,
 )
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy

@@ -7,10 +7,10 @@ sigmoid(0) = 0.5 and its linear terms at zero, as theirs do.
 import torch
 
 from mpc_gym.checks import found
-from mpc_gym.envs import make_mpc
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.methods import Method, Start
 from mpc_gym.experiments.problems import PENDULUM, PROBLEMS
+from mpc_gym.make_mpc import make_mpc
 
 COST_WEIGHT = 0.5
 ADDITIONS = ("linear", "terminal", "cost_map")

@@ -15,7 +15,6 @@ import numpy as np
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
-from mpc_gym.envs import make_mpc
 from mpc_gym.experiments.methods import MethodOptions, Start, find_method
 from mpc_gym.experiments.run import Run
 from mpc_gym.files import FOR_EVER, holding
@@ -28,6 +27,7 @@ from mpc_gym.imitation import (
     imitation_loss,
 )
 from mpc_gym.imitation.training import CHECKPOINT
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models.wrapped import WrappedCost
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy, save_pretrained

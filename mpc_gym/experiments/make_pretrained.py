@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from mpc_gym.envs import make_mpc
 from mpc_gym.experiments.problems import CARTPOLE, PENDULUM, Physics
 from mpc_gym.imitation import BehavioralCloning, DAgger, Stateless, collect, evaluate
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import MPCPolicy, save_pretrained
-from mpc_gym.policies.shipped import FOLDER
+from mpc_gym.policies.sharing.shipped import FOLDER
 
 SCORED_FROM = 1_000_000  # seeds of the episodes for the scores; learning uses lower ones
 

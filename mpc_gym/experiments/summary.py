@@ -14,7 +14,8 @@ from matplotlib.ticker import NullLocator
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.experiments.methods import METHODS
-from mpc_gym.experiments.paper.plots import (
+from mpc_gym.experiments.problems import PROBLEMS
+from reproduction.plots import (
     COLOURS,
     GRID,
     Line,
@@ -22,8 +23,7 @@ from mpc_gym.experiments.paper.plots import (
     make_figure,
     save_figure,
 )
-from mpc_gym.experiments.paper.section import Table, shown
-from mpc_gym.experiments.problems import PROBLEMS
+from reproduction.section import Table, shown
 
 Result = Mapping[str, Any]
 GREY = "#666666"

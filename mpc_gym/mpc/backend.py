@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled.trace import per_stage_names
 from mpc_gym.functional import LOCK
-from mpc_gym.mpc import ddp, sensitivity
 from mpc_gym.mpc.problem import Problem, RowFunction
-from mpc_gym.mpc.sensitivity import Gradients
+from mpc_gym.mpc.reference import ddp, sensitivity
+from mpc_gym.mpc.reference.sensitivity import Gradients
 from mpc_gym.mpc.solution import Solution
 
 

@@ -28,9 +28,9 @@ from mpc_gym.mpc.checks import (
     check_x_init,
     infer_sizes,
 )
-from mpc_gym.mpc.compiled_models import CompiledModels
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
+from mpc_gym.mpc.native.compiled_models import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.solution import Solution

@@ -22,7 +22,7 @@ from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
 from mpc_gym.compiled.watch import Watch
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.checks import check_takes_batches
-from mpc_gym.mpc.generate import check_functions
+from mpc_gym.mpc.native.generate import check_functions
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 SPREAD = 0.1  # of the points, relative to 1 + |z|

@@ -21,7 +21,7 @@ from mpc_gym.compiled import derive
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Expression, Program, Value
 from mpc_gym.compiled.trace import Graph
-from mpc_gym.mpc.sensitivity import BOUND_TOLERANCE
+from mpc_gym.mpc.reference.sensitivity import BOUND_TOLERANCE
 
 Outputs: TypeAlias = "dict[str, Value]"
 Stage: TypeAlias = "tuple[Program, Outputs]"

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
-from mpc_gym.mpc.sensitivity import nearness
+from mpc_gym.mpc.reference.sensitivity import nearness
 from mpc_gym.mpc.solution import Solution
 
 

@@ -9,9 +9,9 @@ from mpc_gym.policies.lstm_policy import LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
 from mpc_gym.policies.planning_policy import PlanningPolicy
-from mpc_gym.policies.pretrained import load_pretrained, pretrained_kwargs, save_pretrained
 from mpc_gym.policies.receding_horizon import RecedingHorizon
-from mpc_gym.policies.shipped import load_shipped, shipped_folder, shipped_policies
+from mpc_gym.policies.sharing.pretrained import load_pretrained, pretrained_kwargs, save_pretrained
+from mpc_gym.policies.sharing.shipped import load_shipped, shipped_folder, shipped_policies
 
 if TYPE_CHECKING:
     from mpc_gym.policies.tqc import TQCMPCPolicy

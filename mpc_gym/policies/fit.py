@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.mpc import MPC
-from mpc_gym.policies.spaces import limits
+from mpc_gym.policies.sharing.spaces import limits
 
 ROUNDING = 1e-6  # relative: spaces are float32
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mpc_gym.checks import check_size
 from mpc_gym.policies.algorithms import calling_algorithm
 from mpc_gym.policies.lstm import LSTMPlanner
-from mpc_gym.policies.pretrained import Pretrained
+from mpc_gym.policies.sharing.pretrained import Pretrained
 
 P = TypeVar("P", bound="LSTMPolicy")
 

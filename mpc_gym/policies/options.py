@@ -12,9 +12,9 @@ from torch import nn
 
 from mpc_gym.checks import check_flag, check_size, found
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import MPC

@@ -20,8 +20,8 @@ from mpc_gym.policies.arguments import Rebuilt
 from mpc_gym.policies.observations import check_array
 from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.planning import Planning
-from mpc_gym.policies.pretrained import Pretrained
 from mpc_gym.policies.receding_horizon import PlanState, carry
+from mpc_gym.policies.sharing.pretrained import Pretrained
 
 Policy = TypeVar("Policy", bound="PlanningPolicy")
 

@@ -12,11 +12,11 @@ from mpc_gym.envs import (
     DiffPendulumEnv,
     DiffPendulumWindyEnv,
     EnvBox,
-    make_mpc,
     make_sb3_vec_env,
     rollout,
 )
 from mpc_gym.envs.vector import DiffPendulumVectorEnv
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import PendulumCost, PendulumDynamics
 from tests.malformed import EMPTY, PAIR, Case, failures, rows
 

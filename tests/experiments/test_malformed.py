@@ -7,9 +7,9 @@ import numpy as np
 from mpc_gym.experiments import DemoOptions
 from mpc_gym.experiments.compare import CompareOptions
 from mpc_gym.experiments.demonstrate import EpisodeOptions
-from mpc_gym.experiments.paper.reproduce import ReproduceOptions
 from mpc_gym.experiments.record import RecordOptions
 from mpc_gym.experiments.train import TrainOptions
+from reproduction.reproduce import ReproduceOptions
 from tests.malformed import EMPTY, ONE, PAIR, Case, failures, rows
 
 ENV = "DiffPendulum-v0"

@@ -14,8 +14,8 @@ import torch
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.imitation import BehavioralCloning, DAgger, Demonstrations, imitation_loss
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import MPCPolicy, PlanningPolicy, SACMPCPolicy, TD3MPCPolicy
 
 HORIZON = 12

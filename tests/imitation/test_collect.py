@@ -6,9 +6,9 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.imitation import Stateless, collect, evaluate, evaluate_from
 from mpc_gym.imitation.rollout import Start, rollout
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import RecedingHorizon
 

@@ -10,7 +10,6 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.imitation import (
     BehavioralCloning,
@@ -20,6 +19,7 @@ from mpc_gym.imitation import (
     collect,
     imitation_loss,
 )
+from mpc_gym.make_mpc import make_mpc
 
 ECHO = "Echo-v0"
 HANGING = "Hanging-v0"

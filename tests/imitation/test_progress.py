@@ -5,10 +5,10 @@ import io
 import pytest
 from stable_baselines3 import PPO
 
-from mpc_gym.envs.make_mpc import make_mpc
 from mpc_gym.imitation import BehavioralCloning, DAgger, Demonstrations, collect
 from mpc_gym.imitation import progress as module
 from mpc_gym.imitation.progress import progress
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 
 ENV = "DiffPendulum-v0"

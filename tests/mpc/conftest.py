@@ -28,7 +28,7 @@ class PaperProblem:
         return self("x_init")
 
     def __call__(self, key: str) -> Tensor:
-        """An array of the reference file (see tests/mpc/reference/README.md)."""
+        """An array of the reference file (see tests/mpc/data/README.md)."""
         return torch.tensor(self.reference[f"{self.name}_{key}"])
 
     def dynamics(self) -> Dynamics:
@@ -53,7 +53,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def reference() -> dict[str, np.ndarray]:
-    path = Path(__file__).parent / "reference" / "paper_problem.npz"
+    path = Path(__file__).parent / "data" / "paper_problem.npz"
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 

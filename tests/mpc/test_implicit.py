@@ -8,7 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mpc_gym.compiled import ProgramTooLarge
 from mpc_gym.models import PendulumCost, PendulumDynamics
-from mpc_gym.mpc import MPC, native
+from mpc_gym.mpc import MPC
+from mpc_gym.mpc.native import backend as native
 
 HORIZON = 8
 

@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import (
 )
 from torch import nn
 
-from mpc_gym.envs import DiffEnv, make_mpc
+from mpc_gym.envs import DiffEnv
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy, SACMPCPolicy, TD3MPCPolicy

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.limits import (
     GAUSSIAN_SCALE,

@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy

@@ -7,7 +7,7 @@ import torch
 from stable_baselines3 import DDPG, TD3
 from stable_baselines3.common.policies import ContinuousCritic
 
-from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import SACMPCPolicy, TD3MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCActor, TD3MPCActor
 from tests.policies.planners import (

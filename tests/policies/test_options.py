@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.linalg import solve_discrete_are
 
-from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import (
     ContextualCost,
     LinearCost,

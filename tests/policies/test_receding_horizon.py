@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mpc_gym.envs.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import RecedingHorizon
 
 

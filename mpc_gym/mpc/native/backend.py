@@ -1,0 +1,289 @@
+"""The native backend: packs a problem into arrays and calls the kernels generated for its model."""
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Event
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mpc_gym.compiled.cpu.emit import LANES
+from mpc_gym.compiled.errors import ProgramTooLarge
+from mpc_gym.functional import LOCK
+from mpc_gym.mpc.backend import ReferenceProblem, Settings
+from mpc_gym.mpc.native.ddp import new_lanes, solve
+from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
+from mpc_gym.mpc.native.layout import sensitivity_offsets, solver_offsets
+from mpc_gym.mpc.native.pool import in_slices, in_threads
+from mpc_gym.mpc.native.sensitivity import differentiate, first_step
+from mpc_gym.mpc.problem import Problem, RowFunction
+from mpc_gym.mpc.reference.sensitivity import Gradients
+from mpc_gym.mpc.solution import Solution
+
+Vector: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+Modules: TypeAlias = tuple[nn.Module, nn.Module]
+Sizes: TypeAlias = tuple[int, int, int]
+Source: TypeAlias = tuple[MutableMapping[str, Any], str]
+FallBack: TypeAlias = Callable[[str, Exception], None]
+
+# Numba's functions have no types that mypy could check
+_solve: Callable[..., bool] = solve
+_new_lanes: Callable[..., tuple[Integers, Vector, Vector, Integers, Vector]] = new_lanes
+_differentiate: Callable[..., None] = differentiate
+_first_step: Callable[..., None] = first_step
+
+
+def refuse(_: str, reason: Exception) -> None:
+    """Raise the reason why the reference would have to do something."""
+    raise reason
+
+
+class NativeModel:
+    """Dynamics and cost, traced and compiled. Parameters are read anew for every problem.
+
+    Args:
+        modules: dynamics and cost.
+        n_state, n_ctrl, n_context: sizes of their arguments.
+        fall_back: is told what the reference has to do, and why; raises where it must not
+            (as it does by default).
+        check: called between tracing and compiling them; raises where they are at fault.
+
+    Raises:
+        UnsupportedOperation: a module uses what cannot be compiled.
+        ProgramTooLarge: straight-line code would be too long.
+    """
+
+    def __init__(
+        self,
+        modules: tuple[nn.Module, nn.Module],
+        n_state: int,
+        n_ctrl: int,
+        n_context: int,
+        *,
+        fall_back: FallBack | None = None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.modules = modules
+        self._fall_back = fall_back or refuse
+        self.model = trace_model(*modules, n_state, n_ctrl, n_context)
+        check()
+        self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
+        self._shared, self._staged = self._sources()
+
+    def _sources(self) -> tuple[list[Source], list[Source]]:
+        """Where the shared and the per-stage parameters are found, in the order of the programs.
+
+        Looking them up anew in a module tree would take longer than a solve.
+        """
+        found: tuple[list[Source], list[Source]] = ([], [])
+        for graph, module in zip((self.model.dynamics, self.model.cost), self.modules, strict=True):
+            for name in graph.parameter_shapes:
+                owner, _, key = name.rpartition(".")
+                part = module.get_submodule(owner)
+                table = part._parameters if key in part._parameters else part._buffers
+                found[name in graph.per_stage].append((table, key))
+        return found
+
+    @cached_property
+    def sensitivity(self) -> tuple[Integers, Integers] | None:
+        """Stages and layout of the derivative, compiled when they are first needed.
+
+        None where it is too long, which may be where the plan is not.
+        """
+        with LOCK:  # it is held by whoever compiles them already
+            if "sensitivity" in vars(self):
+                return self.sensitivity
+            try:
+                return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
+            except ProgramTooLarge as error:
+                self._fall_back("differentiating", error)
+                return None
+
+    def problem(
+        self,
+        bounds: tuple[Tensor, Tensor],
+        context: Tensor | None,
+        settings: Settings,
+    ) -> "NativeProblem":
+        """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
+        low, high = (bound.detach().numpy() for bound in bounds)
+        for table, name in self._staged:
+            if len(table[name]) != len(low):
+                raise ValueError(
+                    f"{name} has {len(table[name])} time steps, but the horizon is {len(low)}; "
+                    "give one entry for each stage, or one for all"
+                )
+        shared = [_value(source).ravel() for source in self._shared]
+        staged = [low, high, *(_value(each).reshape(len(low), -1) for each in self._staged)]
+        P = np.concatenate(shared, dtype=np.float64) if shared else np.empty(0)
+        # rows have to be contiguous, which numpy does not promise for expanded bounds
+        S = np.ascontiguousarray(np.concatenate(staged, axis=1, dtype=np.float64))
+        contexts = None if context is None else _array(context)
+        return NativeProblem(self, P, S, contexts, settings)
+
+
+def _as_arrays(stages: tuple[int, ...], offsets: tuple[int, ...]) -> tuple[Integers, Integers]:
+    return np.array(stages, dtype=np.int64), np.array(offsets, dtype=np.int64)
+
+
+def _value(source: Source) -> Vector:
+    table, key = source
+    value = table[key]
+    assert value is not None
+    if value.dtype not in (torch.float64, torch.float32) or value.device.type != "cpu":
+        value = value.to("cpu", torch.float64)
+    array: Vector = value.detach().numpy()
+    return array
+
+
+@dataclass(frozen=True)
+class NativeProblem:
+    """A batch of control problems on the native backend (see `BackendProblem`)."""
+
+    model: NativeModel
+    P: Vector  # shared parameters
+    S: Vector  # (time, 2 n_ctrl + n) bounds and per-stage parameters
+    context: Vector | None
+    settings: Settings
+
+    @property
+    def finite(self) -> bool:
+        """Whether all parameters are."""
+        bounds = 2 * self.model.model.m
+        return bool(np.isfinite(self.P).all() and np.isfinite(self.S[:, bounds:]).all())
+
+    def rows(self, index: Tensor) -> "NativeProblem":
+        """The same problem for some instances of the batch."""
+        if self.context is None:
+            return self
+        return replace(self, context=self.context[index.numpy()])
+
+    def lifted(self) -> "NativeProblem":
+        """See `BackendProblem`."""
+        m = self.model.model.m
+        S = self.S.copy()
+        S[0, :m], S[0, m : 2 * m] = -np.inf, np.inf
+        return replace(self, S=S)
+
+    def reference(self) -> ReferenceProblem:
+        """See `BackendProblem`."""
+        m = self.model.model.m
+        low, high = torch.from_numpy(self.S[:, :m]), torch.from_numpy(self.S[:, m : 2 * m])
+        functions = [RowFunction.of(module).detached() for module in self.model.modules]
+        found = self._by_name(self.P, self.S[:, 2 * m :])
+        f, l = (
+            replace(function, values={**function.values, **values})
+            for function, values in zip(functions, found, strict=True)
+        )
+        context = None if self.context is None else torch.from_numpy(self.context)
+        return ReferenceProblem(Problem(f, l, low, high, context), self.settings)
+
+    def first_stages(self, count: int) -> "NativeProblem":
+        """See `BackendProblem`."""
+        context = None if self.context is None else np.ascontiguousarray(self.context[:, :count])
+        return replace(self, S=self.S[:count], context=context)
+
+    def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        unsolved = replace(self, settings=replace(self.settings, max_iterations=0))
+        return unsolved.solve(x_init, U).cost
+
+    def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
+        """See `BackendProblem`."""
+        guess = _array(guesses)
+        tasks, horizon = guess.shape[:2]
+        X = np.empty((tasks, horizon, x_init.shape[1]))
+        U = np.empty(guess.shape)
+        cost = np.empty(tasks)
+        converged = np.empty(tasks, dtype=np.bool_)
+        iterations = np.empty(tasks, dtype=np.int64)
+        size = np.empty(tasks)
+        options = self.settings
+        settings = (float(options.exact), options.tolerance, float(options.max_iterations))
+        given = (_array(x_init), guess, self._context(len(x_init)), self.P, self.S, settings)
+        results = (X, U, cost, converged, iterations)
+        stages, layout = self.model.solver
+
+        def work(part: tuple[int, int], stop: Event) -> None:
+            state = _new_lanes(layout, horizon, part)
+            in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop)
+
+        in_threads(work, tasks)
+        return Solution(*(torch.from_numpy(result) for result in results))
+
+    def gradients(
+        self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor
+    ) -> Gradients:
+        """See `BackendProblem`."""
+        stages = self.model.sensitivity
+        if stages is None:
+            return self.reference().gradients(X, U, g_X, g_U, g_cost)
+        (batch, horizon, n), m = X.shape, U.shape[-1]
+        blocks = -(-batch // LANES)
+        x_init = np.empty((batch, n))
+        context = np.empty((batch, horizon, self.model.model.n_context))
+        staged = np.empty((blocks, *self.S.shape))
+        shared = np.empty((blocks, len(self.P)))
+        given = [_array(value) for value in (X, U)]
+        given += [self._context(batch), *(_array(value) for value in (g_X, g_U, g_cost))]
+        exact = float(self.settings.exact)
+        given += [self.P, self.S]
+        results = (x_init, context, staged, shared)
+        in_threads(lambda part, _: _differentiate(*stages, *given, exact, part, *results), batch)
+        by_stage, by_parameter = staged.sum(0), shared.sum(0)
+        dynamics, cost = (
+            [values[name] for name, _ in module.named_parameters()]
+            for values, module in zip(
+                self._by_name(by_parameter, by_stage[:, 2 * m :]), self.model.modules, strict=True
+            )
+        )
+        return Gradients(
+            x_init=torch.from_numpy(x_init),
+            low=torch.from_numpy(by_stage[:, :m]),
+            high=torch.from_numpy(by_stage[:, m : 2 * m]),
+            context=None if self.context is None else torch.from_numpy(context),
+            dynamics=dynamics,
+            cost=cost,
+        )
+
+    def first_step(self, X: Tensor, U: Tensor) -> Tensor:
+        """See `BackendProblem`."""
+        stages, exact = self.model.sensitivity, float(self.settings.exact)
+        if stages is None:
+            return self.reference().first_step(X, U)
+        batch, m = U.shape[0], U.shape[-1]
+        step = np.empty((batch, m))
+        given = (_array(X), _array(U), self._context(batch), self.P, self.S)
+        in_threads(lambda part, _: _first_step(*stages, *given, exact, part, step), batch)
+        return torch.from_numpy(step)
+
+    def _context(self, batch: int) -> Vector:
+        if self.context is None:
+            return np.empty((batch, len(self.S), 0))
+        return self.context
+
+    def _by_name(self, shared: Vector, staged: Vector) -> list[dict[str, Tensor]]:
+        """All numbers of the parameters and buffers of dynamics and cost, by name."""
+        found: list[dict[str, Tensor]] = []
+        used = {"shared": 0, "staged": 0}
+        model = self.model.model
+        for graph in (model.dynamics, model.cost):
+            parts = {}
+            for name, shape in graph.parameter_shapes.items():
+                kind = "staged" if name in graph.per_stage else "shared"
+                start = used[kind]
+                used[kind] = stop = start + int(np.prod(shape, dtype=int))
+                values = staged[:, start:stop] if kind == "staged" else shared[start:stop]
+                parts[name] = torch.from_numpy(values.reshape((*values.shape[:-1], *shape)).copy())
+            found.append(parts)
+        return found
+
+
+def _array(value: Tensor) -> Vector:
+    array: Vector = np.ascontiguousarray(value.detach().numpy(), dtype=np.float64)
+    return array

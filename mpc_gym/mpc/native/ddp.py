@@ -1,0 +1,453 @@
+"""The native solver: the algorithm of `ddp.py` for a queue of problems, LANES at a time.
+
+Each lane works on a problem of its own, with its own step length, mode and regularisation. It needs
+forward and backward passes in turn, but twice the same where a step was refused or a stage was not
+convex. A pass serves all lanes at once, and the next one is that which serves more lanes for its
+cost; to the others it does no harm. A lane that is done takes the next problem of the queue, so
+that a slow problem delays nobody. As no lane reads another's numbers, and all do the same
+operations, a result does not depend on what else is in the queue.
+
+The loops return after so many passes, and are called again to go on: while they run, Python can
+answer no signal. What they need for that is in arrays of the caller, so that it changes no result.
+
+The model enters through the addresses of its stage functions (see `stage.py`) and the layout of
+its records (see `layout.py`), so these loops are compiled once for all models.
+"""
+
+# mypy: ignore-errors
+
+from collections import namedtuple
+
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from mpc_gym.compiled.cpu.callback import call
+from mpc_gym.compiled.cpu.emit import LANES
+from mpc_gym.compiled.cpu.native import native_uncounted
+from mpc_gym.mpc.native.boxqp import box_qp_rows, solve_box_qps
+from mpc_gym.mpc.native.escape import CONVEX, FLAT, point_downwards, try_escape
+from mpc_gym.mpc.native.offsets import SolverOffsets
+from mpc_gym.mpc.reference.ddp import (
+    COST_ROUNDING,
+    FORESEEN,
+    FORESEEN_GAUSS_NEWTON,
+    MU_FACTOR,
+    MU_MAX,
+    MU_MIN,
+    MU_SETTLED,
+    NEGLIGIBLE,
+    NUDGE,
+    PULL,
+    REPRODUCED,
+    SETTLED,
+    STEP,
+    STEP_LENGTHS,
+    STUCK,
+    SUFFICIENT_DECREASE,
+)
+
+# What a lane needs: nothing, for its result is written; a forward pass, for the start of a problem,
+# with the gains of an iteration, or along negative curvature; a backward pass; that its result is
+# written, which is converged or not.
+IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
+
+_FORWARD_ADVANTAGE = 2  # by how much a forward pass is cheaper than a backward pass
+_CACHE_LINE = 8  # numbers
+_SHORTEST_STEP = min(STEP_LENGTHS)
+_RECORD, _M = (SolverOffsets._fields.index(name) for name in ("record", "m"))
+_OFFSETS = len(SolverOffsets._fields)
+
+Lanes = namedtuple(
+    "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
+)
+Work = namedtuple("Work", ["D", "P", "S", "G", "ranges"])
+Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations"])
+Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
+Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations", "size"])
+
+
+@native_uncounted
+def solve(
+    stages,
+    layout,
+    x_init,
+    guess,
+    context,
+    P,
+    S,
+    settings,
+    queue,
+    records,
+    numbers,
+    counters,
+    scratch,
+    passes,
+    X,
+    U,
+    cost,
+    converged,
+    count,
+    size,
+):
+    """Solve tasks queue[0] .. queue[1] - 1; task j is problem j % len(x_init) from guess[j].
+
+    stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
+    settings: (exact, tolerance, max_iterations) as floats.
+    queue: what is waiting, or to be verified. records, numbers, counters, scratch: the state of the
+    lanes and room to work in; see `new_lanes`.
+    passes: after so many, return.
+    The last six arguments are results: states, controls, costs, whether converged, iterations, and
+    the size of the costs' terms.
+
+    Returns whether all is done; if not, call it again with the same arguments.
+    """
+    stages = Stages(*to_fixed_tuple(stages, 4))
+    L = SolverOffsets(*to_fixed_tuple(layout, _OFFSETS))
+    T = guess.shape[1]
+    settings = Settings(*settings)
+    work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1])
+    D = work.D
+    write_ranges(S, work.ranges)
+    results = Results(X, U, cost, converged, count, size)
+    lanes = as_lanes(numbers, counters)
+    waiting, last, unverified = queue
+    for _ in range(passes):
+        forward, backward = survey(D, L, lanes, results, last - waiting)
+        if forward + backward == 0:
+            if unverified == last:
+                return True
+            unverified = verify(
+                work, L, stages, lanes, T, (unverified, last), x_init, context, results
+            )
+        elif _FORWARD_ADVANTAGE * forward >= backward:
+            for b in range(LANES):  # now, because a backward pass would spoil their gains
+                if lanes.state[b] == IDLE and waiting < last:
+                    load(D, L, b, waiting, x_init, guess, context, lanes)
+                    waiting += 1
+            forward_pass(work, L, stages, lanes, T)
+            judge(work, L, lanes, T, settings)
+        else:
+            backward_pass(work, L, stages, lanes, T)
+            for b in range(LANES):
+                if lanes.state[b] == GAINS:
+                    begin_iteration(work, L, b, lanes, T, settings)
+                elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
+                    point_downwards(work, L, b, lanes, T)
+    queue[0], queue[2] = waiting, unverified
+    return False
+
+
+@native_uncounted
+def cache_line(records):
+    """Where the first cache line begins: a vector across two of them takes longer to load."""
+    behind = (records.ctypes.data // records.itemsize) % _CACHE_LINE
+    return (_CACHE_LINE - behind) % _CACHE_LINE
+
+
+@native_uncounted
+def write_ranges(S, ranges):
+    """The width of each control's bounds, at the stage where it is largest."""
+    m = len(ranges)
+    for i in range(m):
+        ranges[i] = 0.0
+        for t in range(len(S)):
+            ranges[i] = max(ranges[i], S[t, m + i] - S[t, i])
+
+
+@native_uncounted
+def survey(D, L, lanes, results, waiting):
+    """Write finished results; how many lanes a forward pass serves, and how many a backward one."""
+    forward, backward = 0, 0
+    for b in range(LANES):
+        if lanes.state[b] == DONE or lanes.state[b] == FAILED:
+            store(D, L, b, lanes, results)
+        if lanes.state[b] == GAINS:
+            backward += 1
+        elif lanes.state[b] != IDLE:
+            forward += 1
+        elif waiting > 0:
+            forward += 1
+            waiting -= 1
+    return forward, backward
+
+
+def new_lanes(layout, horizon, part):
+    """Idle lanes and the tasks of a part, as `solve` takes them: queue, records ... scratch."""
+    queue = (part[0], part[1], part[0])  # next task, end, next to be verified
+    records = np.zeros((horizon + 1) * layout[_RECORD] + _CACHE_LINE)
+    scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
+    numbers, counters = np.zeros((6, LANES)), np.zeros((4, LANES), np.int64)
+    return np.array(queue), records, numbers, counters, scratch
+
+
+@native_uncounted
+def as_lanes(numbers, counters):
+    """The fields of the lanes, in arrays [fields, LANES]."""
+    return Lanes(
+        counters[0], counters[1], counters[2], counters[3],
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+    )  # fmt: skip
+
+
+@native_uncounted
+def load(D, L, b, task, x_init, guess, context, lanes):
+    """Put a task on lane b: its start state, controls and context, and no feedback."""
+    lanes.task[b] = task
+    lanes.state[b] = START
+    lanes.count[b] = 0
+    row = task % x_init.shape[0]
+    for t in range(guess.shape[1]):
+        start = t * L.record + b
+        for i in range(L.n):  # finite, so that no feedback is zero
+            D[start + L.x + i * LANES] = x_init[row, i]
+        for i in range(L.m):
+            D[start + L.u + i * LANES] = guess[task, t, i]
+            D[start + L.k + i * LANES] = 0.0
+        for i in range(L.m * L.n):
+            D[start + L.kx + i * LANES] = 0.0
+        for i in range(L.n_context):
+            D[start + L.c + i * LANES] = context[row, t, i]
+
+
+@native_uncounted
+def store(D, L, b, lanes, results):
+    """Write the result of lane b, which is idle then."""
+    task = lanes.task[b]
+    for t in range(results.X.shape[1]):
+        start = t * L.record + b
+        for i in range(L.n):
+            results.X[task, t, i] = D[start + L.x + i * LANES]
+        for i in range(L.m):
+            results.U[task, t, i] = D[start + L.u + i * LANES]
+    results.cost[task] = lanes.cost[b]
+    results.converged[task] = lanes.state[b] == DONE
+    results.iterations[task] = lanes.count[b]
+    results.size[task] = D[L.size + b]
+    lanes.state[b] = IDLE
+
+
+@native_uncounted
+def verify(work, L, stages, lanes, T, tasks, x_init, context, results):
+    """See whether other rollouts of the next plans that converged find the same costs.
+
+    Start states and controls are off by a few roundings. All lanes are idle. Returns the first of
+    tasks[0] .. tasks[1] - 1 that is left.
+    """
+    D = work.D
+    task, used = tasks[0], 0
+    while task < tasks[1] and used < LANES:
+        if results.converged[task]:
+            load(D, L, used, task, x_init, results.U, context, lanes)
+            for i in range(L.n):
+                D[L.x + i * LANES + used] *= 1.0 + NUDGE
+            for t in range(T):
+                for i in range(L.m):
+                    D[t * L.record + L.u + i * LANES + used] *= 1.0 + NUDGE
+            used += 1
+        task += 1
+    if used > 0:
+        forward_pass(work, L, stages, lanes, T)
+    for b in range(used):
+        found = lanes.task[b]
+        change = abs(D[T * L.record + L.cost + b] - results.cost[found])
+        results.converged[found] = change <= REPRODUCED * results.size[found]
+        lanes.state[b] = IDLE
+    return task
+
+
+@native_uncounted
+def forward_pass(work, L, stages, lanes, T):
+    """The trial trajectory of every lane, and its cost."""
+    D = work.D
+    for i in range(L.n * LANES):
+        D[L.xn + i] = D[L.x + i]
+    for i in range(L.m * LANES):
+        D[L.moved + i] = 0.0
+        D[L.span + i] = 0.0
+    for b in range(LANES):
+        D[L.cost + b] = 0.0
+        D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
+    for t in range(T):
+        call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
+
+
+@native_uncounted
+def backward_pass(work, L, stages, lanes, T):
+    """Gains and expected decrease of every lane."""
+    D = work.D
+    end = T * L.record
+    for i in range(L.n * LANES):
+        D[end + L.v + i] = 0.0
+    for i in range(L.n * (L.n + 1) // 2 * LANES):
+        D[end + L.vv + i] = 0.0
+    for b in range(LANES):
+        D[end + L.slope + b] = 0.0
+        D[end + L.change + b] = 0.0
+        D[end + L.pull + b] = 0.0
+        D[end + L.convex + b] = 1.0
+        D[end + L.size + b] = 0.0
+        D[end + L.exact + b] = lanes.exact[b]
+        D[end + L.mu + b] = lanes.mu[b]
+    for t in range(T - 1, -1, -1):
+        start = t * L.record
+        if L.m == 1:
+            call(stages.backward, D, start, work.P, work.S, t, work.G)
+        else:
+            call(stages.expansion, D, start, work.P, work.S, t, work.G)
+            solve_box_qps(D, L, start, work.S[t], work.G)
+            call(stages.value, D, start, work.P, work.S, t, work.G)
+
+
+@native_uncounted
+def judge(work, L, lanes, T, settings):
+    """Accept or refuse the trial of every lane, and choose what it does next."""
+    D = work.D
+    for b in range(LANES):
+        lanes.accepted[b] = 0.0
+        if lanes.state[b] == START:
+            begin(b, lanes, D[T * L.record + L.cost + b], settings)
+        elif lanes.state[b] == TRIAL:
+            judge_step(work, L, b, lanes, T, settings)
+        elif lanes.state[b] == ESCAPE:
+            judge_escape(D, L, b, lanes, T, settings)
+    for t in range(T):
+        start = t * L.record
+        for i in range(L.n + L.m):
+            iterate = start + L.x + i * LANES
+            trial_at = start + L.xn + i * LANES
+            adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
+
+
+@native_uncounted
+def begin(b, lanes, cost, settings):
+    """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
+    lanes.cost[b] = cost
+    lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
+    lanes.aim[b] = STEP
+    if np.isfinite(cost):
+        lanes.accepted[b] = 1.0
+        lanes.state[b] = GAINS
+    else:
+        lanes.state[b] = FAILED
+
+
+@native_uncounted
+def judge_step(work, L, b, lanes, T, settings):
+    """Take the step of lane b if it decreases the cost enough; see whether it was the last one."""
+    D = work.D
+    slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
+    noise = COST_ROUNDING * D[L.size + b]
+    newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
+    settled = lanes.alpha[b] == 1.0 and is_settled(work, L, b, T, settings)
+    if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
+        expected = D[L.change + b]
+        foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
+        known = abs(change - expected) <= foreseen * abs(expected) + noise
+        mild = lanes.mu[b] <= MU_SETTLED
+        accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
+        if settled and newton and known:
+            lanes.state[b] = DONE
+        elif settled and not newton and mild:
+            look_down(b, lanes, SETTLED, settings)
+    elif settled and newton and -slope <= noise:
+        lanes.state[b] = DONE
+    else:
+        lanes.alpha[b] *= 0.5
+        if lanes.alpha[b] < _SHORTEST_STEP:
+            harden(b, lanes, settings)
+
+
+@native_uncounted
+def is_settled(work, L, b, T, settings):
+    """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
+    D = work.D
+    end = T * L.record + b
+    tolerance, decrease, size = settings.tolerance, -D[L.slope + b], D[L.size + b]
+    for i in range(L.m):
+        moved, span = D[end + L.moved + i * LANES], D[end + L.span + i * LANES]
+        if decrease > NEGLIGIBLE * size and not moved <= tolerance * span:
+            return False
+        if not moved <= tolerance * work.ranges[i]:
+            return False
+    return decrease <= tolerance**1.5 * size and D[L.pull + b] <= PULL * size
+
+
+@native_uncounted
+def judge_escape(D, L, b, lanes, T, settings):
+    """Move lane b along negative curvature if that decreases the cost, or try the other side."""
+    change = D[T * L.record + L.cost + b] - lanes.cost[b]
+    expected = 0.5 * lanes.bend[b] * lanes.alpha[b] ** 2
+    if change <= SUFFICIENT_DECREASE * expected - COST_ROUNDING * D[L.size + b]:
+        accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
+    else:
+        lanes.alpha[b] *= -1.0 if lanes.alpha[b] > 0.0 else -0.5
+        if not try_escape(lanes.alpha[b]):
+            lanes.state[b] = FAILED
+
+
+@native_uncounted
+def accept(b, lanes, cost, exact):
+    """Lane b takes its trial, and goes on with the exact Hessian and less regularisation."""
+    lanes.accepted[b] = 1.0
+    lanes.cost[b] = cost
+    lanes.exact[b] = exact
+    lanes.aim[b] = STEP
+    lanes.mu[b] = lanes.mu[b] / MU_FACTOR if lanes.mu[b] > MU_MIN else 0.0
+    lanes.state[b] = GAINS
+
+
+@native_uncounted
+def adopt(iterate, trial, accepted):
+    """Replace the iterate by the trial on the lanes that accepted it."""
+    for b in range(LANES):
+        iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
+
+
+@native_uncounted
+def harden(b, lanes, settings):
+    """From exact to Gauss-Newton, from there to more and more regularisation."""
+    lanes.state[b] = GAINS
+    lanes.aim[b] = STEP
+    if lanes.exact[b] == 1.0:
+        lanes.exact[b] = 0.0
+    else:
+        lanes.mu[b] = max(lanes.mu[b] * MU_FACTOR, MU_MIN)
+        if lanes.mu[b] > MU_MAX:
+            look_down(b, lanes, STUCK, settings)
+
+
+@native_uncounted
+def look_down(b, lanes, aim, settings):
+    """Lane b asks for the exact program as it is, which may not be convex."""
+    lanes.aim[b] = aim
+    lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
+    lanes.state[b] = GAINS
+
+
+@native_uncounted
+def begin_iteration(work, L, b, lanes, T, settings):
+    """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
+
+    From where it is settled or stuck, it leaves along negative curvature.
+    """
+    D = work.D
+    convex = D[L.convex + b] == 1.0
+    if lanes.aim[b] == STEP and not convex:
+        harden(b, lanes, settings)
+    elif lanes.count[b] == settings.max_iterations or (lanes.aim[b] == STUCK and convex):
+        lanes.state[b] = FAILED
+    elif convex:
+        lanes.state[b] = TRIAL
+        lanes.aim[b] = STEP
+        lanes.alpha[b] = 1.0
+        lanes.count[b] += 1
+    else:
+        found = point_downwards(work, L, b, lanes, T)
+        if found == FLAT and lanes.aim[b] == SETTLED:
+            lanes.state[b] = DONE
+        elif found == CONVEX:
+            lanes.state[b] = FAILED
+        else:
+            lanes.state[b] = ESCAPE
+            lanes.alpha[b] = 1.0
+            lanes.count[b] += 1

@@ -1,0 +1,112 @@
+"""Generates the stage functions of a model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from torch import nn
+
+from mpc_gym.compiled.cpu.emit import build, sources
+from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
+from mpc_gym.compiled.trace import Graph, captured, trace
+from mpc_gym.models.base import takes_context
+from mpc_gym.mpc import stage
+from mpc_gym.mpc.native.ddp import Stages
+from mpc_gym.mpc.native.layout import Layout, lane_source, sensitivity_layout, solver_layout
+
+_WITH_ADDRESSES: dict[str, ModuleType] = {}
+"""What must not be freed, nor be made twice: one module for each program of a stage."""
+
+
+def trace_model(
+    dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
+) -> stage.Model:
+    """Trace a controller's modules.
+
+    Raises:
+        UnsupportedOperation: a module uses what cannot be compiled.
+        ImpureModule: no backend can plan with it.
+    """
+    f, l = (
+        trace(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
+        for module in (dynamics, cost)
+    )
+    _check_shape("dynamics", f, (n_state,))
+    _check_shape("cost", l, ())
+    return stage.Model(f, l)
+
+
+def check_functions(
+    dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
+) -> None:
+    """Raise an ImpureModule if no backend can plan with these modules."""
+    for name, module, shape in (("dynamics", dynamics, (n_state,)), ("cost", cost, ())):
+        graph = captured(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
+        if graph is not None:
+            _check_shape(name, graph, shape)
+
+
+def _check_shape(name: str, graph: Graph, expected: tuple[int, ...]) -> None:
+    if graph.output_shape == expected:
+        return
+    parameters = ", ".join(f"{k} {list(shape)}" for k, shape in graph.parameter_shapes.items())
+    raise ImpureModule(
+        f"{name} maps a single state [{graph.n_state}] and control [{graph.n_ctrl}] to "
+        f"{list(graph.output_shape)}, expected {list(expected)}: it must map each row on its own. "
+        "Values that differ from instance to instance belong into the context, those that differ "
+        "from stage to stage into per_stage_parameters"
+        + (f" (its parameters: {parameters})" if parameters else "")
+    )
+
+
+def solver_stages(model: stage.Model) -> Stages:
+    """Addresses of the stage functions of the solver; 0 for those that it does not use.
+
+    Raises:
+        ProgramTooLarge: straight-line code would be too long.
+    """
+    with _sized("a step of the solver", model):
+        stages = {"forward": stage.forward(model)}
+        if model.m == 1:
+            stages["backward"] = stage.backward(model)
+        else:
+            stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
+    addresses = _addresses("solver", stages, solver_layout(model), model.m)
+    return Stages(*(addresses.get(name, 0) for name in Stages._fields))
+
+
+def sensitivity_stages(model: stage.Model) -> tuple[int, int]:
+    """Addresses of the two stage functions of the derivative.
+
+    Raises:
+        ProgramTooLarge: straight-line code would be too long.
+    """
+    with _sized("the derivative of a plan", model):
+        stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
+    addresses = _addresses("sensitivity", stages, sensitivity_layout(model), model.m)
+    return addresses["adjoint"], addresses["response"]
+
+
+@contextmanager
+def _sized(what: str, model: stage.Model) -> Iterator[None]:
+    """Say of what is too large how large the model is, and what makes it smaller."""
+    try:
+        yield
+    except ProgramTooLarge as error:
+        parameters = sum(model.parameter_count(per_stage=each) for each in (False, True))
+        raise ProgramTooLarge(
+            f"{what} is too large for a model of {model.n} states, {model.m} controls and "
+            f"{parameters:,} parameters, whose dynamics takes about {model.dynamics.size:,} scalar "
+            f"operations and whose cost about {model.cost.size:,}: {error}. Second derivatives "
+            "grow with the number of states times all of these, so narrower layers help most"
+        ) from error
+
+
+def _addresses(
+    kind: str, stages: dict[str, stage.Stage], layout: Layout, n_ctrl: int
+) -> dict[str, int]:
+    """Compile stage functions, in one module."""
+    parts = [lane_source(name, each, layout, n_ctrl) for name, each in stages.items()]
+    module = build(sources(parts), kind)
+    _WITH_ADDRESSES[module.__name__] = module
+    return {name: getattr(module, f"{name}_address") for name in stages}

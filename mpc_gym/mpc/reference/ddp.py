@@ -1,0 +1,419 @@
+"""Box-constrained differential dynamic programming, in readable PyTorch.
+
+Solves the problem stated in `problem.py` after Tassa, Mansard & Todorov (2014), "Control-limited
+differential dynamic programming", ICRA, with the exact second derivatives of the dynamics. With
+v, V the gradient and Hessian of the value at stage t + 1 and F = [A B] the Jacobian of f,
+
+    q = grad l + F' v,    Q = hess l + F' V F + sum_i v_i hess f_i,
+
+each stage minimises 1/2 k' Q_uu k + q_u' k within the bounds; K = -Q_uu^-1 Q_ux on the controls
+that are free there and zero on the clamped ones. The forward pass applies
+u + alpha k + K (x_new - x), clipped, for the first alpha in 1, 1/2, 1/4 ... that decreases the
+cost enough. Where Q_uu is not positive definite or no alpha does, the iteration is done again
+without the last term of Q (Gauss-Newton), and only then with Q_uu + mu diag(s), where
+s_i = |Q_uu,ii| + |q_u,i| / range_i. Where that, too, comes to an end, or its steps become small,
+although the exact program is not convex, the iteration leaves along negative curvature
+(`escape.py`).
+
+Every instance of the batch has its own step length, mode and regularisation. It has converged when
+a full step of the exact, undamped, convex program
+
+- moves no control by more than the tolerance, relative to the size of that control and to the range
+  of its bounds, as it is taken: with feedback, and clipped;
+- promises a decrease -q_u' k, which measures the gradient in the metric of the Hessian, of no more
+  than tolerance^1.5 of the size of the cost's terms (it is quadratic in the error of a control, but
+  tolerance^2 would ask for less than rounding leaves);
+- starts from a gradient q_u whose product with the controls is small beside the cost's terms, which
+  it is not where controls have run away so far that rounding makes up their curvature;
+- and changes the cost as promised, but for rounding;
+
+and the cost of the controls it leads to is the same where they and the start state are off by a few
+roundings: a system that runs away amplifies these over a long horizon, in a plan without feedback,
+until its cost is that of no other rollout.
+
+As that step is taken, the error that is left is quadratic in the tolerance. Nothing here depends on
+the units of cost, states or controls. Everything is built from differentiable operations, so that
+autograd through the iterations ("unrolled" differentiation) works too.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mpc_gym.mpc.problem import Expansion, Problem
+from mpc_gym.mpc.reference.boxqp import masked, solve_box_qp
+from mpc_gym.mpc.reference.escape import ESCAPE_LENGTHS, downwards, failed_stage, move_length
+from mpc_gym.mpc.solution import Solution
+
+STEP_LENGTHS = tuple(0.5**i for i in range(10))
+SUFFICIENT_DECREASE = 1e-4
+# By how much of it the change of the cost may differ from that of the quadratic. The curvature of
+# Gauss-Newton may be far larger than the true one: then the change is nearly double.
+FORESEEN, FORESEEN_GAUSS_NEWTON = 0.1, 1.0
+COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
+NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
+# Change of start state and controls, relative to them: eight roundings, as in any other rollout;
+# and how far the cost may follow, relative to the size of its terms.
+NUDGE, REPRODUCED = 2.0**-49, 1e-9
+PULL = 1e-3  # of that size: a gradient so small that it vanishes beside the terms it is summed from
+MU_MIN, MU_MAX, MU_FACTOR = 1e-3, 1e12, 8.0
+MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradient is small
+
+# What a backward pass is for: the next step; to see whether the exact program is convex where a
+# step of a convex one was small; or where none decreased the cost.
+STEP, SETTLED, STUCK = range(3)
+
+
+@dataclass
+class Gains:
+    """The result of a backward pass."""
+
+    k: Float[Tensor, "batch time n_ctrl"]
+    K: Float[Tensor, "batch time n_ctrl n_state"]
+    Q_uu: Float[Tensor, "batch time n_ctrl n_ctrl"]  # without damping
+    q_u: Float[Tensor, "batch time n_ctrl"]
+    slope: Float[Tensor, " batch"]  # derivative of the cost along k: sum of q_u' k
+    change: Float[Tensor, " batch"]  # of the cost by k, to second order
+    pull: Float[Tensor, " batch"]  # of the gradient: sum of |q_u u| over the controls that move
+    convex: Bool[Tensor, "batch time"]  # the program of the stage was convex, and solved
+    size: Float[Tensor, " batch"]  # of the cost's terms
+
+    @property
+    def usable(self) -> Bool[Tensor, " batch"]:
+        """Whether the programs of all stages were convex."""
+        return self.convex.all(1)
+
+    @property
+    def noise(self) -> Float[Tensor, " batch"]:
+        """How far two costs may differ by rounding."""
+        return COST_ROUNDING * self.size
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Gains":
+        """Some instances of the batch."""
+        return Gains(*(value[index] for value in vars(self).values()))
+
+
+@dataclass
+class Progress:
+    """Where every instance of a batch stands."""
+
+    solution: Solution
+    second_order: Bool[Tensor, " batch"]  # exact, rather than Gauss-Newton
+    mu: Float[Tensor, " batch"]
+    aim: Int[Tensor, " batch"]  # STEP, SETTLED or STUCK
+    active: Bool[Tensor, " batch"]
+
+    def adopt(self, index: Tensor, X: Tensor, U: Tensor, cost: Tensor) -> None:
+        """Replace the iterates of some instances."""
+        found = self.solution
+        self.solution = replace(
+            found,
+            X=found.X.index_copy(0, index, X),
+            U=found.U.index_copy(0, index, U),
+            cost=found.cost.index_copy(0, index, cost),
+        )
+
+    def finish(self, index: Tensor, *, converged: bool | Tensor) -> None:
+        """No more iterations for some instances."""
+        self.active[index] = False
+        self.solution.converged[index] = converged
+
+    def accepted(self, index: Tensor, exact: bool) -> None:
+        """Go on with the exact Hessian and less regularisation."""
+        mu = self.mu[index]
+        self.mu[index] = torch.where(mu > MU_MIN, mu / MU_FACTOR, 0.0)
+        self.second_order[index] = exact
+        self.aim[index] = STEP
+
+    def refused(self, index: Tensor, exact: bool) -> None:
+        """From exact to Gauss-Newton, from there to more and more regularisation."""
+        mode, mu = self.second_order[index], self.mu[index]
+        self.mu[index] = torch.where(mode, mu, (mu * MU_FACTOR).clamp(min=MU_MIN))
+        self.second_order[index] = False
+        self.aim[index] = STEP
+        self.look_down(index[self.mu[index] > MU_MAX], STUCK, exact)
+
+    def look_down(self, index: Tensor, aim: int, exact: bool) -> None:
+        """Ask for the exact program as it is, which may not be convex."""
+        self.aim[index], self.second_order[index], self.mu[index] = aim, exact, 0.0
+
+
+def solve(
+    problem: Problem,
+    x_init: Float[Tensor, "batch n_state"],
+    U: Float[Tensor, "batch time n_ctrl"],
+    *,
+    exact: bool,
+    tolerance: float,
+    max_iterations: int,
+) -> Solution:
+    """Minimise from the controls U (within the bounds).
+
+    An instance whose cost is not finite from there is returned as it is, after 0 iterations.
+
+    Args:
+        exact: use the second derivatives of the dynamics; otherwise Gauss-Newton throughout, and
+            what is known of negative curvature is that of the Gauss-Newton Hessian.
+        tolerance: see the top of this file.
+        max_iterations: after which an instance is given up as not converged.
+    """
+    X = problem.rollout(x_init, U)
+    cost = problem.total_cost(X, U)
+    no = torch.zeros(len(cost), dtype=torch.bool, device=U.device)
+    solution = Solution(X, U, cost, converged=no, iterations=no.long())
+    mu = torch.zeros_like(cost, requires_grad=False)
+    now = Progress(solution, no | exact, mu, no.long(), cost.isfinite())
+    while bool(now.active.any()):
+        active = now.active.nonzero()[:, 0]
+        rows, found = problem.rows(active), now.solution.rows(active)
+        expansion = rows.expand(found.X, found.U, second_order=exact)
+        gains, mode, mu = _convex_gains(rows, expansion, found, now, active)
+        now.second_order[active], now.mu[active] = mode, mu
+        usable, aim = gains.usable, now.aim[active]
+        now.look_down(active[~usable & (aim == STEP)], STUCK, exact)
+        over = ((aim == STUCK) & usable) | (
+            ((aim != STEP) | usable) & (found.iterations == max_iterations)
+        )
+        now.finish(active[over], converged=False)
+        step = (usable & ~over).nonzero()[:, 0]
+        _take_step(problem, now, active[step], gains.rows(step), exact, tolerance)
+        leave = (~usable & (aim != STEP) & ~over).nonzero()[:, 0]
+        _leave(problem, now, active[leave], gains.rows(leave), exact)
+    return now.solution
+
+
+def _convex_gains(
+    problem: Problem, expansion: Expansion, at: Solution, now: Progress, active: Tensor
+) -> tuple[Gains, Tensor, Tensor]:
+    """Gains from a convex expansion, with the mode and the regularisation that made it so.
+
+    Those of an instance that looks for negative curvature are from the exact one as it is.
+    """
+    second_order, mu, aim = now.second_order[active], now.mu[active], now.aim[active]
+    gains = _backward_pass(problem, expansion, at, second_order, mu)
+    while bool((failed := ~gains.usable & (mu <= MU_MAX) & (aim == STEP)).any()):
+        mu = torch.where(failed & ~second_order, (mu * MU_FACTOR).clamp(min=MU_MIN), mu)
+        second_order = second_order & ~failed
+        gains = _backward_pass(problem, expansion, at, second_order, mu)
+    return gains, second_order, mu
+
+
+def _backward_pass(
+    problem: Problem, expansion: Expansion, at: Solution, second_order: Tensor, mu: Tensor
+) -> Gains:
+    U = at.U
+    batch, T, m = U.shape
+    n = expansion.l_z.shape[-1] - m
+    v = U.new_zeros(batch, n)
+    V = U.new_zeros(batch, n, n)
+    stages: list[tuple[Tensor, ...]] = []
+    for t in reversed(range(T)):
+        q, Q = expansion.l_z[:, t], expansion.l_zz[:, t]
+        if t < T - 1:
+            F = expansion.F[:, t]
+            q = q + (F.mT @ v.unsqueeze(-1)).squeeze(-1)
+            Q = Q + F.mT @ V @ F
+            if expansion.f_zz is not None:
+                curvature = torch.einsum("bi,bijk->bjk", v, expansion.f_zz[:, t])
+                Q = Q + torch.where(second_order[:, None, None], curvature, 0.0)
+        q_x, q_u = q[:, :n], q[:, n:]
+        Q_xx, Q_ux, Q_uu = Q[:, :n, :n], Q[:, n:, :n], Q[:, n:, n:]
+        low, high = problem.low[t], problem.high[t]
+        damped = Q_uu + torch.diag_embed(_damping(Q_uu, q_u, high - low, mu))
+        k, free, positive = solve_box_qp(damped, q_u, low - U[:, t], high - U[:, t])
+        free_ux = torch.where(free.unsqueeze(-1), Q_ux, 0.0)
+        K = -torch.linalg.solve_ex(masked(damped, free), free_ux).result
+        force = (Q_uu @ k.unsqueeze(-1)).squeeze(-1) + q_u
+        v = q_x + (K.mT @ force.unsqueeze(-1) + Q_ux.mT @ k.unsqueeze(-1)).squeeze(-1)
+        cross = K.mT @ Q_ux
+        V = Q_xx + K.mT @ Q_uu @ K + cross + cross.mT
+        V = 0.5 * (V + V.mT)
+        convex = positive & k.isfinite().all(-1)
+        slope, change = (q_u * k).sum(-1), (0.5 * (force + q_u) * k).sum(-1)
+        pull = torch.where(k == 0, 0.0, (q_u * U[:, t]).abs()).detach().sum(-1)
+        stages.append((k, K, Q_uu, q_u, slope, change, pull, convex))
+    k, K, Q_uu, q_u, slopes, changes, pulls, convex = (
+        torch.stack(each, 1) for each in zip(*stages[::-1], strict=True)
+    )
+    size = _cost_size(problem, expansion, at)
+    return Gains(k, K, Q_uu, q_u, slopes.sum(1), changes.sum(1), pulls.sum(1), convex, size)
+
+
+@torch.no_grad()
+def _damping(Q_uu: Tensor, q_u: Tensor, ranges: Tensor, mu: Tensor) -> Tensor:
+    """mu s: in proportion to a control's curvature, and to that which keeps it in its bounds."""
+    bounded = torch.where(ranges > 0, q_u.abs() / ranges, 0.0)
+    s = Q_uu.diagonal(dim1=-2, dim2=-1).abs() + bounded
+    return mu.unsqueeze(-1) * torch.where(s > 0, s, 1.0)
+
+
+@torch.no_grad()
+def _cost_size(problem: Problem, expansion: Expansion, at: Solution) -> Tensor:
+    """Sum of |l|, |z_i dl/dz_i| and 1/2 |z_i z_j d2l/dz_i dz_j| over the stages.
+
+    That of l alone misses that a cost of zero may be a difference of large terms.
+    """
+    z = torch.cat((at.X, at.U), -1).abs()
+    curved = 0.5 * (expansion.l_zz.abs() @ z.unsqueeze(-1)).squeeze(-1)
+    l = problem.l(at.X, at.U, problem.context)
+    size: Tensor = (l.abs() + (z * (expansion.l_z.abs() + curved)).sum(-1)).sum(-1)
+    return size
+
+
+def _take_step(
+    problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool, tolerance: float
+) -> None:
+    """The first sufficient step of some instances, and what follows from it.
+
+    The full step is tried for all; where it fails, the shorter ones are tried side by side.
+    """
+    if not index.numel():
+        return
+    now.solution.iterations[index] += 1
+    newton = (now.second_order[index] == exact) & (now.mu[index] == 0)
+    mild = now.mu[index] <= MU_SETTLED
+    before = now.solution.rows(index)
+    X, U, cost, accepted, change, settled = _full_step(
+        problem.rows(index), before, gains, tolerance
+    )
+    slope, noise = gains.slope.detach(), gains.noise
+    expected = gains.change.detach()
+    foreseen = FORESEEN if exact else FORESEEN_GAUSS_NEWTON
+    known = (change - expected).abs() <= foreseen * expected.abs() + noise
+    done = settled & newton & torch.where(accepted, known, -slope <= noise)
+    keep = accepted.nonzero()[:, 0]
+    now.adopt(index[keep], X[keep], U[keep], cost[keep])
+    now.accepted(index[keep], exact)
+    now.look_down(index[accepted & settled & ~newton & mild], SETTLED, exact)
+    _settle(problem, now, index[done], gains.size[done])
+    retry = (~accepted & ~done).nonzero()[:, 0]
+    _take_shorter_step(problem, now, index[retry], gains.rows(retry), exact)
+
+
+def _full_step(
+    problem: Problem, at: Solution, gains: Gains, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The trial of step length 1; whether it is sufficient, its change, whether it is settled.
+
+    Settled: it moves no control, and promises no decrease, worth mentioning.
+    """
+    every = torch.arange(len(at.cost), device=at.cost.device)
+    X, U = _feedback_rollout(problem, at.X, at.U, gains, every, torch.ones_like(at.cost))
+    cost = problem.total_cost(X, U)
+    change = (cost - at.cost).detach()
+    slope = gains.slope.detach()
+    accepted = change <= SUFFICIENT_DECREASE * slope + gains.noise
+    moved, span = (U - at.U).detach().abs().amax(1), U.detach().abs().amax(1)  # (rows, m)
+    ranges = (problem.high - problem.low).detach().amax(0)
+    negligible = -slope <= NEGLIGIBLE * gains.size
+    settled = (moved <= tolerance * span).all(-1) | negligible
+    settled = settled & (moved <= tolerance * ranges).all(-1)
+    settled = settled & (-slope <= tolerance**1.5 * gains.size) & (gains.pull <= PULL * gains.size)
+    return X, U, cost, accepted, change, settled
+
+
+@torch.no_grad()
+def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor) -> None:
+    """Finish some instances: converged where another rollout finds the same cost."""
+    if not index.numel():
+        return
+    rows, found = problem.rows(index), now.solution.rows(index)
+    U = (found.U * (1 + NUDGE)).clamp(problem.low, problem.high)
+    X = rows.rollout(found.X[:, 0] * (1 + NUDGE), U)
+    change = (rows.total_cost(X, U) - found.cost).abs()
+    now.finish(index, converged=change <= REPRODUCED * size)
+
+
+def _take_shorter_step(
+    problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool
+) -> None:
+    alpha = torch.tensor(STEP_LENGTHS[1:], dtype=gains.slope.dtype, device=gains.slope.device)
+    enough = SUFFICIENT_DECREASE * alpha.unsqueeze(-1) * gains.slope.detach() + gains.noise
+    accepted = _first_sufficient(problem, now, index, gains, alpha, enough)
+    now.accepted(index[accepted], exact)
+    now.refused(index[~accepted], exact)
+
+
+def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool) -> None:
+    """Move some instances along negative curvature; converged if it is zero but for rounding."""
+    ranges = (problem.high - problem.low).detach().amax(0)
+    moving, bends = [], []
+    k, K = torch.zeros_like(gains.k), gains.K.clone()
+    for row, instance in enumerate(index.tolist()):
+        t = failed_stage(gains.convex[row])
+        u = now.solution.U[instance, t].detach()
+        program = gains.Q_uu[row, t].detach(), gains.q_u[row, t].detach()
+        found = downwards(*program, problem.low[t] - u, problem.high[t] - u)
+        if found is None:
+            now.finish(index[row], converged=False)
+            continue
+        direction, curvature, flat = found
+        length, tiny = move_length(
+            direction, curvature, ranges, float(gains.size[row]), float(gains.noise[row])
+        )
+        # of the stages before this one the pass has not told whether they are convex
+        if t == 0 and (flat or tiny) and now.aim[instance] == SETTLED:
+            _settle(problem, now, index[row : row + 1], gains.size[row : row + 1])
+            continue
+        k[row, t] = length * direction
+        K[row, : t + 1] = 0.0
+        moving.append(row)
+        bends.append(curvature * length**2)
+    if not moving:
+        return
+    rows = torch.tensor(moving, device=index.device)
+    now.solution.iterations[index[rows]] += 1
+    gains = replace(gains, k=k, K=K).rows(rows)
+    alpha = k.new_tensor(ESCAPE_LENGTHS)
+    expected = 0.5 * alpha.square().unsqueeze(-1) * k.new_tensor(bends)
+    enough = SUFFICIENT_DECREASE * expected - gains.noise
+    accepted = _first_sufficient(problem, now, index[rows], gains, alpha, enough)
+    now.accepted(index[rows[accepted]], exact)
+    now.finish(index[rows[~accepted]], converged=False)
+
+
+def _first_sufficient(
+    problem: Problem,
+    now: Progress,
+    index: Tensor,
+    gains: Gains,
+    alpha: Float[Tensor, " lengths"],
+    enough: Float[Tensor, "lengths rows"],
+) -> Bool[Tensor, " rows"]:
+    """Take the first step length whose change of the cost is at most `enough`; is there one?"""
+    if not index.numel():
+        return torch.zeros_like(index, dtype=torch.bool)
+    before, count = now.solution.rows(index), len(index)
+    every = torch.arange(count, device=index.device).repeat(len(alpha))  # (lengths * rows,)
+    rows = problem.rows(index[every])
+    X, U = _feedback_rollout(
+        rows, before.X[every], before.U[every], gains, every, alpha.repeat_interleave(count)
+    )
+    cost = rows.total_cost(X, U)
+    change = cost.detach().reshape(len(alpha), count) - before.cost.detach()
+    sufficient = change <= enough
+    accepted = sufficient.any(0)
+    keep = accepted.nonzero()[:, 0]
+    chosen = (sufficient.int().argmax(0) * count + torch.arange(count, device=index.device))[keep]
+    now.adopt(index[keep], X[chosen], U[chosen], cost[chosen])
+    return accepted
+
+
+def _feedback_rollout(
+    problem: Problem, X: Tensor, U: Tensor, gains: Gains, index: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor]:
+    """States and controls under u + alpha k + K (x_new - x), clipped to the bounds."""
+    U_ff = U + alpha[:, None, None] * gains.k[index]
+    K = gains.K[index]
+    x = X[:, 0]
+    states, controls = [], []
+    for t in range(problem.horizon):
+        u = U_ff[:, t] + (K[:, t] @ (x - X[:, t]).unsqueeze(-1)).squeeze(-1)
+        u = torch.minimum(torch.maximum(u, problem.low[t]), problem.high[t])
+        states.append(x)
+        controls.append(u)
+        if t < problem.horizon - 1:
+            x = problem.f(x, u, problem.context_at(t))
+    return torch.stack(states, 1), torch.stack(controls, 1)

@@ -1,0 +1,325 @@
+"""How the learners of Amos et al. (2018), sections 5.3 and 5.4, learn from an expert's plans.
+
+The imitation loss of a learner is the mean squared error of the controls that it plans from the
+expert's start states; the model loss that of the next states which its dynamics predict along the
+expert's plans:
+
+    mean_t (u_t - u_t_expert)^2,   mean_t (f(x_t_expert, u_t_expert) - x_{t+1}_expert)^2.
+
+Methods, as the paper calls them: `nn` is a network without a model; `sysid` minimises the model
+loss and plans with what comes out; `mpc.dx`, `mpc.cost` and `mpc.cost.dx` minimise the imitation
+loss through the plan, by physics, cost, or both. All are chosen by the imitation loss of the
+validation plans, each planned from nothing, as the learner would act.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mpc_gym.imitation.losses import Rows, Sum, Value
+from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.rates import FallingRate
+from mpc_gym.imitation.training import Training, TrainingOptions
+from mpc_gym.mpc import MPC
+from reproduction.plots import thinned
+from reproduction.problems import Hessian, LearnedCost, Plans, System
+
+SYSID = "sysid"
+NETWORK = "nn"
+PLANNERS = (SYSID, "mpc.dx", "mpc.cost", "mpc.cost.dx")
+
+BATCH = 32  # as in the authors' program
+RATES = {"adam": 1e-4, "rmsprop": 1e-2}
+FINAL_RATE = 1e-6  # of a rate that falls
+WARM_START_EPOCHS = 50
+COST_EPOCHS = 10  # after which the learning of the cost passes between its two parts
+POSITIVE = ("mass", "length", "cart_mass", "pole_mass", "pole_length")
+LEAST = 0.01  # of masses [kg] and lengths [m]: a step could make them negative
+
+SMALL, SMALL_EPOCHS = 1e-9, 50
+FLAT = 0.99
+HUNDREDFOLD = 0.01
+ALL_DONE = "all epochs done"
+CHECKPOINT_SECONDS = 5.0
+LOG_EPOCHS = 5
+
+
+def make_planner(system: System, method: str, hessian: Hessian, starts: int) -> MPC:
+    """A learner that plans, with what it begins with, of which only what it learns has a gradient.
+
+    Args:
+        system: what is controlled.
+        method: one of `PLANNERS`.
+        hessian: "exact" or "gauss-newton", of plan and gradient.
+        starts: initial guesses of a plan.
+
+    Raises:
+        ValueError: the method is unknown.
+    """
+    if method not in PLANNERS:
+        raise ValueError(f"method must be one of {', '.join(PLANNERS)}, got {method!r}")
+    learns_physics, learns_cost = method == SYSID or "dx" in method, "cost" in method
+    dynamics = system.dynamics(**(system.learner if learns_physics else system.expert))
+    for name, parameter in dynamics.named_parameters():
+        parameter.requires_grad_(learns_physics and name in system.learner)
+    cost: nn.Module = system.cost().requires_grad_(False)
+    if learns_cost:
+        cost = LearnedCost(dynamics.n_state + dynamics.n_ctrl)
+    return system.controller(dynamics, cost, hessian, starts)
+
+
+class NetworkLoss:
+    """The imitation loss of a module that maps start states to controls."""
+
+    def __init__(self, network: nn.Module, plans: Plans) -> None:
+        self.network = network
+        self.plans = plans
+
+    def __call__(self, rows: Rows) -> Value:
+        """The errors of these plans."""
+        controls = self.network(self.plans.states[rows, 0])
+        return _value(controls - self.plans.controls[rows], {})
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing is remembered."""
+
+
+class ModelLoss:
+    """The model loss of a controller; without gradients (in validation), its imitation loss.
+
+    Args:
+        mpc: the learner.
+        plans: the expert's.
+    """
+
+    def __init__(self, mpc: MPC, plans: Plans) -> None:
+        self.mpc = mpc
+        self.plans = plans
+        self.warm_starts = torch.zeros_like(plans.controls)
+
+    def __call__(self, rows: Rows) -> Value:
+        """The errors of these plans."""
+        self._keep_positive()
+        if torch.is_grad_enabled():
+            return self.training_value(rows)
+        plan = self.mpc(self.plans.states[rows, 0])
+        # a plan that could not be computed is none: as many controls as zero
+        error = plan.controls.nan_to_num(0.0) - self.plans.controls[rows]
+        metrics = {"model_loss": self.model_error(rows)}
+        return _value(error, metrics | _unconverged(plan.converged))
+
+    def training_value(self, rows: Rows) -> Value:
+        """What is minimised."""
+        error = self.model_error(rows)
+        return Value(((1.0, error),), {"model_loss": Sum(error.total.detach(), error.count)})
+
+    def model_error(self, rows: Rows) -> Sum:
+        """The squared error of predicted states, along the expert's plans."""
+        states, controls = self.plans.states[rows], self.plans.controls[rows]
+        error = self.mpc.dynamics(states[:, :-1], controls[:, :-1]) - states[:, 1:]
+        return Sum(error.square().sum(), error.numel())
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The controls from which the training plans are solved."""
+        return {"warm_starts": self.warm_starts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take these."""
+        self.warm_starts.copy_(state["warm_starts"])
+
+    def _keep_positive(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.mpc.dynamics.named_parameters():
+                if name in POSITIVE and parameter.requires_grad:
+                    parameter.clamp_(min=LEAST)
+
+
+class ImitationLoss(ModelLoss):
+    """The imitation loss of a controller, through its plans.
+
+    In training each plan is solved from the last one of its start state, and every 50 epochs from
+    the first guess again. Plans that did not converge have no gradient and do not count. A cost
+    that is learned is learned in turns of 10 epochs: its linear term, then its weights.
+
+    Args:
+        mpc: the learner.
+        plans: the expert's.
+        guess: of the training plans' controls: none, for the controller's own; or the
+            demonstrations, of which each plan is then solved from one start only.
+    """
+
+    def __init__(
+        self, mpc: MPC, plans: Plans, guess: Float[Tensor, "plans horizon n_ctrl"] | None = None
+    ) -> None:
+        super().__init__(mpc, plans)
+        self.guess = guess
+        self.planner = mpc if guess is None else _from_one_start(mpc)
+
+    def training_value(self, rows: Rows) -> Value:
+        """What is minimised."""
+        plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
+        converged = plan.converged
+        self.warm_starts[rows] = torch.where(
+            converged[:, None, None], plan.controls.detach(), self._first_guess(rows)
+        )
+        error = (plan.controls - self.plans.controls[rows])[converged]
+        return _value(error, _unconverged(converged))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Forget the warm starts, and pass the turn, when it is time."""
+        if epoch % WARM_START_EPOCHS == 0:
+            every = torch.arange(len(self.warm_starts))
+            self.warm_starts.copy_(self._first_guess(every))
+        if isinstance(self.mpc.cost, LearnedCost):
+            weights_turn = (epoch // COST_EPOCHS) % 2 == 1
+            self.mpc.cost.logits.requires_grad_(weights_turn)
+            self.mpc.cost.p.requires_grad_(not weights_turn)
+
+    def _first_guess(self, rows: Rows) -> Tensor:
+        return torch.zeros_like(self.warm_starts[rows]) if self.guess is None else self.guess[rows]
+
+
+def learn(
+    folder: Path,
+    learner: nn.Module,
+    loss: NetworkLoss | ModelLoss,
+    training_rows: Rows,
+    judged_rows: Rows,
+    epochs: int,
+    enough: Callable[[list[Row]], str | None],
+    identity: dict[str, Any],
+    falling_epochs: int = 0,
+) -> dict[str, Any]:
+    """Train a learner, and measure it with the weights of the best validation epoch.
+
+    Args:
+        folder: for log and checkpoint; goes on from a checkpoint there.
+        learner: trained in place.
+        loss: of it.
+        training_rows: of the plans to learn from.
+        judged_rows: of the plans of the curves, by which the best epoch is chosen.
+        epochs: at most.
+        enough: told all rows so far after each epoch, why to stop there; None to go on.
+        identity: JSON data that tells this run from others, its "seed" among it.
+        falling_epochs: the last of the epochs, in which the learning rate falls.
+
+    Returns:
+        "test_loss" with the best weights and "last_test_loss" with the last, and, of a controller,
+        "test_model_loss" and "last_test_model_loss"; "validation_loss", "best_epoch", "epochs",
+        "ended" (why), "hundredfold" (the first epoch with a hundredth of the first validation loss,
+        or None), "unconverged" (share of the training plans), "parameters" (the best, of a
+        controller), and curves over "epoch" of "imitation_loss",
+        its best so far, "best_loss", and "model_loss".
+    """
+    optimizer = "adam" if isinstance(loss, NetworkLoss) else "rmsprop"
+    constant = epochs - falling_epochs
+    rate = FallingRate(RATES[optimizer], FINAL_RATE, constant, falling_epochs)
+    training = Training(
+        learner,
+        loss,
+        training_rows,
+        judged_rows,
+        TrainingOptions(optimizer, rate, BATCH, identity["seed"]),
+        identity,
+        folder,
+        CHECKPOINT_SECONDS,
+        LOG_EPOCHS,
+    )
+    history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
+    last = _test(learner, loss, training.last_weights)
+    best = _test(learner, loss, training.best.weights)
+    kept = [history[i] for i in thinned(len(history))]
+    result: dict[str, Any] = {
+        **{f"last_{name}": value for name, value in last.items()},
+        **best,
+        "validation_loss": training.best.loss,
+        "best_epoch": training.best.epoch,
+        "epochs": training.epoch,
+        "ended": enough(history) or ALL_DONE,
+        "hundredfold": _first_below(history, HUNDREDFOLD * history[0]["validation/loss"]),
+        "epoch": [row["epoch"] for row in kept],
+        "imitation_loss": [row["validation/loss"] for row in kept],
+        "best_loss": [row["validation/best_loss"] for row in kept],
+    }
+    if isinstance(loss, ModelLoss):
+        shares = [row["train/not_converged"] for row in history if "train/not_converged" in row]
+        result |= {
+            "model_loss": [row["validation/model_loss"] for row in kept],
+            "unconverged": sum(shares) / len(shares) if shares else 0.0,
+            "parameters": {n: p.tolist() for n, p in training.best.weights.items() if "." in n},
+        }
+    return result
+
+
+def _test(
+    learner: nn.Module, loss: NetworkLoss | ModelLoss, weights: dict[str, Tensor]
+) -> dict[str, float]:
+    """The losses of the test plans, with these weights."""
+    learner.load_state_dict(weights)
+    with torch.no_grad():
+        value = loss(loss.plans.test)
+    losses = {"test_loss": value.mean()}
+    if "model_loss" in value.metrics:
+        losses["test_model_loss"] = value.metrics["model_loss"].mean()
+    return losses
+
+
+def never(_: list[Row]) -> None:
+    """No reason to end before all epochs are done."""
+
+
+def small_or_flat(history: list[Row], patience: int, fall: float) -> str | None:
+    """Why learning may end: the best validation loss has long been small, or flat.
+
+    Args:
+        history: a row for every epoch.
+        patience: flat is a loss that has not fallen by 1 % in so many epochs.
+        fall: a flat loss is no reason above this part of the first one; a learner may have a
+            plateau to cross.
+    """
+    best = [row["validation/best_loss"] for row in history[-1 - max(patience, SMALL_EPOCHS) :]]
+    if len(best) > SMALL_EPOCHS and best[-1 - SMALL_EPOCHS] < SMALL:
+        return f"below {SMALL:.0e} for {SMALL_EPOCHS} epochs"
+    down = best[-1] <= fall * history[0]["validation/loss"] if best else False
+    if down and len(best) > patience and best[-1] > FLAT * best[-1 - patience]:
+        return f"flat for {patience} epochs"
+    return None
+
+
+def _first_below(history: list[Row], bound: float) -> int | None:
+    return next((int(row["epoch"]) for row in history if row["validation/loss"] < bound), None)
+
+
+def _from_one_start(mpc: MPC) -> MPC:
+    """The same controller on the same modules, with one initial guess."""
+    return MPC(
+        mpc.dynamics,
+        mpc.cost,
+        mpc.horizon,
+        mpc.control_low,
+        mpc.control_high,
+        hessian=mpc.hessian,
+    )
+
+
+def _value(error: Tensor, metrics: dict[str, Sum]) -> Value:
+    """The mean squared error, with what to log beside it."""
+    return Value(((1.0, Sum(error.square().sum(), error.numel())),), metrics)
+
+
+def _unconverged(converged: Tensor) -> dict[str, Sum]:
+    return {"not_converged": Sum((~converged).sum(), len(converged))}

@@ -1,0 +1,209 @@
+"""Every experiment of the paper, in one go."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from mpc_gym.checks import (
+    LARGEST_SEED,
+    check_count,
+    check_flag,
+    check_names,
+    check_path,
+)
+from mpc_gym.experiments.engines import check_engine
+from mpc_gym.experiments.run import LOCK, Run, check_folder, finished, versions_in_words
+from mpc_gym.experiments.runs import FailedRunsError, execute
+from mpc_gym.files import (
+    FOR_EVER,
+    check_space,
+    holding,
+    make_writable_folder,
+    read_json,
+    write,
+)
+from reproduction.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
+from reproduction.section import Section
+
+# the modules beside this one, with a hyphen for an underscore
+EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
+ALONE = ("runtime",)  # it measures times: nothing may run beside it
+MOST_SEEDS = 1000  # of an experiment, with room to spare
+MARK = "reproduction.json"
+LEAST_FREE = 2**30  # bytes: checkpoints of networks take half of that
+
+
+class Experiment(Protocol):
+    """What a module of this package offers."""
+
+    def runs(self, quick: bool, seed: int) -> list[Run]:
+        """What to run."""
+
+    def section(self, results: dict[str, dict[str, Any]], images: Path) -> Section:
+        """What the results say, with plots in a folder."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What to run, and where.
+
+    Args:
+        folder: for the runs, the report, its plots and tables.
+        only: some of `EXPERIMENTS`; none for all.
+        quick: fewer seeds and steps, which show that everything works; no result.
+        seed: the first of the seeds of every experiment.
+        jobs: processes.
+        engine: "local", "dask" or "ray", see `experiments.runs.execute`.
+        address: of the cluster.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    folder: Path
+    only: Sequence[str] = ()
+    quick: bool = False
+    seed: int = 0
+    jobs: int = 1
+    engine: str = "local"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_path("folder", self.folder)
+        check_names("only", self.only)
+        for name in self.only:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"only must be of {', '.join(EXPERIMENTS)}, got {name!r}")
+        check_flag("quick", self.quick)
+        check_engine(self.engine, self.jobs, self.address)
+        self.__dict__["seed"] = check_count("seed", self.seed, 0, LARGEST_SEED - MOST_SEEDS)
+
+
+def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Section]:
+    """Run what is not finished yet in the folder, and write the report of all that is.
+
+    Args:
+        options: what to run, and where.
+        progress: whether to show it.
+
+    Returns:
+        The sections of the report, by the names of the experiments.
+
+    Raises:
+        ValueError: before anything is computed: see `execute`; or the folder holds something else.
+        FailedRunsError: some runs failed; raised when all else is done and in the report.
+    """
+    chosen = [name for name in EXPERIMENTS if name in (options.only or EXPERIMENTS)]
+    runs = {name: _load(name).runs(options.quick, options.seed) for name in chosen}
+    _claim(options, [run for group in runs.values() for run in group])
+    together = [run for name, group in runs.items() if name not in ALONE for run in group]
+    failures = _execute(
+        together,
+        options.folder,
+        progress,
+        jobs=options.jobs,
+        engine=options.engine,
+        address=options.address,
+    )
+    for name in ALONE:
+        failures |= _execute(runs.get(name, []), options.folder, progress)
+    sections = report(options.folder, options.quick, options.seed)
+    if failures:
+        count = sum(len(group) for group in runs.values())
+        raise FailedRunsError(failures, count) from next(iter(failures.values()))
+    return sections
+
+
+def _execute(
+    runs: Sequence[Run], folder: Path, progress: bool, **where: Any
+) -> dict[str, Exception]:
+    """Execute runs as `runs.execute` does; returns what failed, by the runs' names."""
+    try:
+        execute(runs, folder, progress=progress, **where)
+    except FailedRunsError as error:
+        return error.failures
+    return {}
+
+
+def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
+    """Write the report of the experiments in a folder of which all runs are finished.
+
+    Args:
+        folder: of `reproduce`.
+        quick, seed: as they were given to it.
+
+    Returns:
+        The sections, by the names of the experiments.
+    """
+    sections, places = {}, []
+    for name in EXPERIMENTS:
+        experiment = _load(name)
+        results = {
+            run.name: finished(run, folder / run.name) for run in experiment.runs(quick, seed)
+        }
+        done = {key: result for key, result in results.items() if result is not None}
+        if len(done) == len(results):
+            sections[name] = experiment.section(done, folder / IMAGES)
+            places += [folder / name for name in done]
+    write_report(folder, sections, quick, versions_in_words(places))
+    return sections
+
+
+def _load(name: str) -> Experiment:
+    module = name.replace("-", "_")
+    return cast("Experiment", importlib.import_module(f"reproduction.{module}"))
+
+
+def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
+    """Mark the folder as that of this reproduction.
+
+    Raises:
+        ValueError: it holds something else, or cannot be written to.
+    """
+    folder = options.folder
+    identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
+    claimed = _is_claimed(folder, identity)
+    for run in runs:
+        check_folder(run, folder / run.name)
+    if claimed:
+        return
+    check_space(folder, LEAST_FREE)
+    make_writable_folder(folder)
+    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
+        # another process may have been at it in the meantime
+        if not _is_claimed(folder, identity):
+            write(folder / MARK, json.dumps(identity) + "\n")
+
+
+def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether the folder has its mark; refuses that of something else."""
+    # in this order: what another process puts there comes after its mark
+    taken = [name for name in (REPORT, FINDINGS, TABLES, IMAGES) if (folder / name).exists()]
+    found = _read(folder / MARK)
+    if found is None:
+        if taken:
+            raise ValueError(
+                f"folder must be new, or one of `mpc-gym reproduce`, but {str(folder)!r} holds "
+                f"{taken[0]!r} of something else. Choose another folder"
+            )
+    elif found != identity:
+        raise ValueError(
+            f"folder {str(folder)!r} holds another experiment, {found!r}, and not {identity!r}. "
+            "Choose another folder"
+        )
+    return found is not None
+
+
+def _read(mark: Path) -> Any:
+    """What the mark says; None where there is none."""
+    try:
+        return read_json(mark)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return "unreadable"
+    except OSError as error:
+        raise ValueError(f"folder {str(mark.parent)!r} cannot be read: {error}") from error

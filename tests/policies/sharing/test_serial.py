@@ -1,0 +1,93 @@
+"""Constructor arguments as strict JSON."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn, optim
+
+from mpc_gym.policies.sharing.serial import (
+    CLASSES,
+    check_env_id,
+    decode,
+    decode_arguments,
+    encode,
+    encode_arguments,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+numbers = st.booleans() | st.integers() | st.floats(allow_nan=False)
+plain_data = st.recursive(
+    st.none() | numbers | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(texts.filter(lambda key: not key.startswith("$")), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+def kinds(value):
+    """The value with its types, which `==` does not tell apart (1 == 1.0 == True)."""
+    if isinstance(value, dict):
+        return {key: kinds(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value), [kinds(item) for item in value]
+    return type(value), value
+
+
+@given(plain_data)
+def test_plain_data_come_back_through_strict_json(value):
+    text = json.dumps(encode("value", value), allow_nan=False)
+    assert kinds(decode(json.loads(text))) == kinds(value)
+
+
+def test_nan_comes_back():
+    assert math.isnan(decode(json.loads(json.dumps(encode("value", math.nan), allow_nan=False))))
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros(2), {1: 2}, {"$float": "inf"}, [nn.Tanh], {"a": {2.0}}, lambda: 1]
+)
+def test_what_is_no_plain_data_is_refused(value):
+    with pytest.raises(TypeError, match="value"):
+        encode("value", value)
+
+
+@pytest.mark.parametrize(
+    "data", [{"$float": "1"}, {"$float": "inf", "a": 1}, {"$tuple": 1}, [{"$eval": "1"}]]
+)
+def test_a_marked_object_that_is_never_written_is_refused(data):
+    with pytest.raises(ValueError, match="no value is written as"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("argument", "known"), [(name, each) for name, all_ in CLASSES.items() for each in all_]
+)
+def test_each_class_of_the_table_comes_back(argument, known):
+    assert decode_arguments(encode_arguments({argument: known})) == {argument: known}
+
+
+def test_a_class_is_known_only_for_the_argument_that_takes_it():
+    with pytest.raises(TypeError, match="activation_fn must be one of ELU"):
+        encode_arguments({"activation_fn": optim.Adam})
+    with pytest.raises(ValueError, match="optimizer_class must be one of Adagrad"):
+        decode_arguments({"optimizer_class": "Tanh"})
+
+
+@pytest.mark.parametrize("env_id", ["DiffPendulum-v0", "DiffCartPole-v0", "DiffPendulumWindy-v0"])
+def test_an_environment_with_a_model_is_known_by_its_id(env_id):
+    check_env_id("mpc", env_id)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["DiffPendulum", "mpc_gym:DiffPendulum-v0", "os:system", "Pendulum-v1", None, [], 1]
+)
+def test_anything_else_is_no_environment_to_plan_with(env_id):
+    with pytest.raises(ValueError, match="mpc must be"):
+        check_env_id("mpc", env_id)

@@ -1,0 +1,92 @@
+"""The imitation of an expert that the learner cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproduction import nonrealizable
+from reproduction.learning import make_planner
+from reproduction.problems import windy_pendulum
+
+SETTINGS: dict[str, Any] = {"hessian": "exact", "seed": 1, "epochs": 30}
+
+
+def test_both_methods_come_closer_to_the_expert_each_in_its_own_loss(tmp_path: Path) -> None:
+    sysid, mpc = (
+        nonrealizable.run(tmp_path / method, method=method, **SETTINGS)
+        for method in ("sysid", "mpc.dx")
+    )
+    assert mpc["imitation_loss"][0] == sysid["imitation_loss"][0]
+    assert mpc["imitation_loss"][-1] < 0.5 * mpc["imitation_loss"][0]
+    assert sysid["model_loss"][-1] < 0.5 * sysid["model_loss"][0]
+    assert sysid["model_loss"][-1] < mpc["model_loss"][-1]
+    assert (tmp_path / "sysid" / "metrics.csv").exists()
+    assert json.loads(json.dumps(mpc, allow_nan=False)) == mpc
+    assert nonrealizable.run(tmp_path / "mpc.dx", method="mpc.dx", **SETTINGS) == mpc
+
+
+def test_the_learner_is_the_plain_pendulum() -> None:
+    system = windy_pendulum(3)
+    physics = dict(make_planner(system, "mpc.dx", "exact", 1).dynamics.named_parameters())
+    assert physics["wind"].item() == physics["damping"].item() == 0
+    assert not physics["wind"].requires_grad
+    assert not physics["damping"].requires_grad
+
+
+def test_the_full_experiment_has_the_papers_settings() -> None:
+    runs = [run.settings for run in nonrealizable.runs(quick=False)]
+    assert {settings["epochs"] for settings in runs} == {250}
+    for method, hessian in (("sysid", "exact"), ("mpc.dx", "exact"), ("mpc.dx", "gauss-newton")):
+        seeds = [s["seed"] for s in runs if (s["method"], s["hessian"]) == (method, hessian)]
+        assert seeds == list(range(8))
+
+
+def result(
+    method: str, hessian: str, seed: int, loss: float, model: float, fresh: float
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "hessian": hessian,
+        "seed": seed,
+        "last_test_loss": fresh,
+        "epoch": [0.0, 100.0, 240.0, 250.0],
+        "imitation_loss": [1.0, 0.1, 0.5 * loss, 1.5 * loss],
+        "model_loss": [1.0, 0.1, model, model],
+        "parameters": {"dynamics.gravity": 18.0, "dynamics.mass": 0.25, "dynamics.length": 2.0},
+    }
+
+
+def results(mpc_loss: float, mpc_fresh: float) -> dict[str, dict[str, Any]]:
+    found = []
+    for seed in (0, 1):
+        found.append(result("sysid", "exact", seed, 0.2, 0.002, 0.2))
+        found.append(result("mpc.dx", "exact", seed, mpc_loss, 0.004, mpc_fresh))
+        found.append(result("mpc.dx", "gauss-newton", seed, 0.15, 0.004, 0.2))
+    return {str(i): each for i, each in enumerate(found)}
+
+
+def test_the_section_states_the_papers_finding_of_the_mean_of_the_last_epochs(
+    tmp_path: Path,
+) -> None:
+    section = nonrealizable.section(results(0.1, 0.1), tmp_path)
+    assert all(finding.holds for finding in section.findings)
+    finding = section.findings[0]
+    assert finding.name == "d"
+    assert finding.numbers["imitation loss, mpc.dx"] == pytest.approx([0.1, 0.1])
+    assert finding.numbers["seeds with a higher model loss"] == 2
+    row = dict(zip(section.tables[0].columns, section.tables[0].rows[0], strict=True))
+    assert row["gravity / length"] == 9
+    assert row["1 / (mass length^2)"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["nonrealizable.png"]
+
+
+def test_where_it_does_not_come_out_the_section_says_so(tmp_path: Path) -> None:
+    section = nonrealizable.section(results(0.3, 0.3), tmp_path)
+    seeds, fresh, hessian = section.findings
+    assert not seeds.holds
+    assert seeds.diagnosis == "Not so in seeds 0, 1."
+    assert not fresh.holds
+    assert "0.3 on others" in fresh.diagnosis
+    assert not hessian.holds
