@@ -123,7 +123,7 @@ def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
     script = """
         import functools
         import threading
-        from mpc_gym.envs import make_mpc
+        from mpc_gym import make_mpc
         from mpc_gym.policies import MPCPolicy
         from stable_baselines3 import PPO
 

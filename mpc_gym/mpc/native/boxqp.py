@@ -1,4 +1,4 @@
-"""The box QPs of a native backward pass with several controls: `boxqp.py`, lane by lane.
+"""The box QPs of a native backward pass with several controls: `reference/boxqp.py`, lane by lane.
 
 They stand between two lane functions, the expansion and the update of the value function, and are
 solved by loops, which end when that lane's program is solved.

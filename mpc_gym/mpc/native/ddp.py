@@ -1,4 +1,4 @@
-"""The native solver: the algorithm of `ddp.py` for a queue of problems, LANES at a time.
+"""The native solver: the algorithm of `reference/ddp.py` for a queue of problems, LANES at a time.
 
 Each lane works on a problem of its own, with its own step length, mode and regularisation. It needs
 forward and backward passes in turn, but twice the same where a step was refused or a stage was not

@@ -1,4 +1,4 @@
-"""The native form of `escape.py`: a lane leaves a saddle or maximum along negative curvature."""
+"""The native form of `reference/escape.py`: a lane leaves a saddle or maximum along negative curvature."""
 
 # mypy: ignore-errors
 

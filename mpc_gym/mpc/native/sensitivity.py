@@ -1,7 +1,7 @@
-"""The native derivative of the optimum: the recursions of `sensitivity.py`, LANES at a time.
+"""The native derivative of the optimum: `reference/sensitivity.py`, LANES at a time.
 
 There is no iteration, so there is nothing to refill: block i holds rows i LANES to (i + 1) LANES
-- 1, and results do not depend on the number of threads. As in `kernels.py`, the model enters
+- 1, and results do not depend on the number of threads. As in `ddp.py`, the model enters
 through addresses and a layout.
 """
 

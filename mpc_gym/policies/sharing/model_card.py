@@ -104,7 +104,7 @@ def _usage(policy_class: type[BasePolicy], env_id: str | None, function: str | N
     given = ['"this_folder"', *([name] if unknown else []), *(["mpc=make_mpc"] if function else [])]
     imports = [
         *(["import gymnasium as gym"] if env_id else []),
-        "from mpc_gym.policies.sharing.pretrained import load_pretrained",
+        "from mpc_gym.policies import load_pretrained",
         *([f"from {_module(policy_class)} import {name}"] if unknown else []),
     ]
     lines = ["", f"policy = load_pretrained({', '.join(given)})"]

@@ -296,7 +296,7 @@ def test_a_temporary_directory_whose_name_is_taken_has_another(
 SCRIPT = """
 import sys
 import numpy as np
-from mpc_gym.compiled import cache
+from mpc_gym.compiled.cpu import cache
 from mpc_gym.compiled.cpu.cache import cache_directory
 from mpc_gym.compiled.cpu.emit import build
 module = build(sys.argv[1], "test_cache")
