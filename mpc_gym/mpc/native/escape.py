@@ -1,4 +1,4 @@
-"""The native form of `reference/escape.py`: a lane leaves a saddle or maximum along negative curvature."""
+"""As `reference/escape.py`, in native code: a lane leaves a saddle along negative curvature."""
 
 # mypy: ignore-errors
 
