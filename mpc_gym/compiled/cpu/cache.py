@@ -41,7 +41,7 @@ from mpc_gym.messages import say_once
 VARIABLE = "MPC_GYM_CACHE_DIR"
 PRIVATE = 0o600  # of files: for the user alone
 MAX_BYTES = 2**28  # of one compiled function
-_HERE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -57,7 +57,12 @@ def cache_directory() -> Path:
 @cache
 def versions_key() -> str:
     """Names what all compiled code depends on beside its own source and the processor."""
-    versions = (numba.__version__, llvmlite.__version__, sys.version, _sources_key(_HERE))
+    versions = (
+        numba.__version__,
+        llvmlite.__version__,
+        sys.version,
+        _sources_key(_PACKAGE / "compiled"),
+    )
     return hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
 
 
@@ -68,6 +73,13 @@ def _sources_key(directory: Path) -> str:
     for source in sorted(directory.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _room(source: Path) -> Path:
+    """The sub-package of a source file, whose other files it may take functions and numbers from."""
+    if source.is_relative_to(_PACKAGE):
+        return _PACKAGE / source.relative_to(_PACKAGE).parts[0]
+    return source.parent
 
 
 @cache
@@ -211,7 +223,7 @@ class CheckedCache(caching._Cache):
         code = self._function.__code__
         source = Path(code.co_filename)
         # A generated function's module is named by a hash of its whole source.
-        sources = "" if source.parent == cache_directory() else _sources_key(source.parent)
+        sources = "" if source.parent == cache_directory() else _sources_key(_room(source))
         line = str(code.co_firstlineno)
         return (str(signature), repr(codegen.magic_tuple()), self._stem(), line, sources)
 

@@ -17,6 +17,8 @@ from mpc_gym.compiled import Program
 from mpc_gym.compiled.cpu import cache, emit
 from mpc_gym.compiled.cpu.cache import cache_directory
 from mpc_gym.compiled.cpu.emit import build, row_function_source, sources
+from mpc_gym.mpc.native import ddp as native_ddp
+from mpc_gym.mpc.reference import ddp
 
 ROOT = Path(__file__).parents[3]
 
@@ -420,3 +422,10 @@ def test_the_process_that_compiles_finds_the_same_bits_as_the_next(directory) ->
     )
     assert first == second
     assert len(first.strip()) == 64
+
+
+def test_a_kernel_is_compiled_again_when_a_number_of_the_reference_changes() -> None:
+    """The native solver takes its constants from the reference, and they are in its code."""
+    room = cache._room(Path(native_ddp.__file__))
+    assert Path(ddp.__file__).is_relative_to(room)
+    assert cache._room(Path("/somewhere/else/module.py")) == Path("/somewhere/else")

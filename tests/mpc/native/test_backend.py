@@ -151,7 +151,7 @@ class Branching(Dynamics):
 def test_what_cannot_be_compiled_is_solved_by_the_reference_with_one_warning():
     mpc = MPC(Branching(), QuadraticCost(torch.ones(2).double()), 3)
     x_init = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.warns(UserWarning, match=r"PyTorch reference.*test_native\.py:\d+"):
+    with pytest.warns(UserWarning, match=r"PyTorch reference.*test_backend\.py:\d+"):
         plan = mpc(x_init)
     assert plan.converged.all()
     with warnings.catch_warnings():
@@ -175,7 +175,7 @@ def test_on_a_gpu_the_reference_plans_with_one_warning_that_says_how_to_be_faste
 
 def test_where_native_is_demanded_that_is_an_error_with_the_users_line():
     mpc = MPC(Branching(), QuadraticCost(torch.ones(2).double()), 3, backend="native")
-    with pytest.raises(UnsupportedOperation, match=r"test_native\.py:\d+"):
+    with pytest.raises(UnsupportedOperation, match=r"test_backend\.py:\d+"):
         mpc(torch.ones(1, 1))
 
 
