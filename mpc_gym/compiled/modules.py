@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mpc_gym.checks import LARGEST_COUNT, check_count, check_module, real_tensor
 from mpc_gym.compiled import derive
-from mpc_gym.compiled.cpu.emit import build, row_function_source, sources
+from mpc_gym.compiled.cpu.emit import build, kernel_source, sources
+from mpc_gym.compiled.kernel import Kernel, Place, Record
+from mpc_gym.compiled.parameters import LiveTensors, unflatten
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
-from mpc_gym.compiled.trace import Graph, numeric_parameters, trace
+from mpc_gym.compiled.trace import Graph, trace
 from mpc_gym.compiled.watch import Watch, watched
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
@@ -102,6 +104,7 @@ class CompiledModule:
     def _compile(self) -> None:
         watch, graph = watched(lambda: trace(self._module, *self._sizes), [self._module])
         self._watch, self._graph = watch, graph
+        self._live = LiveTensors((self._module, name) for name in graph.parameter_shapes)
         self._n_out = math.prod(graph.output_shape)
         self._n_z = graph.n_state + graph.n_ctrl
         for name in ("_value", "_jacobian", "_hessian"):
@@ -152,12 +155,15 @@ class CompiledModule:
 
     def parameters(self, stage: int = 0) -> Floats:
         """The module's present parameters and floating-point buffers as one vector."""
-        per_stage = self.graph.per_stage
-        values = numeric_parameters(self._module).items()
-        stages = min((len(value) for name, value in values if name in per_stage), default=None)
+        graph = self.graph
+        arrays = self._live.arrays()
+        staged = [name in graph.per_stage for name in graph.parameter_shapes]
+        stages = min((len(a) for a, s in zip(arrays, staged, strict=True) if s), default=None)
         check_count("stage", stage, 0, LARGEST_COUNT if stages is None else stages - 1)
-        flat = [_as_floats(v[stage] if k in per_stage else v).ravel() for k, v in values]
-        return np.concatenate(flat) if flat else np.empty(0)
+        if not arrays:
+            return np.empty(0)
+        now = [a[stage] if s else a for a, s in zip(arrays, staged, strict=True)]
+        return np.concatenate(now, axis=None)
 
     @property
     def value_kernel(self) -> Callable[..., None]:
@@ -183,20 +189,20 @@ class CompiledModule:
     @cached_property
     def _value(self) -> ModuleType:
         inputs = _Inputs(self._graph)
-        return inputs.build("value", _stores(inputs.outputs))
+        return inputs.build("value", inputs.outputs)
 
     @cached_property
     def _jacobian(self) -> ModuleType:
         inputs = _Inputs(self._graph)
         jacobian = derive.jacobian(inputs.program, inputs.outputs, inputs.z)
-        return inputs.build("jacobian", _stores(jacobian))
+        return inputs.build("jacobian", jacobian)
 
     @cached_property
     def _hessian(self) -> ModuleType:
         inputs = _Inputs(self._graph)
         weights = inputs.add("weights", self._n_out)
         hessian = derive.hessian(inputs.program, inputs.outputs, weights, inputs.z)
-        return inputs.build("hessian", _stores(hessian), weighted=True)
+        return inputs.build("hessian", hessian, weighted=True)
 
     def _rows(
         self, state: Any, control: Any, context: Any, *more: Floats
@@ -233,68 +239,53 @@ class CompiledModule:
 
 
 class _Inputs:
-    """A module's graph, evaluated in a program of its own, and where its inputs are read."""
+    """A module's graph, evaluated in a program of its own whose inputs are arguments."""
 
     def __init__(self, graph: Graph) -> None:
         self.program = Program()
-        self.loads: dict[str, str] = {}
+        self._loads: dict[str, Place] = {}
         self._name = type(graph.module).__name__
         state, control = self.add("state", graph.n_state), self.add("control", graph.n_ctrl)
         context = self.add("context", graph.n_context)
-        count = sum(math.prod(shape) for shape in graph.parameter_shapes.values())
-        parameters = _unflatten(self.add("parameters", count), graph.parameter_shapes)
+        shapes = graph.parameter_shapes
+        parameters = self.add("parameters", sum(map(math.prod, shapes.values())))
         self.z: list[Expression] = [*state, *control]
         self.outputs: list[Value] = elements(
             graph.evaluate(
-                self.program, state, control, context if graph.n_context else None, parameters
+                self.program,
+                state,
+                control,
+                context if graph.n_context else None,
+                unflatten(parameters, shapes),
             )
         )
 
     def add(self, name: str, count: int) -> Array:
         """Inputs that the kernel reads from its argument of that name."""
-        self.loads |= {f"{name}{i}": f"{name}[{i}]" for i in range(count)}
+        self._loads |= Record({name: count}).places(name)
         return self.program.inputs(name, count)
 
-    def build(
-        self, name: str, stores: Sequence[tuple[str, Value]], *, weighted: bool = False
-    ) -> ModuleType:
-        """Generate the kernel of that name and its loop over a batch."""
+    def build(self, name: str, values: Any, *, weighted: bool = False) -> ModuleType:
+        """Generate the kernel that writes these values, and its loop over a batch."""
         leading = ["weights"] if weighted else []
-        kernel = row_function_source(
+        kernel = Kernel(
             f"{name}_kernel",
             self.program,
-            arguments=[*leading, "state", "control", "context", "parameters", "out"],
-            loads=self.loads,
-            stores=stores,
+            (*leading, "state", "control", "context", "parameters", "out"),
+            self._loads,
+            [(Place("out", i), value) for i, value in enumerate(elements(values))],
         )
         batch = _BATCH.format(
             name=name,
             leading="weights, " if weighted else "",
             leading_row="weights[i], " if weighted else "",
         )
-        return build(sources([kernel, batch]), f"{self._name}_{name}")
-
-
-def _unflatten(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """A vector cut into arrays of these shapes, in order."""
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()], dtype=int)
-    parts = np.split(flat, ends[:-1]) if len(ends) else []
-    return {k: part.reshape(shapes[k]) for k, part in zip(shapes, parts, strict=True)}
-
-
-def _stores(values: Any) -> list[tuple[str, Value]]:
-    return [(f"out[{i}]", value) for i, value in enumerate(elements(values))]
+        return build(sources([kernel_source(kernel), batch]), f"{self._name}_{name}")
 
 
 def _given(name: str, value: Any) -> Floats:
     array: Floats = real_tensor(name, value, torch.float64).detach().cpu().numpy()
     return array
-
-
-def _as_floats(value: Any) -> Floats:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().double().numpy()
-    return np.asarray(value, dtype=np.float64)
 
 
 def _expected(*sizes: int) -> str:

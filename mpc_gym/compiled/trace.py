@@ -9,7 +9,7 @@ parameter never means compiling again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from mpc_gym.compiled.faithful import (
 )
 from mpc_gym.compiled.operations import decompositions, operation
 from mpc_gym.compiled.operations.shapes import SHAPES
+from mpc_gym.compiled.parameters import numeric_parameters, per_stage_names
 from mpc_gym.compiled.program import Array, Expression, Program, as_array
 from mpc_gym.functional import LOCK, call_with
 
@@ -200,28 +201,6 @@ def _captured_alone(
         _graph=captured,
     )
     return graph, try_out(graph, inputs, parameters)
-
-
-def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters, then its floating-point buffers, by dotted name."""
-    buffers = {k: v for k, v in module.named_buffers() if v.is_floating_point()}
-    return {**dict(module.named_parameters()), **buffers}
-
-
-def per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
-    """Those of a module's parameters and buffers that have a leading time axis; see `trace`."""
-    declared = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        for name in getattr(part, "per_stage_parameters", ())
-    }
-    return frozenset(name for name in values if _parametrised_name(name) in declared)
-
-
-def _parametrised_name(name: str) -> str:
-    """The parameter that a tensor belongs to: itself, or what it is a parametrisation of."""
-    path, parametrisation, rest = f".{name}".rpartition(".parametrizations.")
-    return f"{path}.{rest.partition('.')[0]}".lstrip(".") if parametrisation else name
 
 
 def _capture(

@@ -8,13 +8,15 @@ the same numbers bit by bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 
 from mpc_gym.compiled import Graph, Program
-from mpc_gym.compiled.cpu.emit import LANES, build, lane_function_source, sources
+from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
+from mpc_gym.compiled.kernel import Kernel, Place, Record
+from mpc_gym.compiled.parameters import unflatten
 from mpc_gym.compiled.primitives import CONDITIONS
-from mpc_gym.compiled.program import Array, Expression, Value, elements
+from mpc_gym.compiled.program import Expression, Value, elements
 
 _LOOP = """
 @native
@@ -55,46 +57,42 @@ def step_kernel(graph: Graph) -> tuple[ModuleType, tuple[int, int]]:
     all. `following` and `costs` are written.
     """
     program = Program()
-    names: list[str] = []
-
-    def read(prefix: str, shape: Sequence[int]) -> Array:
-        names.extend(f"{prefix}{i}" for i in range(math.prod(shape)))
-        return program.inputs(prefix, *shape)
-
-    state, control = read("state", [graph.n_state]), read("control", [graph.n_ctrl])
-    applied = read("applied", [graph.n_context])
-    first_parameter = len(names)
     shapes = graph.parameter_shapes
-    parameters = {name: read(f"p{i}_", shape) for i, (name, shape) in enumerate(shapes.items())}
-    outputs = elements(graph.evaluate(program, state, control, applied, parameters))
-    n_parameters = len(names) - first_parameter
+    given = {
+        "state": graph.n_state,
+        "control": graph.n_ctrl,
+        "applied": graph.n_context,
+        "parameters": sum(map(math.prod, shapes.values())),
+    }
+    inputs = {name: program.inputs(name, size) for name, size in given.items()}
+    parameters = unflatten(inputs["parameters"], shapes)
+    arguments = (inputs["state"], inputs["control"], inputs["applied"])
+    outputs = elements(graph.evaluate(program, *arguments, parameters))
+    known = {program.operations[entry.index].name for entry in inputs["parameters"]}
+    derived, step, stepped = _without(program, outputs, known)
 
-    derived, step, stepped = _without(program, outputs, set(names[first_parameter:]))
-    names += [f"derived{i}" for i in range(len(derived))]
-    loads = {name: _place(i) for i, name in enumerate(names)}
-    first_derived = len(names) - len(derived)
-    rows = [(_place(first_derived + i), value) for i, value in enumerate(derived)]
-    results = [(_place(len(names) + i), value) for i, value in enumerate(stepped)]
+    record = Record(given | {"derived": len(derived), "out": len(outputs)}, LANES)
+    places = record.places("D")
+    rows = {name: offset // LANES for name, offset in record.offsets().items()}
+    kernels = (
+        Kernel("derive_lanes", program, ("D",), places, _stores("derived", derived, places), LANES),
+        Kernel("step_lanes", step, ("D",), places, _stores("out", stepped, places), LANES),
+    )
     loop = _LOOP.format(
         lanes=LANES,
-        n_state=graph.n_state,
-        n_ctrl=graph.n_ctrl,
-        n_parameters=n_parameters,
-        control=graph.n_state,
-        applied=graph.n_state + graph.n_ctrl,
-        parameters=first_parameter,
-        out=len(names),
+        n_state=given["state"],
+        n_ctrl=given["control"],
+        n_parameters=given["parameters"],
+        **rows,
     )
-    functions = [
-        lane_function_source(name, p, arguments=["D"], loads=loads, stores=stores)
-        for name, p, stores in (("derive_lanes", program, rows), ("step_lanes", step, results))
-    ]
-    name = type(graph.module).__name__
-    return build(sources([*functions, loop]), f"{name}_step"), (len(names) + len(outputs), LANES)
+    source = sources([*map(kernel_source, kernels), loop])
+    return build(source, f"{type(graph.module).__name__}_step"), (record.size // LANES, LANES)
 
 
-def _place(row: int) -> str:
-    return f"D[{row * LANES} + b]"
+def _stores(
+    field: str, values: Sequence[Value], places: Mapping[str, Place]
+) -> list[tuple[Place, Value]]:
+    return [(places[f"{field}{i}"], value) for i, value in enumerate(values)]
 
 
 def _without(

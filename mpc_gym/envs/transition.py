@@ -19,7 +19,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mpc_gym.envs.live_parameters import LiveParameters
 from mpc_gym.functional import call_with
 from mpc_gym.messages import warn
 
@@ -62,14 +61,16 @@ class Transition:
         control_high: Float[Floats, " n_ctrl"],
         float32_gain: float = 0.0,
     ) -> None:
-        from mpc_gym.envs.actuation import actuate  # Numba takes long to import
+        # Numba takes long to import
+        from mpc_gym.compiled.parameters import LiveTensors, numeric_parameters
+        from mpc_gym.envs.actuation import actuate
 
         self.dynamics = dynamics
         self.cost = cost
         self._limits = (control_low, control_high, float32_gain)
         self._actuate: Callable[..., bool] = actuate
         self._stage = stage = Stage(dynamics, cost)
-        self._parameters = LiveParameters(stage)
+        self._parameters = LiveTensors((stage, name) for name in numeric_parameters(stage))
         self._watch, step = _native_step_of(stage, n_state, len(control_low))
         self._step = _torch_step(stage) if step is None else step
 
@@ -93,7 +94,7 @@ class Transition:
             ValueError: an action is NaN.
         """
         if parameters is None:
-            parameters = self._parameters.read()
+            parameters = self._parameters.vector()[np.newaxis]
         controls, applied = np.empty_like(actions), np.empty_like(actions)
         if not self._actuate(actions, *self._limits, controls, applied):
             raise ValueError(f"action must be a number, got NaN in {_excerpt(actions)}")
@@ -109,13 +110,13 @@ class Transition:
 
     def parameters(self) -> Float[Floats, " n_parameters"]:
         """The present parameters of the modules."""
-        present: Floats = self._parameters.read()[0].copy()
-        return present
+        return self._parameters.vector()
 
     @property
     def parameter_names(self) -> list[str]:
         """The name of each entry of `parameters`; "dynamics.mass", or "cost.C" for each of C's."""
-        return self._parameters.names
+        named = zip(self._parameters.names, self._parameters.tensors(), strict=True)
+        return [name for name, tensor in named for _ in range(tensor.numel())]
 
 
 def _excerpt(actions: Floats) -> str:
@@ -207,14 +208,12 @@ def _native_step(graph: Graph) -> Step:
 
 def _torch_step(stage: Stage) -> Step:
     """The same in PyTorch: one call for all rows, or one a row where their parameters differ."""
-    shapes = {name: value.shape for name, value in LiveParameters(stage).tensors().items()}
+    from mpc_gym.compiled.parameters import numeric_parameters, unflatten
+
+    shapes = {name: tuple(value.shape) for name, value in numeric_parameters(stage).items()}
 
     def call(parameters: Floats, *arguments: Floats) -> Floats:
-        parts = torch.split(torch.from_numpy(parameters), [s.numel() for s in shapes.values()])
-        named = {
-            name: part.reshape(shape)
-            for (name, shape), part in zip(shapes.items(), parts, strict=True)
-        }
+        named = {k: torch.from_numpy(v) for k, v in unflatten(parameters, shapes).items()}
         # copies: a module may write into its arguments
         tensors = tuple(torch.from_numpy(each.copy()) for each in arguments)
         with torch.no_grad():

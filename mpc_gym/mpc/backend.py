@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpc_gym.compiled.trace import per_stage_names
+from mpc_gym.compiled.parameters import per_stage_names
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.problem import Problem, RowFunction
 from mpc_gym.mpc.reference import ddp, sensitivity

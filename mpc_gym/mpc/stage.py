@@ -5,12 +5,13 @@ The mathematics is that of `ddp.py` (`backward`, `forward`) and of `sensitivity.
 together, so that the structural zeros of the model's derivatives vanish from the recursion, and
 only the upper triangles of Q and V are computed.
 
-A program's inputs and outputs are named as the fields of a stage's record (see `layout.py`),
+A program's inputs and outputs are named as the fields of a stage's record (see `record.py`),
 `x0`, `kx0` (of K), `vv0` (of V), ...; a prime marks a field of the following stage, `v'0`. Inputs
 that are the same for all instances are the parameters `p0, p1, ...`, those that change from stage
 to stage `s0, s1, ...`, and the bounds `low0, high0, ...`.
 """
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias
@@ -19,6 +20,7 @@ import numpy as np
 
 from mpc_gym.compiled import derive
 from mpc_gym.compiled import program as s
+from mpc_gym.compiled.parameters import unflatten
 from mpc_gym.compiled.program import Array, Expression, Program, Value
 from mpc_gym.compiled.trace import Graph
 from mpc_gym.mpc.reference.sensitivity import BOUND_TOLERANCE
@@ -34,7 +36,8 @@ class Point:
     z: list[Expression]  # (x, u)
     f: Array
     l: Value
-    parameters: list[Expression]
+    shared: Array  # parameters
+    staged: Array
 
 
 @dataclass(frozen=True)
@@ -62,36 +65,39 @@ class Model:
         """Number of context entries, 0 if neither module takes a context."""
         return max(self.dynamics.n_context, self.cost.n_context)
 
-    def at(self, program: Program, x: Array, u: Array) -> Point:
-        """Write the model into a program, at the state x and the control u."""
-        context = program.inputs("c", self.n_context)
-        counters = {"p": 0, "s": 0}
-        shared: list[Expression] = []
-        results = []
-        for graph in (self.dynamics, self.cost):
-            values: dict[str, Array] = {}
-            for name, shape in graph.parameter_shapes.items():
-                prefix = "s" if name in graph.per_stage else "p"
-                entries = []
-                for _ in range(int(np.prod(shape, dtype=int))):
-                    entries.append(program.input(f"{prefix}{counters[prefix]}"))
-                    counters[prefix] += 1
-                values[name] = s.as_array(entries).reshape(shape)
-                shared += entries
-            results.append(
-                graph.evaluate(program, x, u, context if graph.n_context else None, values)
-            )
-        f, ell = results
-        return Point([*x, *u], f, ell.item(), shared)
+    def parameter_shapes(self, *, per_stage: bool) -> dict[tuple[int, str], tuple[int, ...]]:
+        """Shapes of the parameters, of one stage or shared by all, by (0 or 1: cost, name)."""
+        return {
+            (which, name): shape
+            for which, graph in enumerate((self.dynamics, self.cost))
+            for name, shape in graph.parameter_shapes.items()
+            if (name in graph.per_stage) == per_stage
+        }
 
     def parameter_count(self, *, per_stage: bool) -> int:
         """Number of scalars among the parameters: of one stage, or shared by all."""
-        return sum(
-            int(np.prod(shape, dtype=int))
-            for graph in (self.dynamics, self.cost)
-            for name, shape in graph.parameter_shapes.items()
-            if (name in graph.per_stage) == per_stage
+        return sum(map(math.prod, self.parameter_shapes(per_stage=per_stage).values()))
+
+    def at(self, program: Program, x: Array, u: Array) -> Point:
+        """Write the model into a program, at the state x and the control u."""
+        context = program.inputs("c", self.n_context)
+        shared = program.inputs("p", self.parameter_count(per_stage=False))
+        staged = program.inputs("s", self.parameter_count(per_stage=True))
+        values = {
+            **unflatten(shared, self.parameter_shapes(per_stage=False)),
+            **unflatten(staged, self.parameter_shapes(per_stage=True)),
+        }
+        f, ell = (
+            graph.evaluate(
+                program,
+                x,
+                u,
+                context if graph.n_context else None,
+                {name: values[which, name] for name in graph.parameter_shapes},
+            )
+            for which, graph in enumerate((self.dynamics, self.cost))
         )
+        return Point([*x, *u], f, ell.item(), shared, staged)
 
 
 def forward(model: Model) -> Stage:
@@ -229,19 +235,19 @@ def response(model: Model) -> Stage:
         program,
         [point.l, l_d, *point.f, *f_d],
         [w, 1.0, *mu, *lam],
-        [*point.parameters, *context],
+        [*point.shared, *point.staged, *context],
     )
     force = program.inputs("force", m) + program.inputs("forcex", m, n) @ dx
     outputs = _named("dx", f_d, following=True)
     outputs["finite'"] = _all_finite([*f_d, *mu], program.input("finite"))
     for name, at in (("glow", "atlow"), ("ghigh", "athigh")):
         outputs |= _named(name, program.inputs(at, m) * force)
-    count = len(point.parameters)
-    outputs |= _named("gc", found[count:])
-    for parameter, slope in zip(point.parameters, found[:count], strict=True):
-        name = f"g{program.operations[parameter.index].name}"
-        shared = name.startswith("gp")
-        outputs[name] = s.add(program.input(name), slope) if shared else slope
+    by_shared, by_staged, by_context = np.split(
+        found, np.cumsum([len(point.shared), len(point.staged)])
+    )
+    before = program.inputs("gp", len(by_shared))
+    summed = [s.add(*pair) for pair in zip(before, by_shared, strict=True)]
+    outputs |= _named("gp", s.as_array(summed)) | _named("gs", by_staged) | _named("gc", by_context)
     return program, outputs
 
 

@@ -76,7 +76,7 @@ def _sources_key(directory: Path) -> str:
 
 
 def _room(source: Path) -> Path:
-    """The sub-package of a source file, whose other files it may take functions and numbers from."""
+    """The sub-package of a source file: it may take functions and numbers from others there."""
     if source.is_relative_to(_PACKAGE):
         return _PACKAGE / source.relative_to(_PACKAGE).parts[0]
     return source.parent

@@ -1,18 +1,13 @@
-"""Straight-line float64 code as one Numba intrinsic.
+"""The listing of a kernel as one Numba intrinsic.
 
 Numba infers the type of every line, at about a millisecond each, which makes a program of some
-thousand operations slow to compile. Here there is nothing to infer, so a listing of operations is
-turned into LLVM instructions directly, in a tenth of the time. It looks like this:
-
-    hoist t0 P 3            t0 = P[3], before the loop
-    load t1 D 48            t1 = D[48 + lane]
-    t2 = sin t1
-    t3 = multiply t2 t0
-    store D 64 t3           D[64 + lane] = t3
+thousand operations slow to compile. Here there is nothing to infer, so a listing of operations (see
+`compiled.kernel`) is turned into LLVM instructions directly, in a tenth of the time.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,13 +45,10 @@ def straight_line(listing: str, arguments: Sequence[str], lanes: int) -> Any:
     """A function, for Numba code, that runs a listing on a tuple of contiguous float64 arrays.
 
     Args:
-        listing: One operation a line, as above; all of `hoist` first, then of `load`.
-        arguments: What the listing calls the arrays in the tuple.
-        lanes: How often it is run, for lane = 0, 1, ...
+        listing: as JSON; it is read when code is made of it.
+        arguments: what the listing calls the arrays in the tuple.
+        lanes: how often it is run, for lane = 0, 1, ...
     """
-    lines = [line.replace("= ", "").split() for line in listing.strip().splitlines()]
-    hoisted = [line for line in lines if line[0] == "hoist"]
-    repeated = [line for line in lines if line[0] != "hoist"]
 
     @intrinsic
     def run(typing_context: Any, arrays: Any) -> Any:
@@ -69,14 +61,16 @@ def straight_line(listing: str, arguments: Sequence[str], lanes: int) -> Any:
             for i, (name, array) in enumerate(zip(arguments, arrays, strict=True)):
                 value = builder.extract_value(values[0], i)
                 writer.data[name] = context.make_array(array)(context, builder, value).data
-            for line in hoisted:
+            lines = json.loads(listing)
+            hoisted = sum(kind == "hoist" for kind, *_ in lines)
+            for line in lines[:hoisted]:
                 writer.write(line, lane=None)
             if lanes == 1:
-                for line in repeated:
+                for line in lines[hoisted:]:
                     writer.write(line, lane=None)
             else:
                 with _for_range(builder, context.get_constant(types.intp, lanes)) as loop:
-                    for line in repeated:
+                    for line in lines[hoisted:]:
                         writer.write(line, lane=loop.index)
                     body = builder.basic_block
                 _vectorise_fully(builder.module, body.terminator)
@@ -101,32 +95,32 @@ def _vectorise_fully(module: Any, back_edge: Any) -> None:
 
 
 class _Writer:
-    """Appends LLVM instructions to a block, and knows the value of each name."""
+    """Appends LLVM instructions to a block, and knows the values that they make."""
 
     def __init__(self, typing_context: Any, context: Any, builder: Any) -> None:
         self.data: dict[str, Any] = {}
-        self._values: dict[str, Any] = {}
+        self._values: dict[int, Any] = {}
         self._typing_context = typing_context
         self._context = context
         self._builder = builder
         self._callees: dict[str, Callable[..., Any]] = {}
 
-    def write(self, line: list[str], lane: Any) -> None:
+    def write(self, line: list[Any], lane: Any) -> None:
         """Append one line of the listing."""
         match line:
-            case ["hoist" | "load", name, array, offset]:
-                self._values[name] = self._builder.load(self._pointer(array, offset, lane))
-            case ["store", array, offset, operand]:
-                self._builder.store(self._number(operand), self._pointer(array, offset, lane))
-            case [name, kind, *operands]:
-                self._values[name] = self._computed(kind, operands)
+            case ["hoist" | "load", number, array, index]:
+                self._values[number] = self._builder.load(self._pointer(array, index, lane))
+            case ["store", array, index, operand]:
+                self._builder.store(self._number(operand), self._pointer(array, index, lane))
+            case [kind, number, *operands]:
+                self._values[number] = self._computed(kind, operands)
 
-    def _pointer(self, array: str, offset: str, lane: Any) -> Any:
-        place = ir.Constant(ir.IntType(64), int(offset))
+    def _pointer(self, array: str, index: int, lane: Any) -> Any:
+        place = ir.Constant(ir.IntType(64), index)
         pointer = self._builder.gep(self.data[array], [place], inbounds=True)
         return pointer if lane is None else self._builder.gep(pointer, [lane], inbounds=True)
 
-    def _computed(self, kind: str, operands: list[str]) -> Any:
+    def _computed(self, kind: str, operands: list[int | float]) -> Any:
         if kind in _LOGICAL:
             arguments = [self._condition(o) for o in operands]
         elif kind == "select":
@@ -139,14 +133,15 @@ class _Writer:
             self._callees[kind] = self._find(kind, len(operands))
         return self._callees[kind](self._builder, arguments)
 
-    def _number(self, operand: str) -> Any:
-        """An operand as a double: a name, or a constant."""
-        if not operand.startswith("t"):
-            return ir.Constant(_DOUBLE, float(operand))
+    def _number(self, operand: int | float) -> Any:
+        """An operand as a double: a value, or a constant."""
+        if isinstance(operand, float):
+            return ir.Constant(_DOUBLE, operand)
         value = self._values[operand]
         return value if value.type == _DOUBLE else self._builder.uitofp(value, _DOUBLE)
 
-    def _condition(self, operand: str) -> Any:
+    def _condition(self, operand: int | float) -> Any:
+        assert isinstance(operand, int)
         value = self._values[operand]
         assert value.type == _BOOLEAN
         return value

@@ -1,10 +1,10 @@
 """The native backend: packs a problem into arrays and calls the kernels generated for its model."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Event
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge
+from mpc_gym.compiled.parameters import LiveTensors, unflatten
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import ReferenceProblem, Settings
 from mpc_gym.mpc.native.ddp import new_lanes, solve
 from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
-from mpc_gym.mpc.native.layout import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.native.pool import in_slices, in_threads
 from mpc_gym.mpc.native.sensitivity import differentiate, first_step
 from mpc_gym.mpc.problem import Problem, RowFunction
+from mpc_gym.mpc.record import sensitivity_offsets, solver_offsets
 from mpc_gym.mpc.reference.sensitivity import Gradients
 from mpc_gym.mpc.solution import Solution
 
@@ -28,7 +29,6 @@ Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Modules: TypeAlias = tuple[nn.Module, nn.Module]
 Sizes: TypeAlias = tuple[int, int, int]
-Source: TypeAlias = tuple[MutableMapping[str, Any], str]
 FallBack: TypeAlias = Callable[[str, Exception], None]
 
 # Numba's functions have no types that mypy could check
@@ -73,21 +73,10 @@ class NativeModel:
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
         check()
         self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
-        self._shared, self._staged = self._sources()
-
-    def _sources(self) -> tuple[list[Source], list[Source]]:
-        """Where the shared and the per-stage parameters are found, in the order of the programs.
-
-        Looking them up anew in a module tree would take longer than a solve.
-        """
-        found: tuple[list[Source], list[Source]] = ([], [])
-        for graph, module in zip((self.model.dynamics, self.model.cost), self.modules, strict=True):
-            for name in graph.parameter_shapes:
-                owner, _, key = name.rpartition(".")
-                part = module.get_submodule(owner)
-                table = part._parameters if key in part._parameters else part._buffers
-                found[name in graph.per_stage].append((table, key))
-        return found
+        names = (self.model.parameter_shapes(per_stage=each) for each in (False, True))
+        self._shared, self._staged = (
+            LiveTensors((modules[i], name) for i, name in each) for each in names
+        )
 
     @cached_property
     def sensitivity(self) -> tuple[Integers, Integers] | None:
@@ -112,33 +101,23 @@ class NativeModel:
     ) -> "NativeProblem":
         """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
         low, high = (bound.detach().numpy() for bound in bounds)
-        for table, name in self._staged:
-            if len(table[name]) != len(low):
+        staged = self._staged.arrays()
+        for array, name in zip(staged, self._staged.names, strict=True):
+            if len(array) != len(low):
                 raise ValueError(
-                    f"{name} has {len(table[name])} time steps, but the horizon is {len(low)}; "
+                    f"{name} has {len(array)} time steps, but the horizon is {len(low)}; "
                     "give one entry for each stage, or one for all"
                 )
-        shared = [_value(source).ravel() for source in self._shared]
-        staged = [low, high, *(_value(each).reshape(len(low), -1) for each in self._staged)]
-        P = np.concatenate(shared, dtype=np.float64) if shared else np.empty(0)
+        P = self._shared.vector()
         # rows have to be contiguous, which numpy does not promise for expanded bounds
-        S = np.ascontiguousarray(np.concatenate(staged, axis=1, dtype=np.float64))
+        rows = [low, high, *(array.reshape(len(low), -1) for array in staged)]
+        S = np.ascontiguousarray(np.concatenate(rows, axis=1, dtype=np.float64))
         contexts = None if context is None else _array(context)
         return NativeProblem(self, P, S, contexts, settings)
 
 
 def _as_arrays(stages: tuple[int, ...], offsets: tuple[int, ...]) -> tuple[Integers, Integers]:
     return np.array(stages, dtype=np.int64), np.array(offsets, dtype=np.int64)
-
-
-def _value(source: Source) -> Vector:
-    table, key = source
-    value = table[key]
-    assert value is not None
-    if value.dtype not in (torch.float64, torch.float32) or value.device.type != "cpu":
-        value = value.to("cpu", torch.float64)
-    array: Vector = value.detach().numpy()
-    return array
 
 
 @dataclass(frozen=True)
@@ -269,18 +248,14 @@ class NativeProblem:
 
     def _by_name(self, shared: Vector, staged: Vector) -> list[dict[str, Tensor]]:
         """All numbers of the parameters and buffers of dynamics and cost, by name."""
-        found: list[dict[str, Tensor]] = []
-        used = {"shared": 0, "staged": 0}
         model = self.model.model
-        for graph in (model.dynamics, model.cost):
-            parts = {}
-            for name, shape in graph.parameter_shapes.items():
-                kind = "staged" if name in graph.per_stage else "shared"
-                start = used[kind]
-                used[kind] = stop = start + int(np.prod(shape, dtype=int))
-                values = staged[:, start:stop] if kind == "staged" else shared[start:stop]
-                parts[name] = torch.from_numpy(values.reshape((*values.shape[:-1], *shape)).copy())
-            found.append(parts)
+        parts = {
+            **unflatten(shared, model.parameter_shapes(per_stage=False)),
+            **unflatten(staged, model.parameter_shapes(per_stage=True)),
+        }
+        found: list[dict[str, Tensor]] = [{}, {}]
+        for (which, name), values in parts.items():
+            found[which][name] = torch.from_numpy(values.copy())
         return found
 
 

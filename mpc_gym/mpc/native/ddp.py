@@ -11,7 +11,7 @@ The loops return after so many passes, and are called again to go on: while they
 answer no signal. What they need for that is in arrays of the caller, so that it changes no result.
 
 The model enters through the addresses of its stage functions (see `stage.py`) and the layout of
-its records (see `layout.py`), so these loops are compiled once for all models.
+its records (see `record.py`), so these loops are compiled once for all models.
 """
 
 # mypy: ignore-errors
@@ -26,7 +26,7 @@ from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.cpu.native import native_uncounted
 from mpc_gym.mpc.native.boxqp import box_qp_rows, solve_box_qps
 from mpc_gym.mpc.native.escape import CONVEX, FLAT, point_downwards, try_escape
-from mpc_gym.mpc.native.offsets import SolverOffsets
+from mpc_gym.mpc.record import SolverOffsets
 from mpc_gym.mpc.reference.ddp import (
     COST_ROUNDING,
     FORESEEN,

@@ -6,16 +6,27 @@ from types import ModuleType
 
 from torch import nn
 
-from mpc_gym.compiled.cpu.emit import build, sources
+from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
+from mpc_gym.compiled.kernel import Kernel, Record
 from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
 from mpc_gym.mpc.native.ddp import Stages
-from mpc_gym.mpc.native.layout import Layout, lane_source, sensitivity_layout, solver_layout
+from mpc_gym.mpc.record import sensitivity_record, solver_record
 
 _WITH_ADDRESSES: dict[str, ModuleType] = {}
 """What must not be freed, nor be made twice: one module for each program of a stage."""
+
+# The workspace D from the record of this stage on, the shared parameters P, the numbers S of the
+# stage alone, the accumulators G. Every index is a literal, so their lengths do not matter.
+_CALLBACK = """\
+def {name}_callback(D, P, S, G):
+    {name}(carray(D, 1), carray(P, 1), carray(S, 1), carray(G, 1))
+
+
+{name}_address = callback({name}_callback)
+"""
 
 
 def trace_model(
@@ -71,7 +82,7 @@ def solver_stages(model: stage.Model) -> Stages:
             stages["backward"] = stage.backward(model)
         else:
             stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
-    addresses = _addresses("solver", stages, solver_layout(model), model.m)
+    addresses = _addresses("solver", stages, solver_record(model), model)
     return Stages(*(addresses.get(name, 0) for name in Stages._fields))
 
 
@@ -83,7 +94,7 @@ def sensitivity_stages(model: stage.Model) -> tuple[int, int]:
     """
     with _sized("the derivative of a plan", model):
         stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
-    addresses = _addresses("sensitivity", stages, sensitivity_layout(model), model.m)
+    addresses = _addresses("sensitivity", stages, sensitivity_record(model), model)
     return addresses["adjoint"], addresses["response"]
 
 
@@ -103,10 +114,22 @@ def _sized(what: str, model: stage.Model) -> Iterator[None]:
 
 
 def _addresses(
-    kind: str, stages: dict[str, stage.Stage], layout: Layout, n_ctrl: int
+    kind: str, stages: dict[str, stage.Stage], record: Record, model: stage.Model
 ) -> dict[str, int]:
-    """Compile stage functions, in one module."""
-    parts = [lane_source(name, each, layout, n_ctrl) for name, each in stages.items()]
+    """Compile the programs of a stage, in one module."""
+    n_shared, n_staged = (model.parameter_count(per_stage=each) for each in (False, True))
+    own = Record({"low": model.m, "high": model.m, "s": n_staged})
+    places = {
+        **record.places("D"),
+        **Record({"p": n_shared}).places("P", shared=True),
+        **own.places("S", shared=True),
+        **Record({"gp": n_shared}, LANES).places("G"),
+    }
+    parts = []
+    for name, (program, outputs) in stages.items():
+        stores = [(places[entry], value) for entry, value in outputs.items()]
+        kernel = Kernel(name, program, ("D", "P", "S", "G"), places, stores, LANES)
+        parts += [kernel_source(kernel), _CALLBACK.format(name=name)]
     module = build(sources(parts), kind)
     _WITH_ADDRESSES[module.__name__] = module
     return {name: getattr(module, f"{name}_address") for name in stages}

@@ -13,7 +13,9 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from mpc_gym.compiled.cpu.callback import call
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.cpu.native import native
-from mpc_gym.mpc.native.offsets import SensitivityOffsets
+from mpc_gym.mpc.record import SensitivityOffsets
+
+_OFFSETS = len(SensitivityOffsets._fields)
 
 
 @native
@@ -44,7 +46,7 @@ def differentiate(
     the rows of each block, those by what belongs to a stage [blocks, T, 2 m + n_staged] (lower
     bounds, upper bounds, its parameters) and by the shared parameters [blocks, n_shared].
     """
-    L = SensitivityOffsets(*to_fixed_tuple(layout, 29))
+    L = SensitivityOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
     G = np.zeros((L.n_shared + 1) * LANES)
@@ -61,7 +63,7 @@ def first_step(stages, layout, X, U, context, P, S, exact, rows, step):
 
     Arguments as in `differentiate`. A lane without a step counts as zero.
     """
-    L = SensitivityOffsets(*to_fixed_tuple(layout, 29))
+    L = SensitivityOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
     G = np.zeros((L.n_shared + 1) * LANES)

@@ -16,7 +16,8 @@ import pytest
 from mpc_gym.compiled import Program
 from mpc_gym.compiled.cpu import cache, emit
 from mpc_gym.compiled.cpu.cache import cache_directory
-from mpc_gym.compiled.cpu.emit import build, row_function_source, sources
+from mpc_gym.compiled.cpu.emit import build, kernel_source, sources
+from mpc_gym.compiled.kernel import Kernel, Place, Record
 from mpc_gym.mpc.native import ddp as native_ddp
 from mpc_gym.mpc.reference import ddp
 
@@ -32,17 +33,9 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def product(name: str = "product") -> str:
     program = Program()
     x = program.inputs("x", 2)
-    return sources(
-        [
-            row_function_source(
-                name,
-                program,
-                arguments=["x", "y"],
-                loads={"x0": "x[0]", "x1": "x[1]"},
-                stores=[("y[0]", x[0] * x[1])],
-            )
-        ]
-    )
+    places = Record({"x": 2}).places("x")
+    kernel = Kernel(name, program, ("x", "y"), places, [(Place("y", 0), x[0] * x[1])])
+    return sources([kernel_source(kernel)])
 
 
 def forget(module: ModuleType) -> None:

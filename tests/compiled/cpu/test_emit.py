@@ -7,13 +7,8 @@ import pytest
 
 from mpc_gym.compiled import Program, derive, trace
 from mpc_gym.compiled import program as s
-from mpc_gym.compiled.cpu.emit import (
-    LANES,
-    build,
-    lane_function_source,
-    row_function_source,
-    sources,
-)
+from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
+from mpc_gym.compiled.kernel import Kernel, Place, Record
 from mpc_gym.compiled.program import elements
 from mpc_gym.models import CartPoleDynamics
 from tests.compiled.assembly import assert_vectorised, packed_share
@@ -32,17 +27,12 @@ def test_a_lane_function_of_a_model_and_its_derivatives_is_vectorised_whole() ->
     outputs += elements(derive.hessian(program, y, list(w), z))
     per_lane = [*x, *u, *w]
     names = [program.operations[e.index].name for e in per_lane]
-    loads = {name: f"D[{i * LANES} + b]" for i, name in enumerate(names)}
+    loads = {name: Place("D", i * LANES) for i, name in enumerate(names)}
+    loads |= {f"{k}_0": Place("P", i, shared=True) for i, k in enumerate(parameters)}
     first = len(names)
-    source = lane_function_source(
-        "stage",
-        program,
-        arguments=["D", "P"],
-        loads=loads,
-        hoisted={f"{k}_0": f"P[{i}]" for i, k in enumerate(parameters)},
-        stores=[(f"D[{(first + i) * LANES} + b]", y) for i, y in enumerate(outputs)],
-    )
-    stage = build(sources([source]), "test_lanes").stage
+    stores = [(Place("D", (first + i) * LANES), y) for i, y in enumerate(outputs)]
+    kernel = Kernel("stage", program, ("D", "P"), loads, stores, LANES)
+    stage = build(sources([kernel_source(kernel)]), "test_lanes").stage
     data = np.random.default_rng(0).normal(size=(first + len(outputs), LANES))
     values = [v.item() for v in graph.module.parameters()]
     constants = {f"{k}_0": v for k, v in zip(parameters, values, strict=True)}
@@ -87,14 +77,10 @@ def test_every_primitive_compiles_to_what_it_folds_to_and_vectorises() -> None:
     program = Program()
     a, b = program.input("a"), program.input("b")
     outputs = [function(a, b) for function in EVERY.values()]
-    source = lane_function_source(
-        "primitives",
-        program,
-        arguments=["A", "B", "out"],
-        loads={"a": "A[0 + b]", "b": "B[0 + b]"},
-        stores=[(f"out[{i * LANES} + b]", y) for i, y in enumerate(outputs)],
-    )
-    primitives = build(sources([source]), "test_primitives").primitives
+    loads = {"a": Place("A", 0), "b": Place("B", 0)}
+    stores = [(Place("out", i * LANES), y) for i, y in enumerate(outputs)]
+    kernel = Kernel("primitives", program, ("A", "B", "out"), loads, stores, LANES)
+    primitives = build(sources([kernel_source(kernel)]), "test_primitives").primitives
     inputs = np.random.default_rng(1).normal(size=(2, LANES)) * 2.0
     inputs[0, 0], inputs[1, 1] = 0.0, math.nan
     out = np.empty((len(outputs), LANES))
@@ -109,22 +95,16 @@ def test_every_primitive_compiles_to_what_it_folds_to_and_vectorises() -> None:
 def test_a_row_function_reads_and_writes_where_it_is_told() -> None:
     program = Program()
     x = program.inputs("x", 2)
-    source = row_function_source(
-        "swap",
-        program,
-        arguments=["x", "y"],
-        loads={"x0": "x[0]", "x1": "x[1]"},
-        stores=[("y[1]", x[0]), ("y[2]", x[1]), ("y[3]", 0.25)],
-    )
+    stores = [(Place("y", 1), x[0]), (Place("y", 2), x[1]), (Place("y", 3), 0.25)]
+    kernel = Kernel("swap", program, ("x", "y"), Record({"x": 2}).places("x"), stores)
     y = np.zeros((2, 2))
-    build(sources([source]), "test_swap").swap(np.array([3.0, 4.0]), y)
+    build(sources([kernel_source(kernel)]), "test_swap").swap(np.array([3.0, 4.0]), y)
     np.testing.assert_array_equal(y, [[0.0, 3.0], [4.0, 0.25]])
 
 
 def test_an_input_that_is_read_nowhere_is_our_own_mistake() -> None:
     program = Program()
     y = program.input("x") + program.input("missing")
+    kernel = Kernel("f", program, ("x", "y"), {"x": Place("x", 0)}, [(Place("y", 0), y)])
     with pytest.raises(AssertionError, match="missing"):
-        row_function_source(
-            "f", program, arguments=["x", "y"], loads={"x": "x[0]"}, stores=[("y[0]", y)]
-        )
+        kernel.listing()

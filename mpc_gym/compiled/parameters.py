@@ -1,0 +1,102 @@
+"""The parameters of modules: the inputs of their programs beside state, control and context.
+
+Inputs are all parameters, then all floating-point buffers of a module, in its own order. Their
+values are those of the time of a call; what else a program depends on is watched (`watch.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Name = TypeVar("Name")
+
+
+def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters, then its floating-point buffers, by dotted name."""
+    buffers = {k: v for k, v in module.named_buffers() if v.is_floating_point()}
+    return {**dict(module.named_parameters()), **buffers}
+
+
+def per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str]:
+    """Those of a module's parameters and buffers that have a leading time axis; see `trace`."""
+    declared = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        for name in getattr(part, "per_stage_parameters", ())
+    }
+    return frozenset(name for name in values if _parametrised_name(name) in declared)
+
+
+def _parametrised_name(name: str) -> str:
+    """The parameter that a tensor belongs to: itself, or what it is a parametrisation of."""
+    path, parametrisation, rest = f".{name}".rpartition(".parametrizations.")
+    return f"{path}.{rest.partition('.')[0]}".lstrip(".") if parametrisation else name
+
+
+def unflatten(
+    flat: npt.NDArray[Any], shapes: Mapping[Name, tuple[int, ...]]
+) -> dict[Name, npt.NDArray[Any]]:
+    """A vector [..., n] cut into arrays [..., *shape] of these shapes, in order."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()], dtype=int)
+    parts = np.split(flat, ends[:-1], -1) if len(ends) else []
+    batch = flat.shape[:-1]
+    return {k: p.reshape((*batch, *shapes[k])) for k, p in zip(shapes, parts, strict=True)}
+
+
+class LiveTensors:
+    """Tensors of modules as float64 arrays that follow them.
+
+    It keeps views of their memory, so that reading takes a microsecond or two, and whatever changes
+    a value is seen: an optimiser's step, `parameter.data.fill_(...)`, another tensor in its place.
+    Tensors that are not in float64 on the CPU are converted at each reading, which is slower. A
+    submodule that is exchanged for another is not seen.
+
+    Args:
+        names: modules, and the dotted names of tensors in them.
+
+    Attributes:
+        names: those of the tensors.
+    """
+
+    def __init__(self, names: Iterable[tuple[nn.Module, str]]) -> None:
+        self.names: list[str] = []
+        self._places: list[tuple[dict[str, Any], str]] = []
+        for module, name in names:
+            owner, _, key = name.rpartition(".")
+            part = module.get_submodule(owner)
+            table = part._parameters if key in part._parameters else part._buffers
+            self._places.append((table, key))
+            self.names.append(name)
+        self._seen: tuple[list[Any], list[Floats]] = [], []
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors themselves."""
+        return [table[key] for table, key in self._places]
+
+    def arrays(self) -> list[Floats]:
+        """The present values, in the tensors' shapes; not to be written to."""
+        layout: list[Any] = []
+        for table, key in self._places:
+            tensor = table[key]
+            layout.append(tensor.data_ptr())
+            layout.append(tensor.stride())
+        seen, arrays = self._seen
+        if seen == layout and layout:
+            return arrays
+        converted = [tensor.detach().cpu().double() for tensor in self.tensors()]
+        arrays = [tensor.numpy() for tensor in converted]
+        viewed = [tensor.data_ptr() for tensor in converted] == layout[::2]
+        self._seen = (layout, arrays) if viewed else ([], [])
+        return arrays
+
+    def vector(self) -> Floats:
+        """The present values one after the other."""
+        arrays = self.arrays()
+        return np.concatenate(arrays, axis=None) if arrays else np.empty(0)

@@ -1,0 +1,80 @@
+"""The records of the native solver: what the programs of a stage read and write, and where it lies.
+
+The workspace of a block of lanes holds one record a stage, and one more behind the last stage. The
+programs (`stage.py`) name the fields; the loops around them (`native/`) find them by these offsets.
+"""
+
+from collections import namedtuple
+
+from mpc_gym.compiled.cpu.emit import LANES
+from mpc_gym.compiled.kernel import Record
+from mpc_gym.mpc.stage import Model
+
+
+def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
+    several = m > 1
+    return {
+        # neighbours, as are xn and un: an accepted step is copied at once
+        "x": n, "u": m,
+        "xn": n, "un": m,
+        "c": n_context,
+        "k": m, "kx": m * n,
+        "v": n, "vv": n * (n + 1) // 2,
+        "moved": m, "span": m,
+        "slope": 1, "change": 1, "pull": 1, "convex": 1, "size": 1, "exact": 1, "mu": 1,
+        "alpha": 1, "cost": 1,
+        "quu": 1 * (not several),
+        "q": (n + m) * several, "qq": (n + m) * (n + m + 1) // 2 * several,
+        "damping": m * several, "solvable": 1 * several,
+    }  # fmt: skip
+
+
+def _sensitivity_fields(n: int, m: int, n_context: int, n_staged: int) -> dict[str, int]:
+    return {
+        "x": n, "u": m, "c": n_context, "gx": n, "gu": m,
+        "lam": n, "v": n, "vv": n * (n + 1) // 2, "k": m, "kx": m * n,
+        "force": m, "forcex": m * n, "atlow": m, "athigh": m, "glow": m, "ghigh": m,
+        "dx": n, "gc": n_context, "gs": n_staged,
+        "w": 1, "exact": 1, "regular": 1, "finite": 1,
+    }  # fmt: skip
+
+
+# Named tuples of integers, so that Numba code can read them by name. They go in as arrays: Numba's
+# dispatcher takes ten microseconds to recognise a named tuple.
+SolverOffsets = namedtuple(  # type: ignore[misc]
+    "SolverOffsets", ["n", "m", "n_context", "record", *_solver_fields(1, 1, 1)]
+)
+SensitivityOffsets = namedtuple(  # type: ignore[misc]
+    "SensitivityOffsets",
+    ["n", "m", "n_context", "n_shared", "n_staged", "record", *_sensitivity_fields(1, 1, 1, 1)],
+)
+
+
+def solver_record(model: Model) -> Record:
+    """The record of the solver."""
+    return Record(_solver_fields(model.n, model.m, model.n_context), LANES)
+
+
+def sensitivity_record(model: Model) -> Record:
+    """The record of the derivative of the optimum."""
+    return Record(
+        _sensitivity_fields(
+            model.n, model.m, model.n_context, model.parameter_count(per_stage=True)
+        ),
+        LANES,
+    )
+
+
+def solver_offsets(model: Model) -> tuple[int, ...]:
+    """What the loops of the solver know of a model, in the order of `SolverOffsets`."""
+    record = solver_record(model)
+    return (model.n, model.m, model.n_context, record.size, *record.offsets().values())
+
+
+def sensitivity_offsets(model: Model) -> tuple[int, ...]:
+    """What the loops of the sensitivity know of a model, in the order of `SensitivityOffsets`."""
+    record = sensitivity_record(model)
+    counts = [model.parameter_count(per_stage=each) for each in (False, True)]
+    return (
+        model.n, model.m, model.n_context, *counts, record.size, *record.offsets().values(),
+    )  # fmt: skip
