@@ -19,7 +19,7 @@ SHAPE_CHECKED = (
     "mpc_gym.mpc.reference.ddp",
     "mpc_gym.mpc.problem",
     "mpc_gym.mpc.reference.sensitivity",
-    "mpc_gym.mpc.solution",
+    "mpc_gym.mpc.plan",
     "mpc_gym.rendering",
 )
 install_import_hook(SHAPE_CHECKED, f"{checked.__module__}.{checked.__name__}")

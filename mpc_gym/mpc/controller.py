@@ -16,7 +16,7 @@ from mpc_gym.checks import (
 from mpc_gym.functional import eager
 from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
-from mpc_gym.mpc.backend import BackendProblem, ReferenceProblem, Settings
+from mpc_gym.mpc.backend import BackendProblem, Settings
 from mpc_gym.mpc.checks import (
     check_bounds,
     check_context,
@@ -32,8 +32,8 @@ from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native.compiled_models import CompiledModels
 from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.reference.backend import ReferenceProblem
 from mpc_gym.mpc.settings import Bound, CheckedSettings
-from mpc_gym.mpc.solution import Solution
 from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
 
@@ -61,7 +61,7 @@ class MPC(CheckedSettings):
             bound. A tensor that requires gradient is differentiated.
         control_high: upper bound, likewise.
         hessian: "exact", or "gauss-newton" to drop the second derivatives of the dynamics from
-            solution and derivative, as the paper does (its gradient is approximate).
+            plan and derivative, as the paper does (its gradient is approximate).
         differentiate: "implicit" (the derivative of the optimum) or "unrolled" (autograd through
             the solver's iterations, for comparison: slower, and memory grows with iterations).
         backend: "native" compiles dynamics and cost together with the solver, when they are first
@@ -73,7 +73,7 @@ class MPC(CheckedSettings):
         tolerance: largest change of a control in the last iteration, relative to the size of that
             control in the plan and to the range of its bounds (see `mpc/ddp.py`).
         max_iterations: after which an instance is returned as not converged.
-        starts: number of initial guesses. The cheapest solution is kept, or one that converged
+        starts: number of initial guesses. The cheapest plan is kept, or one that converged
             and costs at most 1 % more; it is never dearer than the first guess. That is the warm
             start or zero; then come constant and switching controls at the bounds.
 
@@ -177,22 +177,22 @@ class MPC(CheckedSettings):
         with torch.no_grad():
             fixed = bounds[0].detach(), bounds[1].detach()
             rows = _finite_rows(given)
-            solution, guess = self._solve(problem, x_init.double(), first, fixed, starts, rows)
-            lifted = unclamp(problem, solution, fixed[0][0], fixed[1][0]) if unclamped else None
+            plan, guess = self._solve(problem, x_init.double(), first, fixed, starts, rows)
+            lifted = unclamp(problem, plan, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
             # with nothing to unroll, the implicit derivative is the zero that is promised
-            if self.differentiate == "unrolled" and bool(solution.converged.any()):
-                solution = self._unrolled(solution, x_init, guess, bounds, contexts, settings)
+            if self.differentiate == "unrolled" and bool(plan.converged.any()):
+                plan = self._unrolled(plan, x_init, guess, bounds, contexts, settings)
             else:
-                solution, free = self._implicit(problem, solution, lifted, x_init, context)
-            self._warn_if_no_gradient(solution, max_iterations)
+                plan, free = self._implicit(problem, plan, lifted, x_init, context)
+            self._warn_if_no_gradient(plan, max_iterations)
         return Plan(
-            states=solution.X.to(x_init.dtype),
-            controls=solution.U.to(x_init.dtype),
-            cost=solution.cost.to(x_init.dtype),
-            converged=solution.converged,
-            iterations=solution.iterations,
+            states=plan.states.to(x_init.dtype),
+            controls=plan.controls.to(x_init.dtype),
+            cost=plan.cost.to(x_init.dtype),
+            converged=plan.converged,
+            iterations=plan.iterations,
             unclamped=None if free is None else free.to(x_init.dtype),
         )
 
@@ -238,7 +238,7 @@ class MPC(CheckedSettings):
         if self.backend != "torch" and self.differentiate == "implicit":
 
             def check() -> Callable[[], None]:
-                given = self._reference_problem(x_init, first, bounds, context, settings).problem
+                given = self._reference_problem(x_init, first, bounds, context, settings)
                 check_rows(given, x_init.detach().double(), first)
                 return partial(check_compiled_derivatives, given, x_init.detach().double(), first)
 
@@ -257,7 +257,7 @@ class MPC(CheckedSettings):
                 return found
         check_finite_parameters(self)
         problem = self._reference_problem(x_init, first, bounds, context, settings)
-        self._model_checks.check(problem.problem, x_init.detach().double(), first)
+        self._model_checks.check(problem, x_init.detach().double(), first)
         return problem
 
     def _reference_problem(
@@ -270,7 +270,7 @@ class MPC(CheckedSettings):
     ) -> ReferenceProblem:
         check_stages(self.cost, self.horizon)
         problem = self._live_problem(bounds, context, settings).detached()
-        check_model_output(problem.problem, x_init.double(), first)
+        check_model_output(problem, x_init.double(), first)
         return problem
 
     def _live_problem(
@@ -286,8 +286,8 @@ class MPC(CheckedSettings):
         bounds: tuple[Tensor, Tensor],
         starts: int,
         rows: Tensor | None,
-    ) -> tuple[Solution, Tensor]:
-        """The best solution of each instance, and the guess that it was found from.
+    ) -> tuple[Plan, Tensor]:
+        """The best plan of each instance, and the guess that it was found from.
 
         `rows` are those that can be solved; None: all.
         """
@@ -296,44 +296,44 @@ class MPC(CheckedSettings):
         found, guess = solve_from_guesses(
             problem.rows(rows), x_init[rows], first[rows], bounds, starts
         )
-        unsolved = Solution.unsolved(x_init, first)
+        unsolved = Plan.unsolved(x_init, first)
         return unsolved.with_rows(rows, found), first.index_copy(0, rows, guess)
 
     def _unrolled(
         self,
-        solution: Solution,
+        plan: Plan,
         x_init: Tensor,
         guess: Tensor,
         bounds: tuple[Tensor, Tensor],
         context: Tensor | None,
         settings: Settings,
-    ) -> Solution:
-        """The solution, with the iterations of the converged instances done again for autograd."""
-        rows = solution.converged.nonzero()[:, 0]
+    ) -> Plan:
+        """The plan, with the iterations of the converged instances done again for autograd."""
+        rows = plan.converged.nonzero()[:, 0]
         live = self._live_problem(bounds, context, settings).rows(rows)
-        return solution.with_rows(rows, live.iterate(x_init[rows].double(), guess[rows]))
+        return plan.with_rows(rows, live.iterate(x_init[rows].double(), guess[rows]))
 
     def _implicit(
         self,
         problem: BackendProblem,
-        solution: Solution,
+        plan: Plan,
         lifted: Unclamped | None,
         x_init: Tensor,
         context: Tensor | None,
-    ) -> tuple[Solution, Tensor | None]:
-        """The solution and `lifted.control`, differentiable by the implicit function theorem."""
+    ) -> tuple[Plan, Tensor | None]:
+        """The plan and `lifted.control`, differentiable by the implicit function theorem."""
         bounds = (self.control_low, self.control_high)
         parameters = (*self.dynamics.parameters(), *self.cost.parameters())
         inputs = (x_init, *bounds, context, *parameters)
         if not any(each is not None and each.requires_grad for each in inputs):
-            return solution, None if lifted is None else lifted.control
-        return ImplicitSolution.attach(problem, solution, lifted, inputs)
+            return plan, None if lifted is None else lifted.control
+        return ImplicitSolution.attach(problem, plan, lifted, inputs)
 
-    def _warn_if_no_gradient(self, solution: Solution, max_iterations: int) -> None:
-        if self._warned or not solution.U.requires_grad:
+    def _warn_if_no_gradient(self, plan: Plan, max_iterations: int) -> None:
+        if self._warned or not plan.controls.requires_grad:
             return
-        missing = int((~solution.converged).sum())
-        self._planned += len(solution.converged)
+        missing = int((~plan.converged).sum())
+        self._planned += len(plan.converged)
         self._missing += missing
         if self.expected_unconverged == 0.0:
             expected = missing == 0
@@ -343,9 +343,9 @@ class MPC(CheckedSettings):
         if expected:
             return
         self._warned = True
-        limit = int((solution.iterations[~solution.converged] >= max_iterations).sum())
+        limit = int((plan.iterations[~plan.converged] >= max_iterations).sum())
         warn(
-            f"{missing} of {len(solution.converged)} control problems did not converge and give no "
+            f"{missing} of {len(plan.converged)} control problems did not converge and give no "
             f"gradient; see Plan.converged. {limit} of them used all iterations. The likely cause "
             "is a kink in dynamics or cost (relu, abs, clamp, an L1 norm): at a kink no step "
             "settles, so use a smooth function there, such as softplus, or sqrt(x**2 + eps). "

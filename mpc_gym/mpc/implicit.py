@@ -1,8 +1,8 @@
-"""The solution as a differentiable function of everything it depends on.
+"""The plan as a differentiable function of everything it depends on.
 
-Its derivative is itself a function of the solution, of what that depends on and of the incoming
+Its derivative is itself a function of the plan, of what that depends on and of the incoming
 gradients. Where that is to be differentiated (`create_graph=True`), it is written in operations of
-PyTorch: `sensitivity.gradients` of the reference, at a solution that is a node of the graph again.
+PyTorch: `sensitivity.gradients` of the reference, at a plan that is a node of the graph again.
 """
 
 from dataclasses import replace
@@ -13,48 +13,48 @@ from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
 from mpc_gym.mpc.checks import check_not_batched
-from mpc_gym.mpc.solution import Solution
+from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.unclamped import Unclamped
 
 
 class ImplicitSolution(torch.autograd.Function):
-    """Gives a finished solution its derivative by the implicit function theorem."""
+    """Gives a finished plan its derivative by the implicit function theorem."""
 
     @staticmethod
     def attach(
         problem: BackendProblem,
-        solution: Solution,
+        plan: Plan,
         unclamped: Unclamped | None,
         inputs: tuple[Tensor | None, ...],
-    ) -> tuple[Solution, Tensor | None]:
-        """The same solution, and `unclamped.control` where there is one, differentiable.
+    ) -> tuple[Plan, Tensor | None]:
+        """The same plan, and `unclamped.control` where there is one, differentiable.
 
         Args:
             problem: what was solved.
-            solution: of it, in float64.
+            plan: of it, in float64.
             unclamped: the first control without its bounds, or None.
             inputs: x_init, low, high, context (or None), the parameters of the dynamics and those
                 of the cost, as the caller has them; low and high may be of any shape that expands
                 to [time, n_ctrl], and context lack the time axis.
         """
         X, U, cost, free = ImplicitSolution.apply(  # type: ignore[no-untyped-call]
-            problem, solution, unclamped, *inputs
+            problem, plan, unclamped, *inputs
         )
-        return replace(solution, X=X, U=U, cost=cost), free
+        return replace(plan, states=X, controls=U, cost=cost), free
 
     @staticmethod
     def forward(
         ctx: Any,
         problem: BackendProblem,
-        solution: Solution,
+        plan: Plan,
         unclamped: Unclamped | None,
         *inputs: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The states, controls and cost, as they are."""
-        ctx.problem, ctx.solution, ctx.unclamped = problem, solution, unclamped
+        ctx.problem, ctx.plan, ctx.unclamped = problem, plan, unclamped
         ctx.save_for_backward(*inputs)
         free = None if unclamped is None else unclamped.control.clone()
-        return solution.X.clone(), solution.U.clone(), solution.cost.clone(), free
+        return plan.states.clone(), plan.controls.clone(), plan.cost.clone(), free
 
     @staticmethod
     def backward(
@@ -64,21 +64,21 @@ class ImplicitSolution(torch.autograd.Function):
         inputs = ctx.saved_tensors  # raises if a parameter was overwritten since the solve
         for gradient in (g_X, g_U, g_cost):
             check_not_batched(gradient)
-        problem, solution, unclamped = ctx.problem, ctx.solution, ctx.unclamped
+        problem, plan, unclamped = ctx.problem, ctx.plan, ctx.unclamped
         if not torch.is_grad_enabled():
-            found = _gradients(problem, solution, unclamped, (g_X, g_U, g_cost, g_free), inputs)
+            found = _gradients(problem, plan, unclamped, (g_X, g_U, g_cost, g_free), inputs)
             return None, None, None, *found
-        # create_graph=True: the same by operations that autograd can follow, at a solution that
+        # create_graph=True: the same by operations that autograd can follow, at a plan that
         # depends on the inputs in its turn
-        live = problem.reference().as_function_of(inputs[1:])
-        attached, _ = ImplicitSolution.attach(problem, solution, unclamped, inputs)
+        live = problem.as_function_of(inputs[1:])
+        attached, _ = ImplicitSolution.attach(problem, plan, unclamped, inputs)
         found = _gradients(live, attached, unclamped, (g_X, g_U, g_cost, g_free), inputs)
         return None, None, None, *found
 
 
 def _gradients(
     problem: BackendProblem,
-    solution: Solution,
+    plan: Plan,
     unclamped: Unclamped | None,
     loss: tuple[Tensor, Tensor, Tensor, Tensor | None],
     inputs: tuple[Tensor | None, ...],
@@ -95,10 +95,10 @@ def _gradients(
         no_loss = torch.zeros_like(g_X), g_lifted, torch.zeros_like(g_cost)
         rows = _felt(unclamped.sign.any(-1), no_loss)
         if len(rows):
-            parts.append(_gradients_of_rows(problem.lifted(), solution, rows, no_loss, inputs))
-    rows = _felt(solution.converged, (g_X, g_U, g_cost))
+            parts.append(_gradients_of_rows(problem.lifted(), plan, rows, no_loss, inputs))
+    rows = _felt(plan.converged, (g_X, g_U, g_cost))
     if len(rows) or not parts:
-        parts.append(_gradients_of_rows(problem, solution, rows, (g_X, g_U, g_cost), inputs))
+        parts.append(_gradients_of_rows(problem, plan, rows, (g_X, g_U, g_cost), inputs))
     return [_sum(column) for column in zip(*parts, strict=True)]
 
 
@@ -112,15 +112,15 @@ def _felt(rows: Tensor, loss: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 def _gradients_of_rows(
     problem: BackendProblem,
-    solution: Solution,
+    plan: Plan,
     rows: Tensor,
     loss: tuple[Tensor, Tensor, Tensor],
     inputs: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
     """Gradients by the inputs, from these rows of the gradients by states, controls and cost."""
     g_X, g_U, g_cost = (gradient[rows] for gradient in loss)
-    found = problem.rows(rows).gradients(solution.X[rows], solution.U[rows], g_X, g_U, g_cost)
-    batch = solution.X.shape[0]
+    found = problem.rows(rows).gradients(plan.states[rows], plan.controls[rows], g_X, g_U, g_cost)
+    batch = plan.states.shape[0]
     gradients = (
         _scattered(found.x_init, rows, batch),
         found.low,

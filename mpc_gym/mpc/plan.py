@@ -48,15 +48,32 @@ class Plan:
             outcome = "no instance"
         return f"Plan({sizes}, n_ctrl={self.controls.shape[-1]}, {outcome})"
 
+    @classmethod
+    def unsolved(
+        cls,
+        x_init: Float[Tensor, "batch n_state"],
+        controls: Float[Tensor, "batch time n_ctrl"],
+    ) -> "Plan":
+        """Where nothing can be solved: states and cost NaN, these controls."""
+        batch, horizon = controls.shape[:2]
+        return cls(
+            states=x_init.new_full((batch, horizon, x_init.shape[1]), torch.nan),
+            controls=controls,
+            cost=x_init.new_full((batch,), torch.nan),
+            converged=torch.zeros(batch, dtype=torch.bool, device=controls.device),
+            iterations=torch.zeros(batch, dtype=torch.long, device=controls.device),
+        )
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Plan":
+        """Some instances of the batch."""
+        values: Any = (None if each is None else each[index] for each in vars(self).values())
+        return Plan(*values)
+
     def with_rows(self, index: Int[Tensor, " rows"], other: "Plan") -> "Plan":
-        """The same with some instances replaced by those of another plan, without gradients."""
-        values: dict[str, Any] = {
-            name: None
-            if value is None
-            else value.detach().index_copy(0, index, getattr(other, name).detach())
-            for name, value in vars(self).items()
-        }
-        return Plan(**values)
+        """The same with some instances replaced by those of another plan."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        values: Any = (None if a is None else a.index_copy(0, index, b) for a, b in pairs)
+        return Plan(*values)
 
     def shift(self) -> Float[Tensor, "batch time n_ctrl"]:
         """A warm start for the next time step: without the first control, the last one twice."""

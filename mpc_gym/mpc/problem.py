@@ -10,7 +10,7 @@ instances are evaluated in one call, and so are all rows of their derivatives.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
 from mpc_gym.functional import WithValues
 from mpc_gym.models.base import takes_context
+
+SomeProblem = TypeVar("SomeProblem", bound="Problem")
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ class Problem:
         """Number of stages T."""
         return self.low.shape[0]
 
-    def rows(self, index: Int[Tensor, " rows"]) -> "Problem":
+    def rows(self: SomeProblem, index: Int[Tensor, " rows"]) -> SomeProblem:
         """The same problem for some instances of the batch."""
         return self if self.context is None else replace(self, context=self.context[index])
 
-    def detached(self) -> "Problem":
+    def detached(self: SomeProblem) -> SomeProblem:
         """The same problem, cut off from autograd and from later changes of the values."""
         return replace(
             self,
@@ -101,7 +103,7 @@ class Problem:
             context=None if self.context is None else _copy(self.context),
         )
 
-    def lifted(self) -> "Problem":
+    def lifted(self: SomeProblem) -> SomeProblem:
         """The same problem without the bounds of the first stage."""
         first = torch.arange(self.horizon, device=self.low.device).unsqueeze(-1) == 0
         return replace(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mpc_gym.mpc.solution import Solution
+from mpc_gym.mpc.plan import Plan
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.backend import BackendProblem
@@ -24,54 +24,54 @@ def solve_from_guesses(
     first: Float[Tensor, "batch time n_ctrl"],
     bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]],
     starts: int,
-) -> tuple[Solution, Float[Tensor, "batch time n_ctrl"]]:
-    """The best solution of each instance (see `_best`), and the guess that it was found from.
+) -> tuple[Plan, Float[Tensor, "batch time n_ctrl"]]:
+    """The best plan of each instance (see `_best`), and the guess that it was found from.
 
     An instance that no guess leads to a finite cost is solved from one that is grown (see
     `_grown`); where that fails, too, it is returned as unsolved.
     """
-    solution, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
-    if bool(solution.converged.all()):
-        return solution, guess
-    lost = (~solution.converged & (solution.iterations == 0)).nonzero()[:, 0]
+    plan, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
+    if bool(plan.converged.all()):
+        return plan, guess
+    lost = (~plan.converged & (plan.iterations == 0)).nonzero()[:, 0]
     if not len(lost):
-        return solution, guess
+        return plan, guess
     grown = _grown(problem.rows(lost), x_init[lost], first[lost])
     found = problem.rows(lost).solve(x_init[lost], grown)
-    better = _costs(found) < _costs(solution.rows(lost))
-    solution = solution.with_rows(lost[better], found.rows(better.nonzero()[:, 0]))
+    better = _costs(found) < _costs(plan.rows(lost))
+    plan = plan.with_rows(lost[better], found.rows(better.nonzero()[:, 0]))
     guess = guess.index_copy(0, lost[better], grown[better])
-    infinite = (~solution.cost.isfinite()).nonzero()[:, 0]
-    unsolved = Solution.unsolved(x_init[infinite], first[infinite])
-    return solution.with_rows(infinite, unsolved), guess
+    infinite = (~plan.cost.isfinite()).nonzero()[:, 0]
+    unsolved = Plan.unsolved(x_init[infinite], first[infinite])
+    return plan.with_rows(infinite, unsolved), guess
 
 
 def _best(
     problem: BackendProblem, x_init: Tensor, guesses: Float[Tensor, "starts*batch time n_ctrl"]
-) -> tuple[Solution, Tensor]:
+) -> tuple[Plan, Tensor]:
     """The cheapest of the solutions from all guesses, or one that converged and is hardly dearer.
 
     A plan that converged has a derivative, which is worth `WORTH` of its cost. No plan is dearer
     than the first guess was itself.
     """
-    solution = problem.solve(x_init, guesses)
+    plan = problem.solve(x_init, guesses)
     batch = x_init.shape[0]
     starts = len(guesses) // max(batch, 1)
     if starts <= 1:
-        return solution, guesses
-    cost = _costs(solution).reshape(starts, batch)
+        return plan, guesses
+    cost = _costs(plan).reshape(starts, batch)
     least, cheapest = cost.min(0)
-    eligible = solution.converged.reshape(starts, batch) & (cost <= least + WORTH * least.abs())
+    eligible = plan.converged.reshape(starts, batch) & (cost <= least + WORTH * least.abs())
     start = torch.where(eligible.any(0), torch.where(eligible, cost, math.inf).argmin(0), cheapest)
     every = torch.arange(batch, device=start.device)
-    # a solution costs no more than its guess
+    # a plan costs no more than its guess
     doubtful = (cost[start, every] > cost[0]).nonzero()[:, 0]
     if len(doubtful):
         before = problem.rows(doubtful).costs(x_init[doubtful], guesses[doubtful])
         dearer = doubtful[cost[start[doubtful], doubtful] > before]
         start[dearer] = cheapest[dearer]
     best = start * batch + every
-    return solution.rows(best), guesses[best]
+    return plan.rows(best), guesses[best]
 
 
 def _grown(
@@ -81,22 +81,22 @@ def _grown(
 ) -> Float[Tensor, "batch time n_ctrl"]:
     """A guess for a system that runs away from the first one within the horizon.
 
-    The problem of the first h stages is solved for h = 1, 2, 3 ..., each from the solution before
+    The problem of the first h stages is solved for h = 1, 2, 3 ..., each from the plan before
     and one more control of the guess, so that the state is brought back before it has gone far.
     """
     guess = guess.clone()
     for stages in range(1, guess.shape[1]):
         found = problem.first_stages(stages).solve(x_init, guess[:, :stages])
         usable = found.cost.isfinite().nonzero()[:, 0]
-        guess[usable, :stages] = found.U[usable]
+        guess[usable, :stages] = found.controls[usable]
         if not len(usable):
             break
     return guess
 
 
-def _costs(solution: Solution) -> Tensor:
+def _costs(plan: Plan) -> Tensor:
     """Costs, infinite where they are not finite."""
-    return torch.where(solution.cost.isfinite(), solution.cost, math.inf)
+    return torch.where(plan.cost.isfinite(), plan.cost, math.inf)
 
 
 def initial_guesses(

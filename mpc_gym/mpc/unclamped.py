@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.mpc.backend import BackendProblem
+from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.reference.sensitivity import nearness
-from mpc_gym.mpc.solution import Solution
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Unclamped:
 
 def unclamp(
     problem: BackendProblem,
-    solution: Solution,
+    plan: Plan,
     low: Float[Tensor, " n_ctrl"],
     high: Float[Tensor, " n_ctrl"],
 ) -> Unclamped:
     """Lift the bounds [low, high] of the first stage, where they hold and the plan converged."""
-    u = solution.U[:, 0]
+    u = plan.controls[:, 0]
     near = nearness(u, low, high)
     outward = (u >= high - near).double() - (u <= low + near).double()  # fixed controls: 0
-    outward = torch.where(solution.converged.unsqueeze(-1), outward, 0.0)
+    outward = torch.where(plan.converged.unsqueeze(-1), outward, 0.0)
     rows = outward.any(-1).nonzero()[:, 0]
     step = torch.zeros_like(u)
-    step[rows] = problem.rows(rows).lifted().first_step(solution.X[rows], solution.U[rows])
+    step[rows] = problem.rows(rows).lifted().first_step(plan.states[rows], plan.controls[rows])
     inward = step * outward < 0
     return Unclamped(
         control=u + outward * step.abs(), sign=outward.abs() * torch.where(inward, -1.0, 1.0)

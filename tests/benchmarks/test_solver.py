@@ -43,7 +43,7 @@ def test_the_solver_that_is_timed_alone_finds_the_controllers_plan():
         mpc = problem.controller(backend="native")
         x_init = torch.from_numpy(problem.start_states(2, seed=0))
         alone = targets._kernel(mpc, x_init)()
-        assert torch.equal(alone.U, mpc(x_init).controls)
+        assert torch.equal(alone.controls, mpc(x_init).controls)
 
 
 def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkeypatch):

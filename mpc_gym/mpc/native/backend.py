@@ -15,15 +15,15 @@ from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.compiled.parameters import LiveTensors, unflatten
 from mpc_gym.functional import LOCK
-from mpc_gym.mpc.backend import ReferenceProblem, Settings
+from mpc_gym.mpc.backend import Gradients, Settings
 from mpc_gym.mpc.native.ddp import new_lanes, solve
 from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
 from mpc_gym.mpc.native.pool import in_slices, in_threads
 from mpc_gym.mpc.native.sensitivity import differentiate, first_step
-from mpc_gym.mpc.problem import Problem, RowFunction
+from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.record import sensitivity_offsets, solver_offsets
-from mpc_gym.mpc.reference.sensitivity import Gradients
-from mpc_gym.mpc.solution import Solution
+from mpc_gym.mpc.reference.backend import ReferenceProblem
 
 Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -149,8 +149,12 @@ class NativeProblem:
         S[0, :m], S[0, m : 2 * m] = -np.inf, np.inf
         return replace(self, S=S)
 
-    def reference(self) -> ReferenceProblem:
+    def as_function_of(self, inputs: tuple[Tensor | None, ...]) -> ReferenceProblem:
         """See `BackendProblem`."""
+        return self.reference().as_function_of(inputs)
+
+    def reference(self) -> ReferenceProblem:
+        """The same problem, with the same values, for the reference."""
         m = self.model.model.m
         low, high = torch.from_numpy(self.S[:, :m]), torch.from_numpy(self.S[:, m : 2 * m])
         functions = [RowFunction.of(module).detached() for module in self.model.modules]
@@ -160,7 +164,7 @@ class NativeProblem:
             for function, values in zip(functions, found, strict=True)
         )
         context = None if self.context is None else torch.from_numpy(self.context)
-        return ReferenceProblem(Problem(f, l, low, high, context), self.settings)
+        return ReferenceProblem(f, l, low, high, context, self.settings)
 
     def first_stages(self, count: int) -> "NativeProblem":
         """See `BackendProblem`."""
@@ -172,7 +176,7 @@ class NativeProblem:
         unsolved = replace(self, settings=replace(self.settings, max_iterations=0))
         return unsolved.solve(x_init, U).cost
 
-    def solve(self, x_init: Tensor, guesses: Tensor) -> Solution:
+    def solve(self, x_init: Tensor, guesses: Tensor) -> Plan:
         """See `BackendProblem`."""
         guess = _array(guesses)
         tasks, horizon = guess.shape[:2]
@@ -193,7 +197,7 @@ class NativeProblem:
             in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop)
 
         in_threads(work, tasks)
-        return Solution(*(torch.from_numpy(result) for result in results))
+        return Plan(*(torch.from_numpy(result) for result in results))
 
     def gradients(
         self, X: Tensor, U: Tensor, g_X: Tensor, g_U: Tensor, g_cost: Tensor

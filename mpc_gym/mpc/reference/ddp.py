@@ -42,10 +42,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.problem import Expansion, Problem
 from mpc_gym.mpc.reference.boxqp import masked, solve_box_qp
 from mpc_gym.mpc.reference.escape import ESCAPE_LENGTHS, downwards, failed_stage, move_length
-from mpc_gym.mpc.solution import Solution
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
@@ -99,7 +99,7 @@ class Gains:
 class Progress:
     """Where every instance of a batch stands."""
 
-    solution: Solution
+    plan: Plan
     second_order: Bool[Tensor, " batch"]  # exact, rather than Gauss-Newton
     mu: Float[Tensor, " batch"]
     aim: Int[Tensor, " batch"]  # STEP, SETTLED or STUCK
@@ -107,18 +107,18 @@ class Progress:
 
     def adopt(self, index: Tensor, X: Tensor, U: Tensor, cost: Tensor) -> None:
         """Replace the iterates of some instances."""
-        found = self.solution
-        self.solution = replace(
+        found = self.plan
+        self.plan = replace(
             found,
-            X=found.X.index_copy(0, index, X),
-            U=found.U.index_copy(0, index, U),
+            states=found.states.index_copy(0, index, X),
+            controls=found.controls.index_copy(0, index, U),
             cost=found.cost.index_copy(0, index, cost),
         )
 
     def finish(self, index: Tensor, *, converged: bool | Tensor) -> None:
         """No more iterations for some instances."""
         self.active[index] = False
-        self.solution.converged[index] = converged
+        self.plan.converged[index] = converged
 
     def accepted(self, index: Tensor, exact: bool) -> None:
         """Go on with the exact Hessian and less regularisation."""
@@ -148,7 +148,7 @@ def solve(
     exact: bool,
     tolerance: float,
     max_iterations: int,
-) -> Solution:
+) -> Plan:
     """Minimise from the controls U (within the bounds).
 
     An instance whose cost is not finite from there is returned as it is, after 0 iterations.
@@ -162,13 +162,13 @@ def solve(
     X = problem.rollout(x_init, U)
     cost = problem.total_cost(X, U)
     no = torch.zeros(len(cost), dtype=torch.bool, device=U.device)
-    solution = Solution(X, U, cost, converged=no, iterations=no.long())
+    plan = Plan(X, U, cost, converged=no, iterations=no.long())
     mu = torch.zeros_like(cost, requires_grad=False)
-    now = Progress(solution, no | exact, mu, no.long(), cost.isfinite())
+    now = Progress(plan, no | exact, mu, no.long(), cost.isfinite())
     while bool(now.active.any()):
         active = now.active.nonzero()[:, 0]
-        rows, found = problem.rows(active), now.solution.rows(active)
-        expansion = rows.expand(found.X, found.U, second_order=exact)
+        rows, found = problem.rows(active), now.plan.rows(active)
+        expansion = rows.expand(found.states, found.controls, second_order=exact)
         gains, mode, mu = _convex_gains(rows, expansion, found, now, active)
         now.second_order[active], now.mu[active] = mode, mu
         usable, aim = gains.usable, now.aim[active]
@@ -181,11 +181,11 @@ def solve(
         _take_step(problem, now, active[step], gains.rows(step), exact, tolerance)
         leave = (~usable & (aim != STEP) & ~over).nonzero()[:, 0]
         _leave(problem, now, active[leave], gains.rows(leave), exact)
-    return now.solution
+    return now.plan
 
 
 def _convex_gains(
-    problem: Problem, expansion: Expansion, at: Solution, now: Progress, active: Tensor
+    problem: Problem, expansion: Expansion, at: Plan, now: Progress, active: Tensor
 ) -> tuple[Gains, Tensor, Tensor]:
     """Gains from a convex expansion, with the mode and the regularisation that made it so.
 
@@ -201,9 +201,9 @@ def _convex_gains(
 
 
 def _backward_pass(
-    problem: Problem, expansion: Expansion, at: Solution, second_order: Tensor, mu: Tensor
+    problem: Problem, expansion: Expansion, at: Plan, second_order: Tensor, mu: Tensor
 ) -> Gains:
-    U = at.U
+    U = at.controls
     batch, T, m = U.shape
     n = expansion.l_z.shape[-1] - m
     v = U.new_zeros(batch, n)
@@ -250,14 +250,14 @@ def _damping(Q_uu: Tensor, q_u: Tensor, ranges: Tensor, mu: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _cost_size(problem: Problem, expansion: Expansion, at: Solution) -> Tensor:
+def _cost_size(problem: Problem, expansion: Expansion, at: Plan) -> Tensor:
     """Sum of |l|, |z_i dl/dz_i| and 1/2 |z_i z_j d2l/dz_i dz_j| over the stages.
 
     That of l alone misses that a cost of zero may be a difference of large terms.
     """
-    z = torch.cat((at.X, at.U), -1).abs()
+    z = torch.cat((at.states, at.controls), -1).abs()
     curved = 0.5 * (expansion.l_zz.abs() @ z.unsqueeze(-1)).squeeze(-1)
-    l = problem.l(at.X, at.U, problem.context)
+    l = problem.l(at.states, at.controls, problem.context)
     size: Tensor = (l.abs() + (z * (expansion.l_z.abs() + curved)).sum(-1)).sum(-1)
     return size
 
@@ -271,10 +271,10 @@ def _take_step(
     """
     if not index.numel():
         return
-    now.solution.iterations[index] += 1
+    now.plan.iterations[index] += 1
     newton = (now.second_order[index] == exact) & (now.mu[index] == 0)
     mild = now.mu[index] <= MU_SETTLED
-    before = now.solution.rows(index)
+    before = now.plan.rows(index)
     X, U, cost, accepted, change, settled = _full_step(
         problem.rows(index), before, gains, tolerance
     )
@@ -293,19 +293,21 @@ def _take_step(
 
 
 def _full_step(
-    problem: Problem, at: Solution, gains: Gains, tolerance: float
+    problem: Problem, at: Plan, gains: Gains, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The trial of step length 1; whether it is sufficient, its change, whether it is settled.
 
     Settled: it moves no control, and promises no decrease, worth mentioning.
     """
     every = torch.arange(len(at.cost), device=at.cost.device)
-    X, U = _feedback_rollout(problem, at.X, at.U, gains, every, torch.ones_like(at.cost))
+    X, U = _feedback_rollout(
+        problem, at.states, at.controls, gains, every, torch.ones_like(at.cost)
+    )
     cost = problem.total_cost(X, U)
     change = (cost - at.cost).detach()
     slope = gains.slope.detach()
     accepted = change <= SUFFICIENT_DECREASE * slope + gains.noise
-    moved, span = (U - at.U).detach().abs().amax(1), U.detach().abs().amax(1)  # (rows, m)
+    moved, span = (U - at.controls).detach().abs().amax(1), U.detach().abs().amax(1)  # (rows, m)
     ranges = (problem.high - problem.low).detach().amax(0)
     negligible = -slope <= NEGLIGIBLE * gains.size
     settled = (moved <= tolerance * span).all(-1) | negligible
@@ -319,9 +321,9 @@ def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor) -> Non
     """Finish some instances: converged where another rollout finds the same cost."""
     if not index.numel():
         return
-    rows, found = problem.rows(index), now.solution.rows(index)
-    U = (found.U * (1 + NUDGE)).clamp(problem.low, problem.high)
-    X = rows.rollout(found.X[:, 0] * (1 + NUDGE), U)
+    rows, found = problem.rows(index), now.plan.rows(index)
+    U = (found.controls * (1 + NUDGE)).clamp(problem.low, problem.high)
+    X = rows.rollout(found.states[:, 0] * (1 + NUDGE), U)
     change = (rows.total_cost(X, U) - found.cost).abs()
     now.finish(index, converged=change <= REPRODUCED * size)
 
@@ -343,7 +345,7 @@ def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: 
     k, K = torch.zeros_like(gains.k), gains.K.clone()
     for row, instance in enumerate(index.tolist()):
         t = failed_stage(gains.convex[row])
-        u = now.solution.U[instance, t].detach()
+        u = now.plan.controls[instance, t].detach()
         program = gains.Q_uu[row, t].detach(), gains.q_u[row, t].detach()
         found = downwards(*program, problem.low[t] - u, problem.high[t] - u)
         if found is None:
@@ -364,7 +366,7 @@ def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: 
     if not moving:
         return
     rows = torch.tensor(moving, device=index.device)
-    now.solution.iterations[index[rows]] += 1
+    now.plan.iterations[index[rows]] += 1
     gains = replace(gains, k=k, K=K).rows(rows)
     alpha = k.new_tensor(ESCAPE_LENGTHS)
     expected = 0.5 * alpha.square().unsqueeze(-1) * k.new_tensor(bends)
@@ -385,11 +387,16 @@ def _first_sufficient(
     """Take the first step length whose change of the cost is at most `enough`; is there one?"""
     if not index.numel():
         return torch.zeros_like(index, dtype=torch.bool)
-    before, count = now.solution.rows(index), len(index)
+    before, count = now.plan.rows(index), len(index)
     every = torch.arange(count, device=index.device).repeat(len(alpha))  # (lengths * rows,)
     rows = problem.rows(index[every])
     X, U = _feedback_rollout(
-        rows, before.X[every], before.U[every], gains, every, alpha.repeat_interleave(count)
+        rows,
+        before.states[every],
+        before.controls[every],
+        gains,
+        every,
+        alpha.repeat_interleave(count),
     )
     cost = rows.total_cost(X, U)
     change = cost.detach().reshape(len(alpha), count) - before.cost.detach()

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mpc_gym.compiled.autograd import independent, recording
+from mpc_gym.mpc.backend import Gradients
 from mpc_gym.mpc.problem import Expansion, Problem
 from mpc_gym.mpc.reference.boxqp import masked
 
@@ -42,21 +43,6 @@ class Linearisation:
     stationarity: Float[Tensor, "batch time n_ctrl"]  # l_u + B' lambda_{t+1}
     at_low: Bool[Tensor, "batch time n_ctrl"]
     at_high: Bool[Tensor, "batch time n_ctrl"]
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Derivatives of a loss; `context` is None where the problem has none.
-
-    Those by `x_init` and `context` belong to an instance each, the others are summed over them.
-    """
-
-    x_init: Float[Tensor, "batch n_state"]
-    low: Float[Tensor, "time n_ctrl"]
-    high: Float[Tensor, "time n_ctrl"]
-    context: Float[Tensor, "batch time n_context"] | None
-    dynamics: list[Tensor]
-    cost: list[Tensor]
 
 
 def linearise(
