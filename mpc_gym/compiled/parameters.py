@@ -74,7 +74,7 @@ class LiveTensors:
             table = part._parameters if key in part._parameters else part._buffers
             self._places.append((table, key))
             self.names.append(name)
-        self._seen: tuple[list[Any], list[Floats]] = [], []
+        self._viewed: tuple[list[Any], list[Floats]] | None = None
 
     def tensors(self) -> list[Tensor]:
         """The tensors themselves."""
@@ -87,13 +87,13 @@ class LiveTensors:
             tensor = table[key]
             layout.append(tensor.data_ptr())
             layout.append(tensor.stride())
-        seen, arrays = self._seen
-        if seen == layout and layout:
-            return arrays
+        viewed = self._viewed  # read once: another thread may replace it
+        if viewed is not None and viewed[0] == layout:
+            return viewed[1]
         converted = [tensor.detach().cpu().double() for tensor in self.tensors()]
         arrays = [tensor.numpy() for tensor in converted]
-        viewed = [tensor.data_ptr() for tensor in converted] == layout[::2]
-        self._seen = (layout, arrays) if viewed else ([], [])
+        copied = [tensor.data_ptr() for tensor in converted] != layout[::2]
+        self._viewed = None if copied else (layout, arrays)
         return arrays
 
     def vector(self) -> Floats:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.autograd import forward_ad
 from mpc_gym.checks import check_floating, check_size
 from mpc_gym.compiled.calls import line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule
+from mpc_gym.compiled.parameters import numeric_parameters, per_stage_names
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
@@ -57,8 +57,9 @@ def check_not_batched(gradient: Tensor) -> None:
 
 def check_stages(cost: nn.Module, horizon: int) -> None:
     """Raise a ValueError unless a cost that changes with time has `horizon` stages."""
-    for name in getattr(cost, "per_stage_parameters", ()):
-        stages = len(attrgetter(name)(cost))
+    values = numeric_parameters(cost)
+    for name in sorted(per_stage_names(cost, values)):
+        stages = len(values[name])
         if stages != horizon:
             raise ValueError(
                 f"cost.{name} has {stages} time steps, but horizon = {horizon}; "

@@ -112,6 +112,18 @@ class TestConstructor:
         with pytest.raises(ValueError, match=r"cost\.C has 3 time steps, but horizon = 4"):
             make(cost=QuadraticCost.diagonal(torch.ones(3, 4)))
 
+    def test_a_part_of_a_cost_with_another_number_of_stages_is_refused(self):
+        class Doubled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.part = QuadraticCost.diagonal(torch.ones(3, 4))
+
+            def forward(self, state, control):
+                return 2.0 * self.part(state, control)
+
+        with pytest.raises(ValueError, match=r"cost\.part\.C has 3 time steps, but horizon = 4"):
+            make(cost=Doubled())
+
 
 class TestStartState:
     @pytest.mark.parametrize("value", [[[1.0, 0.0, 0.5]], np.zeros((1, 3)), None, 3.0])
