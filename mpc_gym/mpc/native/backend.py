@@ -16,8 +16,9 @@ from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.compiled.parameters import LiveTensors, unflatten
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import Gradients, Settings
-from mpc_gym.mpc.native.ddp import new_lanes, solve
+from mpc_gym.mpc.native.ddp import solve
 from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
+from mpc_gym.mpc.native.lanes import new_lanes
 from mpc_gym.mpc.native.pool import in_slices, in_threads
 from mpc_gym.mpc.native.sensitivity import differentiate, first_step
 from mpc_gym.mpc.plan import Plan

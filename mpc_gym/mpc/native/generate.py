@@ -12,7 +12,7 @@ from mpc_gym.compiled.kernel import Kernel, Record
 from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import stage
-from mpc_gym.mpc.native.ddp import Stages
+from mpc_gym.mpc.native.lanes import Stages
 from mpc_gym.mpc.record import sensitivity_record, solver_record
 
 _WITH_ADDRESSES: dict[str, ModuleType] = {}
