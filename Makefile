@@ -1,6 +1,8 @@
 # Every target installs what it needs into .venv by itself. `make` lists the targets.
+# What follows ARGS= is handed to the program: make bench ARGS=--quick
 
 PYTHON ?= python3
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -33,10 +35,10 @@ format: $(VENV)/.installed  ## Format the code and repair what ruff can repair
 	$(BIN)/ruff format
 
 bench: $(VENV)/.installed-bench  ## Measure speed side by side with other solvers
-	$(BIN)/python -m benchmarks.solver
+	$(BIN)/python -m benchmarks.solver $(ARGS)
 
 reproduce: $(VENV)/.installed  ## Run the experiments of the paper and write a report of what they show
-	$(BIN)/python -m reproduction
+	$(BIN)/python -m reproduction $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict

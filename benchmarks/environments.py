@@ -1,13 +1,13 @@
 """How fast the environments step, beside Gymnasium's own, in one run on one thread.
 
-    python -m benchmarks.environments [--seconds 20]
+    python -m benchmarks.environments [--quick] [--seconds 20]
 
 Every line is one call of `step`, made in turns with those it is compared with; medians. The time
 of the resets that come with it is contained.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -69,10 +69,12 @@ def table(title: str, timings: dict[str, Timing], count: int, references: list[s
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the fewest runs; no result")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each of the two tables")
-    seconds = parser.parse_args().seconds
+    options = parser.parse_args(arguments)
+    seconds = 0.0 if options.quick else options.seconds
     torch.set_num_threads(1)
     console = Console(width=120)
 

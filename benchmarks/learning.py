@@ -1,6 +1,6 @@
 """Reinforcement learning from wrong physics: planning policies beside MLPs, at equal steps.
 
-    python -m benchmarks.learning [--seeds 3] [--steps 20000] [--jobs 2] [--output docs/images]
+    python -m benchmarks.learning [--quick] [--seeds 3] [--jobs 2] [--folder docs/images]
 
 Gravity, mass and length of the planning policies' pendulum start at 15, 3 and 0.5, where the true
 ones are 10, 1 and 1; these are all that they learn besides critic and exploration. Every policy is
@@ -16,6 +16,7 @@ noisy gradient of PPO goes over in half of the training runs.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from mpc_gym import make_mpc, make_sb3_vec_env
+from mpc_gym import MPC, make_mpc, make_sb3_vec_env
 from mpc_gym.files import replacing, write
 from mpc_gym.imitation import Stateless, evaluate
 from mpc_gym.models import current_values
@@ -136,8 +137,9 @@ class Scores(BaseCallback):
         policy = self.model.policy
         found = evaluate(Stateless(policy), ENV_ID, range(UNSEEN, UNSEEN + self.episodes))
         row = {"step": self.num_timesteps, "return": found.mean, "error": found.standard_error}
-        if hasattr(policy, "mpc"):
-            values = current_values(policy.mpc.dynamics)
+        mpc = getattr(policy, "mpc", None)
+        if isinstance(mpc, MPC):
+            values = current_values(mpc.dynamics)
             row |= {name: values[name].item() for name in WRONG}
         self.rows.append(row)
 
@@ -227,18 +229,21 @@ def plot(results: Results, path: Path) -> None:
         figure.savefig(unfinished, dpi=130)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few steps; no result")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("docs/images"))
-    options = parser.parse_args()
+    parser.add_argument("--folder", type=Path, default=Path("docs/images"))
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.seeds, options.steps, options.episodes = 1, 10, 2
     results = run(options.seeds, options.steps, options.episodes, options.jobs)
     text = json.dumps({"references": results.references, "curves": results.curves}, indent=1)
-    write(options.output / "learning.json", text + "\n")
-    plot(results, options.output / "learning.png")
+    write(options.folder / "learning.json", text + "\n")
+    plot(results, options.folder / "learning.png")
     for name, value in results.references.items():
         print(f"{name:34} {value['return']:8.1f} ± {value['error']:.1f}")
     for name, curves in results.curves.items():

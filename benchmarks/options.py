@@ -6,9 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """What to run, and where its results go."""
+    """What to run, and the folder of its results."""
 
     quick: bool = False  # fewer sizes and repetitions, in about two minutes
     only: tuple[str, ...] = ()  # sections to run; all, where there are none
-    output: Path = Path(__file__).parent / "results"
+    folder: Path = Path(__file__).parent / "results"
     seed: int = 0  # of the fresh start states

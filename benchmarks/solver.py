@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tables = SECTIONS[name](options)
         for table in tables:
             table.print()
-            table.write(options.output)
-        figures.draw(name, tables, options.output)
+            table.write(options.folder)
+        figures.draw(name, tables, options.folder)
         console.print(f"{name} took {time.perf_counter() - start:.0f} s\n")
-    write(options.output / "machine.txt", machine() + "\n")
+    write(options.folder / "machine.txt", machine() + "\n")
 
 
 def parse(arguments: Sequence[str] | None) -> Options:
@@ -46,10 +46,10 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(description="Measure the solver beside others.")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, about two minutes")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), help="sections to run")
-    parser.add_argument("--output", type=Path, default=default.output, help="folder of results")
+    parser.add_argument("--folder", type=Path, default=default.folder, help="folder of results")
     parser.add_argument("--seed", type=int, default=default.seed, help="of fresh start states")
     found = parser.parse_args(arguments)
-    return Options(found.quick, tuple(found.only), found.output, found.seed)
+    return Options(found.quick, tuple(found.only), found.folder, found.seed)
 
 
 if __name__ == "__main__":

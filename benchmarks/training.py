@@ -1,6 +1,6 @@
 """How fast PPO trains a planning policy, beside an MLP: environment steps per second.
 
-    python -m benchmarks.training [--envs 16] [--rounds 5]
+    python -m benchmarks.training [--quick] [--envs 16] [--rounds 5]
 
 Collection is the time between the first and the last step of PPO's rollouts, training all of it
 with the updates. Both policies train in turns, on the same vectorised environment, in one process
@@ -9,6 +9,7 @@ with one thread; the medians over the rounds count.
 
 import argparse
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -22,7 +23,7 @@ from mpc_gym import make_sb3_vec_env
 from mpc_gym.policies import MPCPolicy
 
 ENV_ID = "DiffPendulum-v0"
-SETTINGS = {"n_steps": 128, "batch_size": 256, "n_epochs": 10}
+SETTINGS: dict[str, Any] = {"n_steps": 128, "batch_size": 256, "n_epochs": 10}
 POLICIES: dict[str, Any] = {"MPCPolicy": MPCPolicy, "MlpPolicy": "MlpPolicy"}
 ROLLOUTS = 2  # in a round
 
@@ -53,14 +54,16 @@ def rates(model: PPO) -> tuple[float, float]:
     return steps / collection.seconds, steps / (time.perf_counter() - began)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="short rollouts; no result")
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    settings = {**SETTINGS, "n_steps": 8, "batch_size": 8} if options.quick else SETTINGS
     torch.set_num_threads(1)
     models = {
-        name: PPO(policy, make_sb3_vec_env(ENV_ID, options.envs, seed=0), seed=0, **SETTINGS)
+        name: PPO(policy, make_sb3_vec_env(ENV_ID, options.envs, seed=0), seed=0, **settings)
         for name, policy in POLICIES.items()
     }
     for model in models.values():

@@ -16,8 +16,8 @@ from benchmarks.solver import main, parse
 
 
 def test_options_come_from_the_command_line(tmp_path):
-    found = parse(["--quick", "--only", "scaling", "targets", "--output", str(tmp_path)])
-    assert found == Options(quick=True, only=("scaling", "targets"), output=tmp_path, seed=0)
+    found = parse(["--quick", "--only", "scaling", "targets", "--folder", str(tmp_path)])
+    assert found == Options(quick=True, only=("scaling", "targets"), folder=tmp_path, seed=0)
 
 
 def test_an_unknown_section_is_refused():
@@ -64,7 +64,7 @@ def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monke
 
 @pytest.mark.slow
 def test_a_quick_section_writes_its_table_and_its_figure(tmp_path):
-    main(["--quick", "--only", "scaling", "--output", str(tmp_path)])
+    main(["--quick", "--only", "scaling", "--folder", str(tmp_path)])
     with (tmp_path / "scaling.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["over"] for row in rows} == {"batch", "horizon", "states", "threads"}

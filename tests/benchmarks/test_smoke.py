@@ -1,0 +1,65 @@
+"""Every benchmark runs from its first line to its last; what it measures means nothing here."""
+
+import csv
+import json
+
+import pytest
+
+from benchmarks import environments, learning, pendulum_v1, solver, targets, training
+from benchmarks.options import Options
+from benchmarks.report import Table
+
+# the others take as long as they do for a user: they are in the slow test
+PARTS = [
+    targets._latency,
+    targets._backward,
+    targets._convergence,
+    targets._gradients,
+    targets._optima,
+    targets._bitwise,
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__.strip("_"))
+def test_a_part_of_the_targets_adds_rows(part):
+    table = Table("targets", "Targets", targets.COLUMNS)
+    part(Options(quick=True), table)
+    assert table.rows
+    assert all(isinstance(met, bool) or met == "" for *_, met in table.rows)
+
+
+def test_the_environments_are_measured_beside_gymnasiums(monkeypatch, capsys):
+    monkeypatch.setattr(environments, "COUNT", 4)
+    monkeypatch.setattr(environments, "REPEATS", 3)
+    environments.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "DiffCartPole-v0" in printed
+    assert "SyncVectorEnv" in printed
+
+
+def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
+    pendulum_v1.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "TQC (published)" in printed
+    assert "MlpPolicy" in printed
+
+
+def test_training_is_timed_beside_an_mlp(capsys):
+    training.main(["--quick", "--envs", "1", "--rounds", "1"])
+    assert "MPCPolicy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_learning_writes_its_curves_and_its_figure(tmp_path):
+    learning.main(["--quick", "--jobs", "1", "--folder", str(tmp_path)])
+    found = json.loads((tmp_path / "learning.json").read_text())
+    assert found["curves"].keys() == learning.LEARNERS.keys()
+    assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_every_section_of_the_solver_writes_its_tables(tmp_path):
+    solver.main(["--quick", "--folder", str(tmp_path)])
+    for name in ("targets", "comparison", "gradients", "differentiation", "scaling"):
+        with (tmp_path / f"{name}.csv").open() as file:
+            assert list(csv.DictReader(file)), name
