@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from mpc_gym.models.base import per_stage_parameters
+
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Name = TypeVar("Name")
 
@@ -29,7 +31,7 @@ def per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str
     declared = {
         f"{prefix}.{name}" if prefix else name
         for prefix, part in module.named_modules()
-        for name in getattr(part, "per_stage_parameters", ())
+        for name in per_stage_parameters(part)
     }
     return frozenset(name for name in values if _parametrised_name(name) in declared)
 

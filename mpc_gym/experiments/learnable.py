@@ -11,6 +11,7 @@ from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.methods import Method, Start
 from mpc_gym.experiments.problems import PENDULUM, PROBLEMS
 from mpc_gym.make_mpc import make_mpc
+from mpc_gym.models.base import positive_parameters
 
 COST_WEIGHT = 0.5
 ADDITIONS = ("linear", "terminal", "cost_map")
@@ -90,7 +91,7 @@ def _defaults(env_id: str, method: Method) -> Starts:
         found |= {f"dynamics.{name}": value for name, value in physics.items()}
     if "cost" in method.learns:
         cost = make_mpc(env_id).cost
-        positive = getattr(cost, "positive_parameters", ())
+        positive = positive_parameters(cost)
         for name, parameter in cost.named_parameters():
             value = COST_WEIGHT if name in positive else 0.0
             found[f"cost.{name}"] = torch.full_like(parameter, value).tolist()

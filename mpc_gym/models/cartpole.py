@@ -31,6 +31,7 @@ class CartPoleDynamics(Dynamics):
     n_state = 5
     n_ctrl = 1
     positive_parameters = ("cart_mass", "pole_mass", "pole_length")
+    unit_pairs = ((2, 3),)
 
     def __init__(
         self,

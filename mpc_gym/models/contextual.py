@@ -13,7 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.functional import call_with
-from mpc_gym.models.base import takes_context
+from mpc_gym.models.base import (
+    is_diagonal,
+    per_stage_parameters,
+    positive_parameters,
+    takes_context,
+)
 from mpc_gym.models.positive import LogScale, owner, parametrisations
 from mpc_gym.models.wrapped import WrappedCost, check_sizes
 
@@ -37,8 +42,6 @@ class ContextualCost(WrappedCost):
             takes a context itself, a size is not positive, or the inner cost is for others.
     """
 
-    takes_context = True
-
     def __init__(self, cost: nn.Module, n_state: int, n_ctrl: int) -> None:
         check_sizes(cost, n_state=n_state, n_ctrl=n_ctrl)
         if takes_context(cost):
@@ -48,18 +51,16 @@ class ContextualCost(WrappedCost):
             )
         super().__init__(cost)
         self.n_state, self.n_ctrl = n_state, n_ctrl
-        names = getattr(cost, "positive_parameters", ())
-        self._weights = tuple((name, _entry_shape(cost, name)) for name in names)
-
-    @property
-    def size(self) -> int:
-        """n_state + n_ctrl."""
-        return self.n_state + self.n_ctrl
+        self.size = n_state + n_ctrl
+        self.takes_context = True
+        self._weights = tuple(
+            (name, _entry_shape(cost, name)) for name in positive_parameters(cost)
+        )
 
     @property
     def n_context(self) -> int:
         """Number of entries of the context."""
-        return sum(math.prod(shape) for _, shape in self._weights) + self.size
+        return sum(math.prod(shape) for _, shape in self._weights) + self.n_state + self.n_ctrl
 
     @property
     def context_entries(self) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ class ContextualCost(WrappedCost):
 def _entry_shape(cost: nn.Module, name: str) -> tuple[int, ...]:
     """Shape of the weight's part in the context of one stage."""
     part, key = owner(cost, name)
-    if not getattr(part, "is_diagonal", True):
+    if not is_diagonal(part):
         raise ValueError(
             f"cost.{name} must be a weight of each entry, but is a full matrix: "
             "use QuadraticCost.diagonal"
@@ -120,7 +121,7 @@ def _entry_shape(cost: nn.Module, name: str) -> tuple[int, ...]:
             f"cost.{name} must be kept positive: pass keep_positive(cost) in the place of cost"
         )
     shape = tuple(getattr(part, key).shape)
-    return shape[1:] if name in getattr(cost, "per_stage_parameters", ()) else shape
+    return shape[1:] if name in per_stage_parameters(cost) else shape
 
 
 def _original_name(name: str) -> str:

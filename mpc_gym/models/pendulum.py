@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.checks import check_number
-from mpc_gym.models.base import Dynamics, angle, physical_parameter
+from mpc_gym.models.base import Cost, Dynamics, angle, physical_parameter
 
 
 class PendulumDynamics(Dynamics):
@@ -39,6 +39,7 @@ class PendulumDynamics(Dynamics):
     n_state = 3
     n_ctrl = 1
     positive_parameters = ("mass", "length")
+    unit_pairs = ((0, 1),)
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class PendulumDynamics(Dynamics):
         return f"max_speed={self.max_speed}, dt={self.dt}"
 
 
-class PendulumCost(torch.nn.Module):
+class PendulumCost(Cost):
     """Gymnasium's cost of the pendulum: theta^2 + 0.1 theta_dot^2 + 0.001 torque^2.
 
     theta lies in [-pi, pi]; the weights are learnable.

@@ -1,6 +1,6 @@
 """Cost weights, masses and lengths that learning cannot make negative."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mpc_gym.checks import check_module
+from mpc_gym.models.base import is_diagonal, positive_parameters
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -113,7 +114,7 @@ def keep_positive(module: Module) -> Module:
             that is not positive semidefinite.
     """
     check_module("module", module)
-    names: Collection[str] = getattr(module, "positive_parameters", ())
+    names = positive_parameters(module)
     if not names:
         raise ValueError(
             f"module {type(module).__name__} has no positive_parameters: name there the "
@@ -172,7 +173,7 @@ def _replacement(
     parameter = part._parameters[key]
     assert parameter is not None, f"{name} is no parameter"
     copy = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-    if getattr(part, "is_diagonal", True):
+    if is_diagonal(part):
         return copy, LogScale(name, copy)
     root = MatrixRoot(name)
     root.right_inverse(copy.detach())

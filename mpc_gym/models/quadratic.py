@@ -1,15 +1,14 @@
 """The quadratic stage cost."""
 
-from collections.abc import Collection
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym.models.base import Cost
 from mpc_gym.models.linear import own_parameter, plain_tensor
 
 
-class QuadraticCost(nn.Module):
+class QuadraticCost(Cost):
     """`1/2 tau' C tau + c' tau` with `tau = (x, u)`, the cost of Amos et al. (2018).
 
     Args:
@@ -26,6 +25,7 @@ class QuadraticCost(nn.Module):
             requires a gradient, which the copy would lose.
     """
 
+    size: int
     positive_parameters = ("C",)
 
     def __init__(self, C: Tensor, c: Tensor | None = None) -> None:
@@ -98,17 +98,9 @@ class QuadraticCost(nn.Module):
         self.is_diagonal = diagonal
         self.C = C
         self.c = c
-
-    @property
-    def size(self) -> int:
-        """n_state + n_ctrl."""
-        return self.c.shape[-1]
-
-    @property
-    def per_stage_parameters(self) -> Collection[str]:
-        """Names of the parameters whose first dimension is time."""
-        per_stage = {"C": self.C.ndim > (1 if self.is_diagonal else 2), "c": self.c.ndim > 1}
-        return {name for name, value in per_stage.items() if value}
+        self.size = c.shape[-1]
+        has_time = {"C": C.ndim > matrix_dims, "c": c.ndim > 1}
+        self.per_stage_parameters = tuple(name for name, value in has_time.items() if value)
 
     def forward(
         self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]

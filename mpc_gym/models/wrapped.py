@@ -9,10 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_module, check_size
-from mpc_gym.models.base import takes_context
+from mpc_gym.models.base import (
+    Cost,
+    cost_size,
+    per_stage_parameters,
+    positive_parameters,
+    takes_context,
+)
 
 
-class WrappedCost(nn.Module):
+class WrappedCost(Cost):
     """A stage cost made of another one, which is its submodule `cost`.
 
     It passes on what the inner cost says of itself: whether it takes a context, its size, and the
@@ -26,27 +32,10 @@ class WrappedCost(nn.Module):
     def __init__(self, cost: nn.Module) -> None:
         super().__init__()
         self.cost = cost
-
-    @property
-    def takes_context(self) -> bool:
-        """Whether forward needs its third argument."""
-        return takes_context(self.cost)
-
-    @property
-    def size(self) -> int | None:
-        """n_state + n_ctrl, or None where the inner cost does not say."""
-        size: int | None = getattr(self.cost, "size", None)
-        return size
-
-    @property
-    def per_stage_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters and buffers whose first dimension is time."""
-        return _inner_names(self.cost, "per_stage_parameters")
-
-    @property
-    def positive_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that `keep_positive` keeps positive."""
-        return _inner_names(self.cost, "positive_parameters")
+        self.size = cost_size(cost)
+        self.takes_context = takes_context(cost)
+        self.positive_parameters = tuple(f"cost.{name}" for name in positive_parameters(cost))
+        self.per_stage_parameters = tuple(f"cost.{name}" for name in per_stage_parameters(cost))
 
     def inner(
         self,
@@ -78,12 +67,8 @@ class LinearCost(WrappedCost):
     def __init__(self, cost: nn.Module, n_state: int, n_ctrl: int) -> None:
         check_sizes(cost, n_state=n_state, n_ctrl=n_ctrl)
         super().__init__(cost)
+        self.size = n_state + n_ctrl
         self.p = nn.Parameter(torch.zeros(n_state + n_ctrl, dtype=torch.float64))
-
-    @property
-    def size(self) -> int:
-        """n_state + n_ctrl."""
-        return self.p.shape[0]
 
     def forward(
         self,
@@ -127,16 +112,12 @@ class TerminalCost(WrappedCost):
         last[-1] = 1.0
         # no part of the state, which fits a controller of any horizon
         self.register_buffer("last", last, persistent=False)
+        self.per_stage_parameters = (*self.per_stage_parameters, "last")
 
     @property
     def matrix(self) -> Float[Tensor, "n_state n_state"]:
         """The symmetric matrix P."""
         return 0.5 * (self.curvature + self.curvature.mT)
-
-    @property
-    def per_stage_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters and buffers whose first dimension is time."""
-        return (*super().per_stage_parameters, "last")
 
     def forward(
         self,
@@ -161,14 +142,10 @@ def check_sizes(cost: nn.Module, **sizes: int) -> None:
     check_module("cost", cost)
     for name, value in sizes.items():
         check_size(name, value)
-    size = getattr(cost, "size", None)
-    if not isinstance(size, int):
+    size = cost_size(cost)
+    if size is None:
         return
     n_state, n_ctrl = sizes["n_state"], sizes.get("n_ctrl")
     if n_state >= size or n_ctrl not in (None, size - n_state):
         given = f"n_state = {n_state}" + ("" if n_ctrl is None else f" and n_ctrl = {n_ctrl}")
         raise ValueError(f"cost is for n_state + n_ctrl = {size}, got {given}")
-
-
-def _inner_names(cost: nn.Module, attribute: str) -> tuple[str, ...]:
-    return tuple(f"cost.{name}" for name in getattr(cost, attribute, ()))

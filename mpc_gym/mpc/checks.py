@@ -13,10 +13,11 @@ from torch._C._functorch import (
 )
 from torch.autograd import forward_ad
 
-from mpc_gym.checks import check_floating, check_size
+from mpc_gym.checks import check_floating
 from mpc_gym.compiled.calls import line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule
 from mpc_gym.compiled.parameters import numeric_parameters, per_stage_names
+from mpc_gym.models.base import cost_size, dynamics_sizes
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
@@ -75,16 +76,12 @@ def infer_sizes(
     n_state may stay unknown (None) until the first start state is seen. n_ctrl is taken from the
     dynamics, a bound with one entry a control, or a quadratic cost; otherwise it is 1.
     """
-    n_state = getattr(dynamics, "n_state", None)
-    n_ctrl = getattr(dynamics, "n_ctrl", None)
-    for name, size in (("dynamics.n_state", n_state), ("dynamics.n_ctrl", n_ctrl)):
-        if size is not None:
-            check_size(name, size)
+    n_state, n_ctrl = dynamics_sizes(dynamics)
     for bound in (low, high):
         if n_ctrl is None and isinstance(bound, Tensor) and bound.ndim:
             n_ctrl = bound.shape[-1]
-    size = getattr(cost, "size", None)
-    if isinstance(size, int):
+    size = cost_size(cost)
+    if size is not None:
         if n_ctrl is None and n_state is not None:
             n_ctrl = size - n_state
         if n_state is None and n_ctrl is not None:

@@ -16,7 +16,7 @@ from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
-from mpc_gym.models.base import takes_context
+from mpc_gym.models.base import positive_parameters, takes_context
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.arguments import check_call, check_importable, plain_data
 
@@ -229,7 +229,7 @@ def _split(learn: Learn) -> tuple[list[str], Learn]:
 def _add(mpc: MPC, additions: Sequence[str], n_state: int) -> None:
     """Keep what must be positive so, and wrap the cost, before the MPC is first used."""
     for module in (mpc.dynamics, mpc.cost):
-        positive = set(getattr(module, "positive_parameters", ()))
+        positive = set(positive_parameters(module))
         learned = {name for name, value in module.named_parameters() if value.requires_grad}
         for name in positive & learned:
             if not bool(module.get_parameter(name).any()):
