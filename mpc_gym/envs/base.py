@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
@@ -37,6 +37,7 @@ from mpc_gym.envs.scene import Memory, Scene
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.envs.transition import Transition
 from mpc_gym.models import Dynamics
+from mpc_gym.models.base import unit_pairs
 
 if TYPE_CHECKING:
     from mpc_gym.rendering import Window
@@ -82,8 +83,6 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         "render_fps": 20,
     }
     env_id: ClassVar[str]
-    cosine_index: ClassVar[int]
-    """Where in the state the cosine of the angle stands; its sine follows."""
     start_limit: ClassVar[tuple[float, ...]]
     """Start coordinates are uniform in +- this; see `start_states`."""
     float32_gain: ClassVar[float] = 0.0
@@ -159,6 +158,33 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         checked = checked_physics(values, self.physics, self.make_dynamics)
         self._write_physics(checked)
 
+    def checked_state(self, name: str, state: ArrayLike) -> Float[NDArray[np.float64], " n_state"]:
+        """A state of this environment, as a copy; the one check of what is given as a state.
+
+        Args:
+            name: of the argument.
+            state: [n_state], finite, within the limits of the observation space, and with the
+                cosine and the sine of an angle where the dynamics have `unit_pairs`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return checked_state(name, state, self.observation_space, unit_pairs(self.dynamics))
+
+    def is_state(self, state: ArrayLike) -> bool:
+        """Whether an array is a state of this environment, from which it can start."""
+        try:
+            self.checked_state("state", state)
+        except ValueError:
+            return False
+        return True
+
+    def terminated(
+        self, states: Float[NDArray[np.float64], "batch n_state"]
+    ) -> Bool[NDArray[np.bool_], " batch"]:
+        """Whether an episode ends that has come to each of these states; here never."""
+        return np.zeros(len(states), dtype=bool)
+
     def nominal_dynamics(self) -> Dynamics:
         """What a controller for this environment knows of its dynamics: here all, as a copy."""
         return copy.deepcopy(self.dynamics)
@@ -192,7 +218,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             self._write_physics({name: defaults[name] for name in self._ranges if name in defaults})
             self._ranges = ranges
         if "state" in given:
-            state = checked_state(given["state"], self.observation_space, self.cosine_index)
+            state = self.checked_state("options['state']", given["state"])
         else:
             state = self.start_states(self.np_random.random(len(self.start_limit)))
         drawn = draw_parameters(self._ranges, self.np_random)
@@ -227,7 +253,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             self._memory.add(controls[0], reward, state)
         if self._window is not None:
             self.render()
-        return state.astype(np.float32), reward, False, False, {}
+        terminated = bool(self.terminated(following)[0])
+        return state.astype(np.float32), reward, terminated, False, {}
 
     @property
     def transition(self) -> Transition:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc_gym.checks import check_count, check_size
 from mpc_gym.envs.base import RESET_NEEDED, DiffEnv
-from mpc_gym.envs.checks import as_array, checked_physics, checked_state, numbers, plan_states
+from mpc_gym.envs.checks import as_array, checked_physics, numbers, plan_states
 from mpc_gym.envs.randomisation import Ranges, parameter_ranges
 from mpc_gym.envs.scene import Memory
 from mpc_gym.envs.streams import Streams
@@ -83,8 +83,8 @@ class Batch:
 
     def step(
         self, actions: Float[NDArray[np.float64], "num_envs n_ctrl"]
-    ) -> tuple[Float[NDArray[np.float64], " num_envs"], Mask | None]:
-        """Rewards, and which episodes are truncated; None for none.
+    ) -> tuple[Float[NDArray[np.float64], " num_envs"], Mask, Mask]:
+        """Rewards, and which episodes are terminated and which truncated.
 
         Raises:
             ResetNeeded: the environments have not been reset yet.
@@ -103,8 +103,10 @@ class Batch:
                 memory.add(step[0], float(step[1]), step[2].copy())
         self._oldest += 1
         if self.max_episode_steps is None or self._oldest < self.max_episode_steps:
-            return rewards, None
-        return rewards, self.elapsed >= self.max_episode_steps
+            truncated = np.zeros(self.num_envs, dtype=bool)
+        else:
+            truncated = self.elapsed >= self.max_episode_steps
+        return rewards, self.env.terminated(self.states), truncated
 
     def checked_actions(self, actions: ArrayLike) -> Float[NDArray[np.float64], "num_envs n_ctrl"]:
         """Actions [num_envs, n_ctrl] as a copy.
@@ -135,8 +137,7 @@ class Batch:
 
     def set_state(self, index: int, state: ArrayLike) -> None:
         """Put one environment into a state, in the midst of its episode."""
-        space = self.env.observation_space
-        self.states[index] = checked_state(state, space, self.env.cosine_index)
+        self.states[index] = self.env.checked_state("state", state)
 
     def show_plan(self, index: int, plan: Any) -> None:
         """See `DiffEnv.show_plan`."""
@@ -158,7 +159,6 @@ class Batch:
         return self.env.draw(scene, self.physics(index), width, height)
 
     def _checked_states(self, states: ArrayLike) -> Float[NDArray[np.float64], "num_envs n_state"]:
-        space = self.env.observation_space
         given = numbers("options['state']", states)
         if given.ndim == 2 and len(given) != self.num_envs:
             raise ValueError(
@@ -166,7 +166,7 @@ class Batch:
                 f"environments, got shape {given.shape}"
             )
         rows = given if given.ndim == 2 else [given]
-        checked = [checked_state(row, space, self.env.cosine_index) for row in rows]
+        checked = [self.env.checked_state("options['state']", row) for row in rows]
         return np.broadcast_to(np.stack(checked), self.states.shape)
 
     def _set_drawn(

@@ -97,7 +97,6 @@ class DiffCartPoleEnv(DiffEnv):
     """
 
     env_id = "DiffCartPole-v0"
-    cosine_index = 2
     start_limit = (0.5, 0.5, np.pi, 1.0)
 
     dynamics: CartPoleDynamics

@@ -62,29 +62,33 @@ def check_seed(value: object) -> int | None:
 
 
 def checked_state(
-    value: ArrayLike, space: EnvBox, cosine_index: int
+    name: str, value: ArrayLike, space: EnvBox, unit_pairs: Sequence[tuple[int, int]]
 ) -> Float[NDArray[np.float64], " n_state"]:
-    """A start state, as a copy.
+    """A state, as a copy; see `DiffEnv.checked_state`.
+
+    Args:
+        name: of the argument.
+        value: that was given for it.
+        space: of the observations.
+        unit_pairs: of entries that are the cosine and the sine of an angle.
 
     Raises:
-        ValueError: it is not a state of an environment with this observation space, whose angle
-            has its cosine at `cosine_index` and its sine after that.
+        ValueError: it is not finite, not within the limits of the space, or a pair is of no angle.
     """
-    state = as_array("options['state']", value, space.shape)
+    state = as_array(name, value, space.shape)
     given = state.tolist()
     if not np.isfinite(state).all():
-        raise ValueError(f"options['state'] must be finite, got {given}")
-    cosine, sine = state[cosine_index : cosine_index + 2]
-    if abs(cosine**2 + sine**2 - 1.0) > UNIT_TOLERANCE:
-        raise ValueError(
-            f"options['state'] must hold cos(theta) and sin(theta) of one angle at entries "
-            f"{cosine_index} and {cosine_index + 1}, got {given}, "
-            f"where cos^2 + sin^2 = {cosine**2 + sine**2:.6g}"
-        )
+        raise ValueError(f"{name} must be finite, got {given}")
+    for cosine, sine in unit_pairs:
+        squares = state[cosine] ** 2 + state[sine] ** 2
+        if abs(squares - 1.0) > UNIT_TOLERANCE:
+            raise ValueError(
+                f"{name} must hold cos(theta) and sin(theta) of one angle at entries {cosine} and "
+                f"{sine}, got {given}, where cos^2 + sin^2 = {squares:.6g}"
+            )
     if (state < space.low).any() or (state > space.high).any():
         raise ValueError(
-            f"options['state'] must lie between {space.low.tolist()} and {space.high.tolist()}, "
-            f"got {given}"
+            f"{name} must lie between {space.low.tolist()} and {space.high.tolist()}, got {given}"
         )
     return state
 

@@ -83,7 +83,6 @@ class DiffPendulumEnv(DiffEnv):
     """
 
     env_id = "DiffPendulum-v0"
-    cosine_index = 0
     start_limit = (np.pi, 1.0)
     # Pendulum-v1 multiplies a float32 torque by 3 / (m l^2) = 3 in float32. The motion is chaotic:
     # without the same rounding the two part by more than 1e-5 within 200 steps.

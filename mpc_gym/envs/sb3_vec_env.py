@@ -85,17 +85,17 @@ class DiffVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step with them; out of their limits they are clipped."""
-        rewards, truncated = self.batch.step(self.actions)
+        rewards, terminated, truncated = self.batch.step(self.actions)
+        dones = terminated | truncated
         self._returns += rewards
         observations = self.batch.observations()
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in self.members]
-        if truncated is None:
-            dones = np.zeros(self.num_envs, dtype=bool)
+        if not np.count_nonzero(dones):  # far faster than `any` for few environments
             return observations, rewards.astype(np.float32), dones, infos
         elapsed = round(time.time() - self._began, 6)
-        for i in np.flatnonzero(truncated).tolist():
+        for i in np.flatnonzero(dones).tolist():
             infos[i] = {
-                "TimeLimit.truncated": True,
+                "TimeLimit.truncated": not terminated[i],
                 "terminal_observation": observations[i].copy(),
                 "episode": {
                     "r": round(self._returns[i].item(), 6),
@@ -103,8 +103,8 @@ class DiffVecEnv(VecEnv):
                     "t": elapsed,
                 },
             }
-        self._restart(truncated)
-        return self.batch.observations(), rewards.astype(np.float32), truncated, infos
+        self._restart(dones)
+        return self.batch.observations(), rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
         """Nothing is open."""

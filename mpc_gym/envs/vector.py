@@ -81,8 +81,8 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         single = self.env_class(render_mode=render_mode and "rgb_array", **kwargs)
         self._batch = Batch(single, num_envs, max_episode_steps)
         self._members = [Member(self._batch, i) for i in range(num_envs)]
-        self._ended: Mask | None = None
         self.num_envs = num_envs = self._batch.num_envs
+        self._ended: Mask = np.zeros(num_envs, dtype=bool)
         self.render_mode = render_mode
         self.single_observation_space = single.observation_space
         self.single_action_space = single.action_space
@@ -144,15 +144,15 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         )
         infos = self._batch.restart(which, given.get("state"))
         self._batch.env.retrace()
-        self._ended = _some(self._ended, which)
+        self._ended &= ~which
         return self._batch.observations(), infos
 
     def step(self, actions: ArrayLike) -> Step:
         """Apply actions [num_envs, n_ctrl]; out of their limits they are clipped.
 
         Returns:
-            Observations, rewards, terminated (never), truncated, and what was drawn for the
-            environments that were reset.
+            Observations, rewards, terminated, truncated, and what was drawn for the environments
+            that were reset.
 
         Raises:
             ValueError: the actions have the wrong shape, or contain NaN.
@@ -160,18 +160,16 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         """
         controls = self._batch.checked_actions(actions)
         ended, infos = self._ended, {}
-        if ended is not None:
+        some_ended = np.count_nonzero(ended) > 0  # far faster than `any` for few environments
+        if some_ended:
             controls[ended] = 0.0
-        rewards, truncated = self._batch.step(controls)
-        if ended is not None:
+        rewards, terminated, truncated = self._batch.step(controls)
+        if some_ended:
             infos = self._batch.restart(ended)
             rewards[ended] = 0.0
-            truncated = _some(truncated, ended)
-        self._ended = truncated
-        terminated, truncations = np.zeros((2, self.num_envs), dtype=bool)
-        if truncated is not None:
-            truncations |= truncated
-        return self._batch.observations(), rewards, terminated, truncations, infos
+            terminated, truncated = terminated & ~ended, truncated & ~ended
+        self._ended = terminated | truncated
+        return self._batch.observations(), rewards, terminated, truncated, infos
 
     def show_plan(self, plan: Any) -> None:
         """Draw predicted states [num_envs, time, n_state], or none, in each frame.
@@ -252,12 +250,6 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
         rows = math.ceil(self.num_envs / columns)
         cell = (max(width // columns, 1), max(height // rows, 1))
         return tile([self._batch.frame(i, *cell) for i in range(self.num_envs)], columns)
-
-
-def _some(mask: Mask | None, excluded: Mask) -> Mask | None:
-    """What remains of a mask, or None where nothing does."""
-    remaining = None if mask is None else mask & ~excluded
-    return None if remaining is None or not remaining.any() else remaining
 
 
 def _checked_mask(mask: Any, num_envs: int) -> Mask:

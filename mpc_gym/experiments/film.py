@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.experiments.progress import Advance
+from mpc_gym.models.base import unit_pairs
 from mpc_gym.mpc import MPC
 from mpc_gym.rendering import side_by_side, write_video
 
@@ -40,8 +41,9 @@ def lowest_start(env_id: str, seeds: Sequence[int]) -> int:
     with gym.make(env_id) as env:
         model = env.unwrapped
         assert isinstance(model, DiffEnv)
-        cosines = [env.reset(seed=seed)[0][model.cosine_index] for seed in seeds]
-    return seeds[int(np.argmin(cosines))]
+        cosines = [cosine for cosine, _ in unit_pairs(model.dynamics)]
+        heights = [env.reset(seed=seed)[0][cosines].sum() for seed in seeds]
+    return seeds[int(np.argmin(heights))]
 
 
 def film(

@@ -3,6 +3,8 @@
 In NumPy, which takes a third of PyTorch's time for a single observation.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
@@ -58,22 +60,26 @@ def check_finite(observation: Tensor) -> None:
         )
 
 
-def check_angle(observation: Float[Tensor, "batch n_state"], cosine_index: int) -> None:
+def check_angles(
+    observation: Float[Tensor, "batch n_state"], unit_pairs: Sequence[tuple[int, int]]
+) -> None:
     """Refuse an observation that was scaled on its way from the environment.
 
     Nothing else tells: `VecNormalize` leaves the observation space as it was.
 
     Raises:
-        ValueError: cosine and sine, at `cosine_index` and after it, are those of no angle.
+        ValueError: the cosine and the sine of one of the pairs are those of no angle.
     """
     values = observation.detach().cpu().numpy()
-    length = values[:, cosine_index] ** 2 + values[:, cosine_index + 1] ** 2
-    wrong = np.abs(length - 1.0) > ANGLE_TOLERANCE
-    if wrong.any():
-        row = int(wrong.nonzero()[0][0])
-        raise ValueError(
-            "observation must be the model's state, as the environment gives it, with the cosine "
-            f"and sine of an angle at entries {cosine_index} and {cosine_index + 1}, got "
-            f"cos^2 + sin^2 = {length[row]:.4g} in row {row} of {len(wrong)}. Where "
-            "VecNormalize wraps the environment, pass it norm_obs=False (norm_reward=True is fine)"
-        )
+    for cosine, sine in unit_pairs:
+        length = values[:, cosine] ** 2 + values[:, sine] ** 2
+        wrong = np.abs(length - 1.0) > ANGLE_TOLERANCE
+        if wrong.any():
+            row = int(wrong.nonzero()[0][0])
+            raise ValueError(
+                "observation must be the model's state, as the environment gives it, with the "
+                f"cosine and sine of an angle at entries {cosine} and {sine}, got "
+                f"cos^2 + sin^2 = {length[row]:.4g} in row {row} of {len(wrong)}. Where "
+                "VecNormalize wraps the environment, pass it norm_obs=False (norm_reward=True is "
+                "fine)"
+            )

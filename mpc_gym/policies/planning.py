@@ -1,6 +1,7 @@
 """What all planning policies and actors share: an MPC, its checks, and planning from a plan."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost
+from mpc_gym.models.base import unit_pairs
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.algorithms import (
     calling_algorithm,
@@ -28,7 +30,7 @@ from mpc_gym.policies.fit import (
     no_model,
 )
 from mpc_gym.policies.limits import ActionLimits
-from mpc_gym.policies.observations import check_angle, check_finite
+from mpc_gym.policies.observations import check_angles, check_finite
 from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.receding_horizon import PlanState, warm_start
 
@@ -80,7 +82,7 @@ class Planning(Rebuilt):
 
     mpc: MPC
     cost_map: CostMap | None
-    _cosine_index: int | None
+    _unit_pairs: Sequence[tuple[int, int]]
 
     def _make_planner(self, options: PlanOptions) -> None:
         """Set the attributes.
@@ -108,11 +110,11 @@ class Planning(Rebuilt):
         if isinstance(mpc.cost, ContextualCost):
             size = spaces.flatdim(observations)
             self.cost_map = CostMap(size, mpc.horizon, mpc.cost.n_context)
-        self._cosine_index = None
+        self._unit_pairs = ()
         if not callable(options.mpc):
             model = options.environment(observations)
             check_observations(model.env_id, model.observation_space, observations)
-            self._cosine_index = model.cosine_index
+            self._unit_pairs = unit_pairs(mpc.dynamics)
         for name, bound in (("_low", actions.low), ("_high", actions.high)):
             # in float32, as the networks are, whatever the space is in
             limit = torch.tensor(bound.ravel(), dtype=torch.float32)
@@ -216,8 +218,7 @@ class Planning(Rebuilt):
             )
         states = states.flatten(1)
         check_finite(states)
-        if self._cosine_index is not None:
-            check_angle(states, self._cosine_index)
+        check_angles(states, self._unit_pairs)
         return states
 
     def _context(

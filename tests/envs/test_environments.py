@@ -245,8 +245,8 @@ def test_a_shown_plan_is_drawn_until_the_reset(env_id: str) -> None:
     env.reset(options={"state": STATES[env_id]})
     plain = env.render()
     ahead = np.repeat([STATES[env_id]], 10, 0)
-    cosine = env.unwrapped.cosine_index
-    ahead[1:, cosine : cosine + 2] *= -1
+    (pair,) = env.unwrapped.dynamics.unit_pairs
+    ahead[1:, pair] *= -1
     for plan in (ahead, torch.tensor(ahead)[None]):
         env.unwrapped.show_plan(plan)
         assert (env.render() != plain).any()

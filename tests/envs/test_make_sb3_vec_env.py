@@ -170,8 +170,8 @@ def test_methods_are_called_on_each_environment(env_id: str) -> None:
     plain = envs.get_images()
     state = np.array(envs.get_attr("state")[2])
     ahead = np.repeat(state[None], 6, 0)
-    cosine = envs.get_attr("cosine_index")[0]
-    ahead[1:, cosine : cosine + 2] *= -1
+    (pair,) = envs.get_attr("dynamics")[0].unit_pairs
+    ahead[1:, pair] *= -1
     envs.env_method("show_plan", ahead, indices=[2])
     shown = envs.get_images()
     assert [bool((a != b).any()) for a, b in zip(plain, shown, strict=True)] == [False, False, True]
