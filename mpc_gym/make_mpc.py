@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
 import torch
@@ -10,28 +10,61 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from mpc_gym.checks import check_option, found, real_tensor
-from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
-from mpc_gym.mpc import MPC
+from mpc_gym.models.base import positive_parameters
+
+if TYPE_CHECKING:
+    from mpc_gym.mpc import MPC
 
 Learn = str | Sequence[str] | Mapping[str, ArrayLike | None]
 GROUPS = ("dynamics", "cost")
 MODELS = ("nominal", "true")
 
 
+@runtime_checkable
+class HasModel(Protocol):
+    """What an environment has that a controller can plan in: ours, or one of another library.
+
+    A `gymnasium.Env`, or a wrapper of one, that defines these five names. Its observation is the
+    model's state, its action the model's control, and its reward minus the cost of the two.
+    """
+
+    @property
+    def dynamics(self) -> nn.Module:
+        """As the environment has them: [..., n_state], [..., n_ctrl] -> [..., n_state]."""
+
+    @property
+    def cost(self) -> nn.Module:
+        """Of a stage: [..., n_state], [..., n_ctrl] -> [...]."""
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """Of the state."""
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of the control; a plan keeps within its limits."""
+
+    def nominal_dynamics(self) -> nn.Module:
+        """The dynamics as a controller is meant to know them; where that is all, a copy."""
+
+
+EnvSource = str | gym.Env[Any, Any] | gym.Space[Any] | HasModel
+
+
 def make_mpc(
-    env: str | gym.Env[Any, Any] | gym.Space[Any],
+    env: EnvSource,
     horizon: int = 20,
     learn: Learn | None = None,
     model: Literal["nominal", "true"] = "nominal",
     **options: Any,
-) -> MPC:
+) -> "MPC":
     """An `MPC` on a fresh copy of an environment's dynamics and cost, within its action limits.
 
     Args:
-        env: an id ("DiffPendulum-v0"), an environment of this package, wrapped or not, or the
-            observation space of one.
+        env: an id ("DiffPendulum-v0"), an environment that has a model (see `HasModel`), wrapped
+            or not, or the observation space of one of this package.
         horizon: number of planned time steps.
         learn: which parameters of dynamics and cost require a gradient. None: all. A name, or a
             sequence of names ("gravity"; "cost.angle_weight" where the dynamics and the cost both
@@ -49,14 +82,16 @@ def make_mpc(
             parameter that does not exist or is ambiguous, or an initial value is impossible or of
             another shape.
     """
+    from mpc_gym.mpc import MPC  # which imports Numba
+
     check_option("model", model, MODELS)
-    source = _environment(env)
+    source = model_of("env", env)
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
         "control_high": torch.from_numpy(source.action_space.high).double(),
     }
-    dynamics = source.nominal_dynamics() if model == "nominal" else copy.deepcopy(source.dynamics)
-    cost = copy.deepcopy(source.cost)
+    known = source.nominal_dynamics() if model == "nominal" else source.dynamics
+    dynamics, cost = copy.deepcopy(known), copy.deepcopy(source.cost)
     parameters = {
         f"{group}.{name}": parameter
         for group, module in zip(GROUPS, (dynamics, cost), strict=True)
@@ -66,30 +101,47 @@ def make_mpc(
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in learned)
     if isinstance(learn, Mapping):
-        given = zip(learned, learn.values(), strict=True)
-        starts = {name: value for name, value in given if value is not None}
-        for name, value in starts.items():
-            _set_start(name, parameters[name], value)
-        _check_physics(source, starts)
+        positive = {f"dynamics.{name}" for name in positive_parameters(dynamics)}
+        for name, value in zip(learned, learn.values(), strict=True):
+            if value is not None:
+                _set_initial_value(name, parameters[name], value, name in positive)
     return MPC(dynamics, cost, horizon, **{**limits, **options})
 
 
-def _environment(env: str | gym.Env[Any, Any] | gym.Space[Any]) -> DiffEnv:
+def model_of(name: str, env: EnvSource) -> HasModel:
+    """The environment, or the wrapper around it, that has the model.
+
+    Args:
+        name: of the argument that it was given for.
+        env: an id, an environment, or the observation space of one of this package.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: it has no model, or spaces that are no `Box`.
+    """
+    layer: Any = env
     if isinstance(env, str):
-        env = make_env("env", env, {})
+        layer = make_env(name, env, {})
     elif isinstance(env, EnvBox):
-        env = gym.make(env.env_id, **env.env_kwargs)
-    if isinstance(env, gym.Env) and isinstance(env.unwrapped, DiffEnv):
-        # through the wrappers, so that it takes the parameters that were set on one of them
-        env.get_wrapper_attr("physics")
-        return env.unwrapped
-    message = (
-        "env must be the id of an environment with a differentiable model "
-        f"({', '.join(ENTRY_POINTS)}), such an environment or its observation space, got "
-        f"{found(env)}; for another model build mpc_gym.MPC(dynamics, cost, ...)"
-    )
-    error = ValueError if isinstance(env, gym.Env | gym.Space) else TypeError
-    raise error(message)
+        layer = gym.make(env.env_id, **env.env_kwargs)
+    if isinstance(layer, gym.Wrapper):
+        # asked through the wrappers, ours takes the parameters that were set on one of them
+        layer.has_wrapper_attr("physics")
+    while not isinstance(layer, HasModel) and isinstance(layer, gym.Wrapper):
+        layer = layer.env
+    if not isinstance(layer, HasModel):
+        error = ValueError if isinstance(layer, gym.Env | gym.Space) else TypeError
+        raise error(
+            f"{name} must be the id of an environment with a differentiable model "
+            f"({', '.join(ENTRY_POINTS)}; or another with dynamics, cost and nominal_dynamics(), "
+            f"see mpc_gym.make_mpc.HasModel), such an environment or its observation space, got "
+            f"{found(env)}; for any other model build mpc_gym.MPC(dynamics, cost, ...), which a "
+            "policy takes as a function that returns it"
+        )
+    for space in (layer.observation_space, layer.action_space):
+        if not isinstance(space, gym.spaces.Box):
+            raise ValueError(f"{name} must have spaces that are a Box, got {space}")
+    return layer
 
 
 def _learned(parameters: Mapping[str, nn.Parameter], learn: Learn | None) -> list[str]:
@@ -121,23 +173,18 @@ def _full_name(parameters: Mapping[str, nn.Parameter], name: str) -> str:
     return matches[0]
 
 
-def _set_start(name: str, parameter: nn.Parameter, value: ArrayLike) -> None:
-    start = real_tensor(f"learn: {name}", value, parameter.dtype)
-    if start.shape != parameter.shape:
+def _set_initial_value(
+    name: str, parameter: nn.Parameter, value: ArrayLike, positive: bool
+) -> None:
+    initial = real_tensor(f"learn: {name}", value, parameter.dtype)
+    if initial.shape != parameter.shape:
         raise ValueError(
-            f"learn: {name} has shape {list(parameter.shape)}, got {list(start.shape)}"
+            f"learn: {name} has shape {list(parameter.shape)}, got {list(initial.shape)}"
         )
-    if not start.isfinite().all():
+    if not initial.isfinite().all():
         raise ValueError(f"learn: the initial value of {name} must be finite, got {found(value)}")
+    if positive and not (initial > 0).all():
+        kind = "a positive number" if initial.ndim == 0 else "positive in every entry"
+        raise ValueError(f"learn: {name} must be {kind}, got {found(value)}")
     with torch.no_grad():
-        parameter.copy_(start)
-
-
-def _check_physics(source: DiffEnv, starts: Mapping[str, ArrayLike]) -> None:
-    """Build the environment with these values, which refuses what is impossible (a mass of -1)."""
-    known = source.observation_space.env_kwargs
-    changed = {name.partition(".")[2]: start for name, start in starts.items()}
-    try:
-        type(source)(**{**known, **{name: changed[name] for name in changed if name in known}})
-    except ValueError as error:
-        raise ValueError(f"learn: {error}") from error
+        parameter.copy_(initial)

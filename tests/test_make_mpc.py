@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from mpc_gym import MPC, make_mpc
+from mpc_gym.make_mpc import HasModel
+from tests import theirs
 
 PENDULUM = ["gravity", "mass", "length", "damping", "wind"]
 PENDULUM_COST = ["angle_weight", "speed_weight", "torque_weight"]
@@ -142,3 +146,61 @@ def test_an_environment_without_a_model_is_refused() -> None:
             make_mpc(source)
     with pytest.raises(TypeError, match="env must be"):
         make_mpc(3)
+
+
+class ModelBeside(gym.Wrapper):
+    """Gymnasium's own pendulum, with our model of it beside it."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        ours = gym.make("DiffPendulum-v0").unwrapped
+        self.dynamics, self.cost = ours.dynamics, ours.cost
+
+    def nominal_dynamics(self):
+        return self.dynamics  # no copy, which nothing may come to depend on
+
+
+@pytest.fixture
+def their_id() -> Iterator[str]:
+    theirs.register()
+    yield theirs.THEIRS
+    del gym.registry[theirs.THEIRS]
+
+
+def test_an_environment_of_another_library_needs_no_class_of_ours(their_id: str) -> None:
+    env = gym.make(their_id, drag=0.3)
+    assert isinstance(env.unwrapped, HasModel)
+    assert make_mpc(env, model="true").dynamics.A[1, 1].item() == pytest.approx(0.7)
+    assert make_mpc(env).dynamics.A[1, 1].item() == 1.0
+    mpc = make_mpc(their_id, horizon=15, learn={"A": [[1.0, 0.1], [0.0, 0.9]]})
+    assert list(learned(mpc)) == ["dynamics.A"]
+    assert (mpc.control_low.item(), mpc.control_high.item()) == (-theirs.LIMIT, theirs.LIMIT)
+    observation, _ = env.reset(seed=0)
+    for _ in range(50):
+        with torch.no_grad():
+            plan = mpc(torch.from_numpy(observation)[None])
+        observation, *_ = env.step(plan.controls[0, 0].numpy())
+    np.testing.assert_allclose(observation, 0.0, atol=0.02)
+
+
+def test_the_model_may_stand_on_a_wrapper() -> None:
+    env = gym.wrappers.TimeLimit(ModelBeside(gym.make("Pendulum-v1")), 10)
+    mpc = make_mpc(env, learn=())
+    assert env.get_wrapper_attr("dynamics").mass.requires_grad
+    assert mpc.dynamics is not env.get_wrapper_attr("dynamics")
+    assert mpc.control_high.item() == 2.0
+
+
+@pytest.mark.parametrize("missing", ["dynamics", "cost", "nominal_dynamics"])
+def test_a_name_that_is_missing_is_asked_for(their_id: str, missing: str, monkeypatch) -> None:
+    env = gym.make(their_id).unwrapped
+    monkeypatch.delattr(type(env) if missing == "nominal_dynamics" else env, missing)
+    with pytest.raises(ValueError, match=r"env must be .*dynamics, cost and nominal_dynamics\(\)"):
+        make_mpc(env)
+
+
+def test_actions_in_bins_are_refused(their_id: str) -> None:
+    env = gym.make(their_id).unwrapped
+    env.action_space = gym.spaces.Discrete(3)
+    with pytest.raises(ValueError, match=r"env must have spaces that are a Box, got Discrete"):
+        make_mpc(env)

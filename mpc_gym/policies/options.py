@@ -5,16 +5,12 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
 
-import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from mpc_gym.checks import check_flag, check_size, found
-from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.registration import ENTRY_POINTS, make_env
-from mpc_gym.envs.spaces import EnvBox
-from mpc_gym.make_mpc import make_mpc
+from mpc_gym.make_mpc import HasModel, make_mpc, model_of
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import positive_parameters, takes_context
 from mpc_gym.mpc import MPC
@@ -129,26 +125,14 @@ class PlanOptions:
         _add(mpc, additions, spaces.flatdim(observation_space))
         return mpc
 
-    def environment(self, observation_space: spaces.Space[Any]) -> DiffEnv:
+    def environment(self, observation_space: spaces.Space[Any]) -> HasModel:
         """One whose model it is, where that is no function of the user's.
 
         Raises:
             ValueError: the environment that is named has no model.
         """
         assert not callable(self.mpc), "a function knows no environment"
-        if self.mpc is None:
-            assert isinstance(observation_space, EnvBox), "the policy has looked"
-            env = gym.make(observation_space.env_id, **observation_space.env_kwargs)
-        else:
-            env = make_env("mpc", self.mpc, {})
-        model = env.unwrapped
-        if not isinstance(model, DiffEnv):
-            raise ValueError(
-                "mpc must be the id of an environment with a differentiable model "
-                f"({', '.join(ENTRY_POINTS)}), got {self.mpc!r}; for a model of your own pass a "
-                "function that returns an MPC"
-            )
-        return model
+        return model_of("mpc", observation_space if self.mpc is None else self.mpc)
 
 
 def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:

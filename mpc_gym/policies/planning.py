@@ -113,7 +113,11 @@ class Planning(Rebuilt):
         self._unit_pairs = ()
         if not callable(options.mpc):
             model = options.environment(observations)
-            check_observations(model.env_id, model.observation_space, observations)
+            named = options.mpc
+            if named is None:
+                assert isinstance(observations, EnvBox), "looked at above"
+                named = observations.env_id
+            check_observations(named, model.observation_space, observations)
             self._unit_pairs = unit_pairs(mpc.dynamics)
         for name, bound in (("_low", actions.low), ("_high", actions.high)):
             # in float32, as the networks are, whatever the space is in

@@ -19,8 +19,6 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn, optim
 
-from mpc_gym.envs.base import DiffEnv
-
 POLICIES = {
     "MPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
@@ -114,10 +112,11 @@ def check_env_id(name: str, env_id: object) -> None:
         # so that a file cannot choose which of the installed packages runs its code for importing
         known = maker.partition(":")[0]
         maker = load_env_creator(maker) if _is_trusted(known) else None
-    if not (isinstance(maker, type) and issubclass(maker, DiffEnv)):
+    # of the five names of `HasModel`, the one that a class has before there is an environment
+    if not (isinstance(maker, type) and hasattr(maker, "nominal_dynamics")):
         raise ValueError(
-            f"{name} must be an environment with a differentiable model (a DiffEnv), of this "
-            f"package or of one that has been imported, got {env_id!r}"
+            f"{name} must be an environment with a differentiable model (as make_mpc.HasModel "
+            f"says), of this package or of one that has been imported, got {env_id!r}"
         )
 
 
