@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -20,6 +21,10 @@ MPCSource = str | Callable[..., MPC] | None
 Learn = str | Sequence[str] | Mapping[str, float | None] | None
 
 ADDITIONS = ("linear", "terminal", "cost_map")
+SB3_CLASSES = (
+    ("activation_fn", nn.Module, "torch.nn.ReLU"),
+    ("optimizer_class", torch.optim.Optimizer, "torch.optim.Adam"),
+)
 DEFAULT_MAX_ITERATIONS = 50  # a plan that is not found by then hardly ever is, and all wait for it
 
 
@@ -139,7 +144,7 @@ def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
     """Refuse the options of SB3's policies that a plan has no place for.
 
     Raises:
-        TypeError: `net_arch` holds no layers.
+        TypeError: `net_arch` holds no layers, or an option that is a class is something else.
         ValueError: `use_sde` is true, a layer's size is impossible, or the features are not the
             observation itself.
     """
@@ -149,6 +154,15 @@ def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
             "be perturbed. Leave use_sde at False"
         )
     check_layers(options.get("net_arch"))
+    for name, kind, example in SB3_CLASSES:
+        value = options.get(name, kind)
+        if isinstance(value, kind) or not callable(value):
+            given = f"one of its objects, a {type(value).__name__}"
+            raise TypeError(
+                f"{name} must be a class, such as {example}, got "
+                f"{given if isinstance(value, kind) else found(value)}: pass the class itself, "
+                f"policy_kwargs=dict({name}={example})"
+            )
     if options.get("features_extractor_class", FlattenExtractor) is not FlattenExtractor:
         raise ValueError(
             "features_extractor_class must be FlattenExtractor, got "

@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 from stable_baselines3.common.policies import BasePolicy
 
 from mpc_gym import make_mpc
@@ -87,3 +88,23 @@ def test_a_bad_argument_is_named_with_what_was_found(case: Case, argument: str) 
 def test_layers_that_cannot_be_are_refused(net_arch: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="net_arch"):
         make(MPCPolicy, net_arch=net_arch, **SHORT)
+
+
+@pytest.mark.parametrize("policy", [MPCPolicy, SACMPCPolicy, TD3MPCPolicy])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation_fn", "relu"),
+        ("activation_fn", None),
+        ("activation_fn", torch.nn.ReLU()),
+        ("optimizer_class", "adam"),
+        ("optimizer_class", torch.optim.Adam([torch.zeros(1)])),
+    ],
+)
+def test_a_name_or_an_instance_in_the_place_of_a_class_is_refused_with_the_class_to_pass(
+    policy: type[BasePolicy], name: str, value: Any
+) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^{name} must be a class.*{name}=torch\.(nn\.R|optim\.A)"
+    ):
+        make(policy, **{name: value}, **SHORT)
