@@ -89,7 +89,7 @@ class ActionLimits:
         """The first control, and by how much the unclamped one lies beyond the space's limits."""
         assert plan.unclamped is not None
         control = plan.controls[:, 0]
-        near = LIMIT_TOLERANCE * (1 + control.detach().abs())
+        near = LIMIT_TOLERANCE * control.detach().abs()
         at_limit = (control <= self.low + near) | (control >= self.high - near)
         return control, torch.where(at_limit, plan.unclamped - control, 0.0)
 

@@ -15,6 +15,7 @@ from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import ContextualCost
 from mpc_gym.models.base import unit_pairs
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.mpc.reference.sensitivity import nearness
 from mpc_gym.policies.algorithms import (
     calling_algorithm,
     check_not_normalised,
@@ -204,14 +205,15 @@ class Planning(Rebuilt):
         return plan
 
     def _holds_a_bound(self, plan: Plan) -> Bool[NDArray[np.bool_], " batch"]:
-        # NumPy takes a third of PyTorch's time for a single plan
-        controls, low, high = (
-            value.detach().cpu().numpy()
-            for value in (plan.controls, self.mpc.control_low, self.mpc.control_high)
+        controls = plan.controls.detach()
+        # in the plan's dtype, in which a control at a bound is the bound that was rounded
+        low, high = (
+            bound.detach().to(controls.dtype)
+            for bound in (self.mpc.control_low, self.mpc.control_high)
         )
-        near = 1e-6 * (1 + np.abs(controls))
+        near = nearness(controls, low, high)
         held = (controls <= low + near) | (controls >= high - near)
-        return held.any(axis=(1, 2))  # type: ignore[no-any-return]
+        return held.flatten(1).any(1).cpu().numpy()
 
     def _states(self, observation: Tensor | NDArray[np.floating]) -> Float[Tensor, "batch n_state"]:
         states = torch.as_tensor(observation, device=self.device)

@@ -126,6 +126,21 @@ def test_beyond_a_bound_of_the_mpc_within_the_limits_the_plan_is_left_as_it_is(m
     assert slope[1] > 0.0
 
 
+@pytest.mark.parametrize("unit", [1e-7, 1e7])
+def test_the_means_of_a_control_are_the_same_in_whatever_unit_it_is(unit):
+    z = column(-3.0, -0.3, 0.5, 1.5)
+    for bounds in ({"low": -2.0, "high": 2.0}, {"low": -1.0, "high": 1.0}):
+        scaled = {name: unit * bound for name, bound in bounds.items()}
+        plan, other = plan_of(z, **bounds), plan_of(unit * z, **scaled)
+        same = limits(-2.0 * unit, 2.0 * unit)
+        torch.testing.assert_close(
+            same.gaussian_mean(other) / unit, limits().gaussian_mean(plan), rtol=1e-6, atol=0
+        )
+        torch.testing.assert_close(
+            same.squashed_mean(other), limits().squashed_mean(plan), rtol=1e-5, atol=0
+        )
+
+
 def test_without_limits_a_gaussian_mean_is_the_plan():
     z = column(-1e6, 0.0, 3.0)
     open_ended = ActionLimits(torch.tensor([-math.inf]), torch.tensor([math.inf]))

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from mpc_gym.models import LinearDynamics, QuadraticCost
+from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy
 from mpc_gym.policies.planning import COST_MAP_RANGE, CostMap
 from mpc_gym.policies.receding_horizon import carry
@@ -36,6 +38,20 @@ def with_cost_map(**options) -> MPCPolicy:
     with torch.no_grad():
         policy.cost_map.last.weight.normal_(generator=torch.Generator().manual_seed(0))
     return policy
+
+
+def one_mass(learn: dict[str, float]) -> MPC:
+    """A controller of one state, with its control between -1 and 1 of some unit."""
+    unit = torch.tensor([[learn["unit"]]], dtype=torch.float64)
+    return MPC(
+        LinearDynamics(torch.tensor([[0.9]], dtype=torch.float64), 1 / unit),
+        QuadraticCost(torch.cat((torch.ones(1), 0.1 / unit[0] ** 2))),
+        horizon=3,
+        control_low=-unit[0],
+        control_high=unit[0],
+        backend="torch",
+        starts=4,
+    )
 
 
 def hanging(count: int = 1) -> torch.Tensor:
@@ -112,6 +128,27 @@ class TestReplanning:
         found = restless.replan(balanced, carry(plan), np.array([False]))
         one = restless.mpc(balanced, torch.tensor(carry(plan)[0]), starts=1)
         assert torch.equal(found.controls, one.controls)
+
+    @pytest.mark.parametrize("unit", [1.0, 1e-7, 1e7])
+    @pytest.mark.parametrize(("position", "solves"), [(0.1, 1), (5.0, 2)])
+    def test_tries_other_guesses_where_a_bound_holds_in_whatever_unit_the_control_is(
+        self, unit, position, solves
+    ):
+        policy = MPCPolicy(
+            gym.spaces.Box(-9.0, 9.0, (1,)),
+            gym.spaces.Box(-unit, unit, (1,)),
+            lambda _: 1e-3,
+            mpc=one_mass,
+            learn={"unit": unit},
+        )
+        obs = torch.tensor([[position]])
+        last = policy.plan(obs)
+        assert bool(last.converged.all())
+        assert ((last.controls.abs() / unit) < 0.99).all() == (solves == 1)
+        calls = []
+        policy.mpc.register_forward_hook(lambda *_: calls.append(1))
+        policy.replan(obs, (last.controls.detach().numpy(),), None)
+        assert len(calls) == solves
 
     def test_after_nothing_is_the_plan(self, restless):
         obs = torch.tensor(observations(3))
