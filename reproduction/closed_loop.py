@@ -25,7 +25,8 @@ from mpc_gym.experiments.summary import (
     standard_error,
     summaries,
 )
-from reproduction.section import Finding, Section, picture
+from mpc_gym.experiments.tables import picture
+from reproduction.section import Finding, Section
 
 __all__ = ["run", "runs", "section"]
 

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym.experiments.plots import thinned
 from mpc_gym.imitation.losses import Rows, Sum, Value
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.mpc import MPC
-from reproduction.plots import thinned
 from reproduction.problems import Hessian, LearnedCost, Plans, System
 
 SYSID = "sysid"

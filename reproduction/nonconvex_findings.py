@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc_gym.experiments.tables import shown
 from reproduction.learning import SMALL
 from reproduction.nonconvex_runs import (
     BOTH,
@@ -20,7 +21,7 @@ from reproduction.nonconvex_runs import (
     falls_to_the_end,
 )
 from reproduction.problems import SYSTEMS
-from reproduction.section import Finding, shown
+from reproduction.section import Finding
 
 FACTORS = {"pendulum": 100.0, "cartpole": 1.0}  # by which mpc.dx and mpc.cost beat the network
 LEVEL = 10.0  # medians within this factor are level

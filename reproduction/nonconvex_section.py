@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from mpc_gym.experiments.plots import Line, draw_lines, make_figure, save_figure
+from mpc_gym.experiments.tables import Table, picture
 from reproduction.nonconvex_findings import (
     hessian_findings,
     network_finding,
@@ -28,9 +30,8 @@ from reproduction.nonconvex_runs import (
     Runs,
     falls_to_the_end,
 )
-from reproduction.plots import Line, draw_lines, make_figure, save_figure
 from reproduction.problems import SYSTEMS
-from reproduction.section import Section, Table, picture
+from reproduction.section import Section
 
 COLUMNS = ("system", "method", "Hessian", "starts", "rate")
 TEXT = """\

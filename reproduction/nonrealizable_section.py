@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.plots import Line, draw_lines, make_figure, save_figure
-from reproduction.section import Finding, Section, Table, picture, shown
+from mpc_gym.experiments.plots import Line, draw_lines, make_figure, save_figure
+from mpc_gym.experiments.tables import Table, picture, shown
+from reproduction.section import Finding, Section
 
 Result = dict[str, Any]
 

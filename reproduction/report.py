@@ -8,8 +8,9 @@ from typing import Any
 
 import rich.table
 
+from mpc_gym.experiments.tables import shown
 from mpc_gym.files import write
-from reproduction.section import Finding, Section, shown
+from reproduction.section import Finding, Section
 
 REPORT = "report.md"
 FINDINGS = "findings.json"

@@ -17,12 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mpc_gym.experiments.plots import Line, draw_lines, make_figure, save_figure
 from mpc_gym.experiments.run import Run
+from mpc_gym.experiments.tables import Table, picture, shown
 from mpc_gym.imitation.metrics import Metrics
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
-from reproduction.plots import Line, draw_lines, make_figure, save_figure
-from reproduction.section import Finding, Section, Table, picture, shown
+from reproduction.section import Finding, Section
 
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 16

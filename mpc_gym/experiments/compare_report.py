@@ -17,10 +17,10 @@ from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.experiments.progress import Stages
 from mpc_gym.experiments.run import versions_in_words
 from mpc_gym.experiments.summary import method_table, parameter_table, plot, score_table
+from mpc_gym.experiments.tables import picture
 from mpc_gym.files import write
 from mpc_gym.imitation import Stateless
 from mpc_gym.policies import PlanningPolicy, load_pretrained
-from reproduction.section import picture
 
 REPORT = "report.md"
 IMAGES = "images"

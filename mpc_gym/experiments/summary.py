@@ -14,8 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.experiments.methods import METHODS
-from mpc_gym.experiments.problems import PROBLEMS
-from reproduction.plots import (
+from mpc_gym.experiments.plots import (
     COLOURS,
     GRID,
     Line,
@@ -23,7 +22,8 @@ from reproduction.plots import (
     make_figure,
     save_figure,
 )
-from reproduction.section import Table, shown
+from mpc_gym.experiments.problems import PROBLEMS
+from mpc_gym.experiments.tables import Table, shown
 
 Result = Mapping[str, Any]
 GREY = "#666666"

@@ -2,8 +2,9 @@ import csv
 import json
 from pathlib import Path
 
+from mpc_gym.experiments.tables import Table
 from reproduction.report import write_report
-from reproduction.section import Finding, Section, Table
+from reproduction.section import Finding, Section
 
 SECTION = Section(
     title="An experiment",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.section import Table, picture, shown
+from mpc_gym.experiments.tables import Table, picture, shown
 
 TABLE = Table("t", "Losses", ("method", "loss", "found"), [["a|b", 1 / 3, True], ["c", 0.0, False]])
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reproduction.plots import (
+from mpc_gym.experiments.plots import (
     COLOURS,
     LABEL_HEIGHT,
     Line,
