@@ -15,7 +15,7 @@ from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.experiments.runs import LEAST_FREE
 from mpc_gym.files import check_space, holding, make_writable_folder
 from mpc_gym.imitation import Demonstrations, Evaluation, Stateless, collect, evaluate
-from mpc_gym.imitation.rollout import Agent
+from mpc_gym.imitation.episodes import Agent
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import Evaluation, collect, evaluate, evaluate_from
 from mpc_gym.imitation.dagger import DAgger
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
-from mpc_gym.imitation.rollout import Stateless
+from mpc_gym.imitation.episodes import Stateless
 from mpc_gym.imitation.system_identification import SystemIdentification
 
 __all__ = [

@@ -1,11 +1,10 @@
 """Demonstrations from an expert, and the score of an agent."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float, Int
@@ -14,14 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from mpc_gym.checks import check_instance, check_seed, check_size
 from mpc_gym.envs.checks import numbers
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.imitation.rollout import (
+from mpc_gym.imitation.episodes import (
     Agent,
     EnvSource,
-    Rollout,
-    Start,
+    Episodes,
     check_agent,
+    in_sequence,
     make_envs,
-    rollout,
+    own_kwargs,
+    play,
 )
 
 
@@ -56,16 +56,24 @@ def collect(
     check_agent("expert", expert)
     check_size("episodes", episodes)
     check_seed("seed", seed)
-    starts = [Start(seed + i) for i in range(episodes)]
-    result, spec = _run(expert, env, env_kwargs, starts, max_steps, progress_bar, Box)
-    recorded = result.episodes
-    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    with closing(make_envs(env, episodes, env_kwargs)) as envs:
+        for space in (envs.single_observation_space, envs.single_action_space):
+            if not isinstance(space, Box):
+                raise ValueError(
+                    f"env must have continuous observations and actions (a Box) to be demonstrated "
+                    f"in, got {space} in {env}"
+                )
+        seeds = range(seed, seed + episodes)
+        played = play(expert, envs, seeds, max_steps=max_steps, progress_bar=progress_bar)
+        kwargs, spec = own_kwargs(envs), envs.spec
+    assert spec is not None
+    lengths = played.lengths
     return Demonstrations(
-        observations=np.concatenate([e.observations for e in recorded]),
-        actions=np.concatenate([e.actions for e in recorded]),
-        rewards=np.concatenate([e.rewards for e in recorded]),
-        episode_lengths=np.array([len(e.rewards) for e in recorded]),
-        final_observations=np.stack([e.final_observation for e in recorded]),
+        observations=in_sequence(played.observations[:-1], lengths),
+        actions=in_sequence(played.actions, lengths),
+        rewards=in_sequence(played.rewards, lengths),
+        episode_lengths=lengths,
+        final_observations=np.stack([played.observations[n][i] for i, n in enumerate(lengths)]),
         env_id=spec.id,
         env_kwargs=kwargs,
     )
@@ -119,8 +127,11 @@ def evaluate(
     """
     check_agent("agent", agent)
     check_instance("seeds", seeds, (list, tuple, range, np.ndarray), "a list of integers")
-    starts = [Start(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(seeds)]
-    return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
+    checked = [check_seed(f"seeds[{i}]", seed) for i, seed in enumerate(seeds)]
+    if not checked:
+        raise ValueError("seeds must ask for at least one episode, got none")
+    with closing(make_envs(env, len(checked), env_kwargs)) as envs:
+        return _evaluation(play(agent, envs, checked, max_steps=max_steps))
 
 
 def evaluate_from(
@@ -139,39 +150,11 @@ def evaluate_from(
     given = numbers("states", states)
     if given.ndim != 2:
         raise ValueError(f"states must be [episodes, n_state], got {list(given.shape)}")
-    starts = [Start(i, state) for i, state in enumerate(given)]
-    return _evaluation(_run(agent, env, env_kwargs, starts, max_steps)[0])
+    if not len(given):
+        raise ValueError("states must ask for at least one episode, got none")
+    with closing(make_envs(env, len(given), env_kwargs, native=False)) as envs:
+        return _evaluation(play(agent, envs, range(len(given)), given, max_steps))
 
 
-def _run(
-    agent: Agent,
-    env: EnvSource,
-    env_kwargs: dict[str, Any] | None,
-    starts: Sequence[Start],
-    max_steps: int | None,
-    progress_bar: bool | None = False,
-    spaces: type[gym.Space[Any]] = gym.Space,
-) -> tuple[Rollout, gym.envs.registration.EnvSpec]:
-    if not starts:
-        raise ValueError("seeds or states must ask for at least one episode, got none")
-    with ExitStack() as stack:
-        envs = make_envs(env, env_kwargs, len(starts))
-        for one in envs:
-            stack.callback(one.close)
-        for space in (envs[0].observation_space, envs[0].action_space):
-            if not isinstance(space, spaces):
-                raise ValueError(
-                    f"env must have continuous observations and actions (a Box) to be demonstrated "
-                    f"in, got {space} in {envs[0]}"
-                )
-        spec = envs[0].spec
-        assert spec is not None, "gymnasium.make gives every environment its spec"
-        return rollout(agent, envs, starts, max_steps, progress_bar), spec
-
-
-def _evaluation(result: Rollout) -> Evaluation:
-    return Evaluation(
-        returns=np.array([e.rewards.sum() for e in result.episodes]),
-        lengths=np.array([len(e.rewards) for e in result.episodes]),
-        seconds_per_decision=result.seconds_per_decision,
-    )
+def _evaluation(played: Episodes) -> Evaluation:
+    return Evaluation(played.returns, played.lengths, played.seconds_per_decision)

@@ -28,9 +28,16 @@ from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkp
 from mpc_gym.imitation.cloning import BehavioralCloning, check_trainable, imitation_loss
 from mpc_gym.imitation.collect import collect
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
+from mpc_gym.imitation.episodes import (
+    Agent,
+    EnvSource,
+    Stateless,
+    check_agent,
+    check_source,
+    in_sequence,
+)
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.progress import progress
-from mpc_gym.imitation.rollout import Agent, EnvSource, Stateless, check_agent, check_source
 from mpc_gym.imitation.training import TrainingOptions
 
 RUN = "run.pt"
@@ -244,5 +251,4 @@ class _Mixture:
 
     def labels(self, episode_lengths: NDArray[np.integer]) -> NDArray[np.floating]:
         """The expert's actions, one episode after the other."""
-        steps = np.stack(self._labels)  # (time, episodes, n_act)
-        return np.concatenate([steps[:length, i] for i, length in enumerate(episode_lengths)])
+        return in_sequence(self._labels, episode_lengths)

@@ -7,7 +7,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from mpc_gym.imitation import Stateless, collect, evaluate, evaluate_from
-from mpc_gym.imitation.rollout import Start, rollout
+from mpc_gym.imitation.episodes import play
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import RecedingHorizon
@@ -69,11 +69,13 @@ def test_an_environments_arguments_are_kept():
 
 
 def test_episodes_of_different_lengths_end_on_their_own():
-    envs = [gym.make("DiffPendulum-v0", max_episode_steps=steps) for steps in (2, 5, 3)]
-    result = rollout(Counter(), envs, [Start(seed) for seed in range(3)])
-    assert [len(episode.rewards) for episode in result.episodes] == [2, 5, 3]
+    envs = gym.vector.SyncVectorEnv(
+        [lambda n=n: gym.make("DiffPendulum-v0", max_episode_steps=n) for n in (2, 5, 3)]
+    )
+    result = play(Counter(), envs, range(3))
+    assert result.lengths.tolist() == [2, 5, 3]
     np.testing.assert_allclose(
-        result.episodes[1].actions[:, 0], np.arange(5) / 100, atol=1e-7, err_msg="the longest"
+        result.actions[:5, 1, 0], np.arange(5) / 100, atol=1e-7, err_msg="the longest"
     )
 
 
@@ -160,7 +162,7 @@ class TestBadInput:
             collect(Counter(), env, episodes=1)
 
     def test_an_environment_without_end_needs_a_limit(self, monkeypatch):
-        monkeypatch.setattr("mpc_gym.imitation.rollout.ENDLESS", 300)
+        monkeypatch.setattr("mpc_gym.imitation.episodes.ENDLESS", 300)
         message = "max_steps must be given: .* has not ended after 300 steps"
         with pytest.raises(ValueError, match=message):
             collect(Counter(), "DiffPendulum-v0", episodes=1, env_kwargs={"max_episode_steps": -1})
