@@ -9,8 +9,9 @@ dies: whoever writes to that folder next deletes what nobody holds.
 that fills the memory, so `read` takes regular files alone, and none that is larger than it should
 be.
 
-**Folders.** `holding` keeps two processes from working in one; `is_private` says whether others can
-put anything there, `make_private_folder` makes one where they cannot.
+**Folders.** `holding` keeps two processes from working in one, `claim` two experiments;
+`is_private` says whether others can put anything there, `make_private_folder` makes one where they
+cannot.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -32,7 +33,6 @@ if sys.platform != "win32":
     import fcntl
 
 MAX_JSON_BYTES = 2**24
-NOT_AT_ALL, FOR_EVER = 0.0, -1.0  # how long to wait for a folder that is in use [s]
 
 _UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{16}(\..*)?")
 KEPT = ". What was there before is there still"
@@ -231,21 +231,21 @@ def _refuse_size(path: Path, limit: int, found: int) -> NoReturn:
 
 
 @contextmanager
-def holding(lock: Path, what: str, patience: float = NOT_AT_ALL) -> Iterator[None]:
+def holding(lock: Path, what: str, timeout: float | None = 0.0) -> Iterator[None]:
     """Keep all others out of what a lock stands for.
 
     Args:
         lock: a file that is there while somebody holds it; of a process that was killed it stays,
             free, until the next holder deletes it.
         what: it stands for, for the message.
-        patience: seconds to wait for another holder; negative: for ever.
+        timeout: seconds to wait for another holder; None: as long as it takes.
 
     Raises:
         InUseError: another process, or another part of this one, holds it.
     """
     from filelock import FileLock, Timeout  # it brings asyncio along, which takes its time
 
-    guard = FileLock(lock, timeout=patience)
+    guard = FileLock(lock, timeout=-1.0 if timeout is None else timeout)
     try:
         guard.acquire()
     except Timeout as error:
@@ -259,6 +259,62 @@ def holding(lock: Path, what: str, patience: float = NOT_AT_ALL) -> Iterator[Non
         with contextlib.suppress(OSError):  # on Windows it goes when it is closed
             lock.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
         guard.release()
+
+
+def claim(folder: Path, mark: str, identity: Mapping[str, Any], what: str, least_free: int) -> None:
+    """Mark a folder as that of an experiment; nothing to do where it is marked already.
+
+    Args:
+        folder: new, empty or marked.
+        mark: name of the file in it that holds the identity.
+        identity: JSON data that tells one experiment from another.
+        what: the experiment is, for messages.
+        least_free: bytes that must be free on its disk before it is marked.
+
+    Raises:
+        ValueError: it holds something else, or cannot be written to.
+    """
+    if _is_claimed(folder, mark, identity, what):
+        return
+    check_space(folder, least_free)
+    make_writable_folder(folder)
+    with holding(folder / f".{mark}.lock", f"folder {str(folder)!r}", timeout=None):
+        # another process may have been at it in the meantime
+        if not _is_claimed(folder, mark, identity, what):
+            write(folder / mark, json.dumps(identity, indent=2) + "\n")
+
+
+def _is_claimed(folder: Path, mark: str, identity: Mapping[str, Any], what: str) -> bool:
+    """Whether the folder has its mark; refuses that of something else."""
+    try:
+        # in this order: what another process puts there comes after its mark
+        entries = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        found = read_json(folder / mark) if (folder / mark).exists() else None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"folder {str(folder)!r} cannot be read: {error}") from error
+    if found == identity:
+        return True
+    if isinstance(found, dict):
+        raise ValueError(
+            f"folder {str(folder)!r} holds another {what}: {differences(found, identity)}. Choose "
+            "another folder"
+        )
+    visible = [name for name in entries if not name.startswith(".")]
+    if found is not None or visible:
+        raise ValueError(
+            f"folder must be new or empty, or of the same {what}, but {str(folder)!r} holds "
+            f"{visible[0]!r} of something else. Choose another folder"
+        )
+    return False
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between two identities, as text; empty where they are equal."""
+    return "; ".join(
+        f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
+        for name in sorted({*found, *wanted})
+        if (name in found) != (name in wanted) or found.get(name) != wanted.get(name)
+    )
 
 
 def make_writable_folder(path: Path, name: str = "folder") -> None:

@@ -1,7 +1,6 @@
 """Every experiment of the paper, in one go."""
 
 import importlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,10 @@ from mpc_gym.checks import (
     check_path,
 )
 from mpc_gym.experiments.engines import check_engine
-from mpc_gym.experiments.run import LOCK, Run, check_folder, finished, versions_in_words
+from mpc_gym.experiments.run import Run, check_folder, finished, versions_text
 from mpc_gym.experiments.runs import FailedRunsError, execute
-from mpc_gym.files import (
-    FOR_EVER,
-    check_space,
-    holding,
-    make_writable_folder,
-    read_json,
-    write,
-)
-from reproduction.report import FINDINGS, IMAGES, REPORT, TABLES, write_report
+from mpc_gym.files import claim
+from reproduction.report import IMAGES, write_report
 from reproduction.section import Section
 
 # the modules beside this one, with a hyphen for an underscore
@@ -98,7 +90,10 @@ def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Sec
     """
     chosen = [name for name in EXPERIMENTS if name in (options.only or EXPERIMENTS)]
     runs = {name: _load(name).runs(options.quick, options.seed) for name in chosen}
-    _claim(options, [run for group in runs.values() for run in group])
+    identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
+    claim(options.folder, MARK, identity, "experiment", LEAST_FREE)
+    for run in [run for group in runs.values() for run in group]:
+        check_folder(run, options.folder / run.name)
     together = [run for name, group in runs.items() if name not in ALONE for run in group]
     failures = _execute(
         together,
@@ -148,62 +143,10 @@ def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
         if len(done) == len(results):
             sections[name] = experiment.section(done, folder / IMAGES)
             places += [folder / name for name in done]
-    write_report(folder, sections, quick, versions_in_words(places))
+    write_report(folder, sections, quick, versions_text(places))
     return sections
 
 
 def _load(name: str) -> Experiment:
     module = name.replace("-", "_")
     return cast("Experiment", importlib.import_module(f"reproduction.{module}"))
-
-
-def _claim(options: ReproduceOptions, runs: Sequence[Run]) -> None:
-    """Mark the folder as that of this reproduction.
-
-    Raises:
-        ValueError: it holds something else, or cannot be written to.
-    """
-    folder = options.folder
-    identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
-    claimed = _is_claimed(folder, identity)
-    for run in runs:
-        check_folder(run, folder / run.name)
-    if claimed:
-        return
-    check_space(folder, LEAST_FREE)
-    make_writable_folder(folder)
-    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
-        # another process may have been at it in the meantime
-        if not _is_claimed(folder, identity):
-            write(folder / MARK, json.dumps(identity) + "\n")
-
-
-def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether the folder has its mark; refuses that of something else."""
-    # in this order: what another process puts there comes after its mark
-    taken = [name for name in (REPORT, FINDINGS, TABLES, IMAGES) if (folder / name).exists()]
-    found = _read(folder / MARK)
-    if found is None:
-        if taken:
-            raise ValueError(
-                f"folder must be new, or one of `mpc-gym reproduce`, but {str(folder)!r} holds "
-                f"{taken[0]!r} of something else. Choose another folder"
-            )
-    elif found != identity:
-        raise ValueError(
-            f"folder {str(folder)!r} holds another experiment, {found!r}, and not {identity!r}. "
-            "Choose another folder"
-        )
-    return found is not None
-
-
-def _read(mark: Path) -> Any:
-    """What the mark says; None where there is none."""
-    try:
-        return read_json(mark)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return "unreadable"
-    except OSError as error:
-        raise ValueError(f"folder {str(mark.parent)!r} cannot be read: {error}") from error

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mpc_gym.files import (
-    FOR_EVER,
     InUseError,
     holding,
     is_private,
@@ -236,7 +235,7 @@ def test_of_many_that_wait_one_at_a_time_is_let_in(tmp_path: Path) -> None:
 
     def count() -> None:
         for _ in range(20):
-            with holding(tmp_path / ".lock", "folder", FOR_EVER):
+            with holding(tmp_path / ".lock", "folder", timeout=None):
                 number = int((tmp_path / "count").read_text())
                 (tmp_path / "count").write_text(str(number + 1))
 

@@ -23,9 +23,9 @@ from mpc_gym.experiments.learnable import check_env_id, starts
 from mpc_gym.experiments.learner import EXPERT, make_run
 from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
 from mpc_gym.experiments.progress import Stages
-from mpc_gym.experiments.run import LOCK, Run, check_folder
-from mpc_gym.experiments.runs import execute
-from mpc_gym.files import FOR_EVER, holding, make_writable_folder, read_json, write
+from mpc_gym.experiments.run import Run, check_folder
+from mpc_gym.experiments.runs import LEAST_FREE, execute
+from mpc_gym.files import claim
 
 MOST_SEEDS = 10_000
 MOST_EFFORT = 10_000.0
@@ -205,7 +205,7 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
             refuses it.
         FailedRunsError: some runs failed; the others are done.
     """
-    claim(options.folder, options.identity)
+    claim(options.folder, MARK, options.identity, "comparison", LEAST_FREE)
     for run in options.runs:
         check_folder(run, options.folder / run.name)
     results = execute(
@@ -228,46 +228,6 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
         )
         write_report(report, results, stages)
     return results
-
-
-def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Mark a folder as that of a comparison, once.
-
-    Raises:
-        ValueError: it holds something else, or cannot be written to.
-    """
-    if _is_claimed(folder, identity):
-        return
-    make_writable_folder(folder)
-    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
-        # another process may have been at it in the meantime
-        if not _is_claimed(folder, identity):
-            write(folder / MARK, json.dumps(identity, indent=2) + "\n")
-
-
-def _is_claimed(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether the folder has its mark; refuses that of something else."""
-    try:
-        # in this order: what another process puts there comes after its mark
-        entries = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        found = read_json(folder / MARK) if (folder / MARK).exists() else None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"folder {str(folder)!r} cannot be read: {error}") from error
-    if found == identity:
-        return True
-    if isinstance(found, dict):
-        names = [name for name in identity if found.get(name) != identity[name]]
-        differing = "; ".join(f"{n} was {found.get(n)!r} and is {identity[n]!r}" for n in names)
-        raise ValueError(
-            f"folder {str(folder)!r} holds another comparison: {differing}. Choose another folder"
-        )
-    visible = [name for name in entries if not name.startswith(".")]
-    if found is not None or visible:
-        raise ValueError(
-            f"folder must be new, empty or that of a comparison, but {str(folder)!r} holds "
-            f"{visible[0]!r} of something else. Choose another folder"
-        )
-    return False
 
 
 def check_effort(effort: object) -> float:

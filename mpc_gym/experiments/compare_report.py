@@ -15,7 +15,7 @@ from mpc_gym.experiments.learner import (
 )
 from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.experiments.progress import Stages
-from mpc_gym.experiments.run import versions_in_words
+from mpc_gym.experiments.run import versions_text
 from mpc_gym.experiments.summary import method_table, parameter_table, plot, score_table
 from mpc_gym.experiments.tables import picture
 from mpc_gym.files import write
@@ -90,7 +90,7 @@ def write_report(
         method_table(methods).markdown(),
         NOTE,
         *(table.markdown() for table in tables),
-        f"---\n\n{versions_in_words([folder / name for name in results])} {ABOUT}",
+        f"---\n\n{versions_text([folder / name for name in results])} {ABOUT}",
     ]
     write(folder / REPORT, "\n\n".join(parts) + "\n")
     pictures = [folder / IMAGES / PLOT, *videos]

@@ -1,13 +1,15 @@
-"""Where runs are executed: processes of this machine, or a cluster.
+"""Where runs are executed: processes of this machine (joblib), or a cluster of Dask or Ray.
 
-joblib hides the difference. What it leaves visible, the loss of a worker, is one exception here.
+A cluster is asked through its library's futures: joblib's backend for Dask waits without end for a
+call that Dask has given up, and the one for Ray gives back no result before the last.
 """
 
 import importlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,18 @@ from mpc_gym.experiments.run import Outcome, Run, attempt
 
 ENGINES = ("local", "dask", "ray")
 MOST_JOBS = 1024
-PATIENCE = 10  # seconds until a cluster must have answered
-NOT_HERE = 2  # joblib takes one worker to be this process
+CONNECT_TIMEOUT = 10  # seconds
 
 # By default both listen to all the world and run what is sent; --host leaves their pages open.
 SCHEDULER = "`dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:8787`"
 WORKER = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
 OPEN = "Without --host it runs what anybody sends who reaches the machine"
 
-Work = Callable[[Sequence[Run], Path, float], Generator[Outcome, None, None]]
-# What joblib raises when a worker is lost, while there is a connection to the workers.
-Losses = tuple[type[BaseException], ...]
-Connection = AbstractContextManager[Losses]
+Work = Callable[[Sequence[Run], Path, float | None], Generator[Outcome, None, None]]
 
 
 class LostWorkerError(RuntimeError):
-    """A process that was at work on a run, or so it seems, is gone."""
+    """A process that was at work on a run is gone."""
 
 
 def check_engine(engine: str, jobs: int, address: str | None) -> None:
@@ -72,8 +70,8 @@ def check_engine(engine: str, jobs: int, address: str | None) -> None:
 def workers(engine: str, jobs: int, address: str | None) -> Iterator[Work]:
     """Calls `attempt` for each of several runs, and yields the outcomes as they come.
 
-    When a worker is lost, either the outcome of the run that it was at is a `LostWorkerError`, or
-    nobody knows which run that was: then it is raised, and the other runs are stopped as well.
+    When a worker is lost, a cluster says which run it was at: its outcome is a `LostWorkerError`.
+    On this machine nobody knows: then it is raised, and the other runs are stopped as well.
 
     Args:
         engine: one of `ENGINES`.
@@ -83,55 +81,55 @@ def workers(engine: str, jobs: int, address: str | None) -> Iterator[Work]:
     Raises:
         ValueError: there is no such cluster, or its workers cannot be used.
     """
-    with _connection(engine, jobs, address) as losses:
-
-        def work(
-            runs: Sequence[Run], folder: Path, patience: float
-        ) -> Generator[Outcome, None, None]:
-            parallel: Any = joblib.Parallel(
-                return_as="generator_unordered", batch_size=1, pre_dispatch="all"
-            )
-            try:
-                yield from parallel(joblib.delayed(attempt)(run, folder, patience) for run in runs)
-            except losses as error:
-                raise LostWorkerError(f"a worker was lost: {error}") from error
-
-        yield work
-
-
-def _connection(engine: str, jobs: int, address: str | None) -> Connection:
-    if engine == "dask":
+    if engine == "local":
+        # a library that asks the environment how many threads to use finds one
+        with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+            yield _locally
+    elif engine == "dask":
         assert address is not None
-        return _dask(address)
-    return _ray(address) if engine == "ray" else _local(jobs)
+        with _dask_client(address) as client:
+            yield partial(_on_dask, client, address)
+    else:
+        with _ray_cluster(address):
+            yield _on_ray
+
+
+def _locally(
+    runs: Sequence[Run], folder: Path, timeout: float | None
+) -> Generator[Outcome, None, None]:
+    parallel: Any = joblib.Parallel(
+        return_as="generator_unordered", batch_size=1, pre_dispatch="all"
+    )
+    try:
+        yield from parallel(joblib.delayed(attempt)(run, folder, timeout) for run in runs)
+    except BrokenProcessPool as error:
+        raise LostWorkerError(f"a worker was lost: {error}") from error
+
+
+def _lost(run: Run, error: BaseException) -> Outcome:
+    return Outcome(run.name, failure=LostWorkerError(f"a worker was lost: {error}"))
 
 
 @contextmanager
-def _local(jobs: int) -> Iterator[Losses]:
-    # a library that asks the environment how many threads to use finds one
-    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        yield (BrokenProcessPool,)
-
-
-@contextmanager
-def _dask(address: str) -> Iterator[Losses]:
+def _dask_client(address: str) -> Iterator[Any]:
     import distributed
 
     try:
         connect: Any = distributed.Client
-        client = connect(address, timeout=PATIENCE, set_as_default=False)
+        client = connect(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no Dask scheduler answers at address {address!r}: {error}. {SCHEDULER} starts one "
             f"and says its address. {OPEN}"
         ) from error
-    with client, joblib.parallel_config(_dask_backend(client, address)):
-        yield ()
+    with client:
+        _check_dask_workers(client, address)
+        yield client
 
 
 def _check_dask_workers(client: Any, address: str) -> None:
     try:
-        client.wait_for_workers(1, timeout=PATIENCE)
+        client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
     except TimeoutError as error:
         raise ValueError(
             f"the Dask scheduler at {address!r} has no workers; `dask worker {address} "
@@ -146,56 +144,29 @@ def _check_dask_workers(client: Any, address: str) -> None:
         )
 
 
-def _dask_backend(client: Any, address: str) -> Any:
+def _on_dask(
+    client: Any, address: str, runs: Sequence[Run], folder: Path, timeout: float | None
+) -> Generator[Outcome, None, None]:
     import distributed
 
-    # not among joblib's public names, but there is no other way to the class
-    from joblib._dask import DaskDistributedBackend
-
-    class Backend(DaskDistributedBackend):  # type: ignore[misc]
-        """joblib's (as of 1.6), which waits for ever for a call that Dask has given up."""
-
-        def submit(self, func: Any, callback: Any = None) -> Any:
-            future = super().submit(func, callback)
-            ((_, (run, *_), _),) = func.items
-
-            def failed(future: Any) -> None:
-                error = future.exception()
-                if isinstance(error, distributed.KilledWorker):  # the last of several
-                    loss = LostWorkerError(f"a worker was lost: {error}")
-                    callback([Outcome(run.name, failure=loss)])
-                elif error is not None:
-                    callback(error)
-
-            future.add_done_callback(failed)
-            return future
-
-        def retrieve_result_callback(self, out: Any) -> Any:
-            if isinstance(out, CancelledError):
-                raise ConnectionError(f"the Dask scheduler at {address!r} is gone") from out
-            if isinstance(out, BaseException):
-                raise out
-            return super().retrieve_result_callback(out)
-
-        def effective_n_jobs(self, _: int) -> int:
-            _check_dask_workers(self.client, address)
-            return NOT_HERE  # all calls are dispatched at once, so that more mean nothing
-
-    return Backend(client=client)
+    futures = {client.submit(attempt, run, folder, timeout, pure=False): run for run in runs}
+    completed: Any = distributed.as_completed
+    try:
+        for future in completed(futures, loop=client.loop):
+            loss = future.exception()
+            if isinstance(loss, distributed.KilledWorker):  # the last of several
+                yield _lost(futures[future], loss)
+            else:
+                yield future.result()
+    except CancelledError as error:
+        raise ConnectionError(f"the Dask scheduler at {address!r} is gone") from error
+    finally:
+        client.cancel(list(futures))
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[Losses]:
+def _ray_cluster(address: str | None) -> Iterator[None]:
     import ray
-    from ray.util.joblib.ray_backend import RayBackend
-
-    class Backend(RayBackend):  # type: ignore[misc]
-        """Ray's, which does not say that it can give back results one by one, but can."""
-
-        supports_return_generator = True
-
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(int(super().effective_n_jobs(n_jobs)), NOT_HERE)
 
     connected = ray.is_initialized()  # by the caller
     try:
@@ -204,8 +175,27 @@ def _ray(address: str | None) -> Iterator[Losses]:
     except ConnectionError as error:
         raise ValueError(f"no Ray cluster answers at address {address!r}: {error}") from error
     try:
-        with joblib.parallel_config(Backend(), n_jobs=-1):
-            yield (ray.exceptions.RayError,)
+        yield
     finally:
         if not connected:
             ray.shutdown()
+
+
+def _on_ray(
+    runs: Sequence[Run], folder: Path, timeout: float | None
+) -> Generator[Outcome, None, None]:
+    import ray
+
+    remote = ray.remote(max_retries=0, num_cpus=1)(attempt)
+    pending = {remote.remote(run, folder, timeout): run for run in runs}
+    try:
+        while pending:
+            (first, *_), _ = ray.wait(list(pending))
+            run = pending.pop(first)
+            try:
+                yield ray.get(first)
+            except ray.exceptions.RayError as error:
+                yield _lost(run, error)
+    finally:
+        for reference in pending:
+            ray.cancel(reference)

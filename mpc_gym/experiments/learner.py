@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mpc_gym.experiments.methods import MethodOptions, Start, find_method
 from mpc_gym.experiments.run import Run
-from mpc_gym.files import FOR_EVER, holding
+from mpc_gym.files import holding
 from mpc_gym.imitation import (
     Demonstrations,
     Stateless,
@@ -163,7 +163,7 @@ class Expert:
         name = f"{stream}-{seed}"
         path = self.folder / f"{name}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with holding(self.folder / f".{name}.lock", str(path), FOR_EVER):
+        with holding(self.folder / f".{name}.lock", str(path), timeout=None):
             known = Demonstrations.load(path) if path.exists() else None
             if known is not None:
                 check_demonstrations(known, self.env, path)

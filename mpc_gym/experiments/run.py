@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import mpc_gym
-from mpc_gym.files import InUseError, holding, read_json, write
+from mpc_gym.files import InUseError, differences, holding, read_json, write
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -124,13 +124,13 @@ class Outcome:
         return self.result is None and self.failure is None
 
 
-def attempt(run: Run, folder: Path, patience: float) -> Outcome:
+def attempt(run: Run, folder: Path, timeout: float | None) -> Outcome:
     """Do a run, or what is left of it, unless it is finished.
 
     Args:
         run: what to do.
         folder: of the experiment.
-        patience: seconds to wait for another process that is at this run; negative: for ever.
+        timeout: seconds to wait for another process that is at this run; None: as long as it takes.
     """
     place = folder / run.name
     try:
@@ -139,7 +139,7 @@ def attempt(run: Run, folder: Path, patience: float) -> Outcome:
                 f"there is no folder {str(place)!r} on {platform.node()}: the workers of a cluster "
                 "must see the experiment's folder under the same path"
             )
-        with holding(place / LOCK, f"folder {str(place)!r}", patience):
+        with holding(place / LOCK, f"folder {str(place)!r}", timeout):
             return Outcome(run.name, _result(run, place))
     except InUseError:
         return Outcome(run.name)
@@ -167,11 +167,8 @@ def check_folder(run: Run, place: Path) -> None:
             )
         return
     found = read_record(place / CONFIG)
-    differing = list(_differences(found, run.identity))
-    if differing:
-        raise ValueError(
-            f"{str(place)!r} holds another run: {'; '.join(differing)}. Choose another folder"
-        )
+    if differing := _differences(found, run.identity):
+        raise ValueError(f"{str(place)!r} holds another run: {differing}. Choose another folder")
 
 
 def finished(run: Run, place: Path) -> dict[str, Any] | None:
@@ -183,10 +180,9 @@ def finished(run: Run, place: Path) -> dict[str, Any] | None:
     if not (place / RESULT).exists():
         return None
     found = read_record(place / RESULT)
-    if differing := list(_differences(found, run.identity)):
+    if differing := _differences(found, run.identity):
         raise ValueError(
-            f"{str(place / RESULT)!r} is of another run: {'; '.join(differing)}. Choose another "
-            "folder"
+            f"{str(place / RESULT)!r} is of another run: {differing}. Choose another folder"
         )
     result: dict[str, Any] = found["result"]
     return result
@@ -210,7 +206,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return found
 
 
-def versions_in_words(places: Iterable[Path]) -> str:
+def versions_text(places: Iterable[Path]) -> str:
     """With which versions some runs were done, as they recorded it; where they differ, with all."""
     found: dict[str, dict[str, None]] = {}
     for place in places:
@@ -248,14 +244,10 @@ def _config(run: Run) -> dict[str, Any]:
     }
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    """Where the functions or the settings of two runs differ, in words."""
-    if found["function"] != wanted["function"]:
-        yield f"function was {found['function']} and is {wanted['function']}"
-    there, here = found["settings"], wanted["settings"]
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name) or (name in there) != (name in here):
-            yield f"{name} was {there.get(name)!r} and is {here.get(name)!r}"
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Where the functions or the settings of two runs differ."""
+    one, other = ({"function": run["function"], **run["settings"]} for run in (found, wanted))
+    return differences(one, other)
 
 
 @contextmanager
@@ -270,7 +262,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _portable(error: Exception) -> Exception:
-    """The exception, or its words where it does not survive the way to another process."""
+    """The exception, or its text where it cannot be pickled for another process."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # anything may happen in a class's own way of being pickled

@@ -19,7 +19,7 @@ from mpc_gym.experiments.run import (
     finished,
     read_record,
 )
-from mpc_gym.files import FOR_EVER, NOT_AT_ALL, check_space, make_writable_folder
+from mpc_gym.files import check_space, make_writable_folder
 
 __all__ = ["FailedRunsError", "Run", "execute", "results"]
 
@@ -168,19 +168,19 @@ def _outcomes(pending: dict[str, Run], folder: Path, work: Work) -> Iterator[Out
     run had, is tried again alone when the others are done, and given up when that loses a worker.
     """
     losses: Counter[str] = Counter()
-    patience = NOT_AT_ALL
+    timeout: float | None = 0.0
     while pending:
         together = [run for run in pending.values() if losses[run.name] < LOSSES]
         batch = together or [next(iter(pending.values()))]
         try:
-            with closing(work(batch, folder, patience)) as outcomes:
+            with closing(work(batch, folder, timeout)) as outcomes:
                 for outcome in outcomes:
                     if together and isinstance(outcome.failure, LostWorkerError):
                         losses[outcome.name] = LOSSES
                     elif not outcome.busy:
                         del pending[outcome.name]
                         yield outcome
-            patience = FOR_EVER  # all that is left is what other processes are at
+            timeout = None  # all that is left is what other processes are at
         except LostWorkerError as error:
             if not together:
                 del pending[batch[0].name]

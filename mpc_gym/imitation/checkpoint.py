@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mpc_gym.files import holding, naming, parse_json, read, write
+from mpc_gym.files import differences, holding, naming, parse_json, read, write
 
 FORMAT = "mpc_gym.training"
 FORMAT_VERSION = 1
@@ -73,16 +73,10 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             f"{path} has format {saved['format']} {version}, expected {FORMAT} up to "
             f"{FORMAT_VERSION}"
         )
-    here = json.loads(json.dumps(identity))
-    differing = [
-        f"{name} was {found.get(name)!r} and is {here.get(name)!r}"
-        for name in sorted({*found, *here})
-        if found.get(name) != here.get(name)
-    ]
-    if differing:
+    if differing := differences(found, json.loads(json.dumps(identity))):
         raise ValueError(
-            f"{path} belongs to another run: {'; '.join(differing)}. Choose another folder, or "
-            "remove the checkpoint"
+            f"{path} belongs to another run: {differing}. Choose another folder, or remove the "
+            "checkpoint"
         )
     return content
 

@@ -41,7 +41,7 @@ def test_an_address_where_nobody_answers_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mpc_gym.experiments.engines.PATIENCE", 0.2)
+    monkeypatch.setattr("mpc_gym.experiments.engines.CONNECT_TIMEOUT", 0.2)
     with pytest.raises(
         ValueError, match="no Dask scheduler answers at address 'tcp://localhost:1'"
     ):

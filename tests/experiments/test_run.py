@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mpc_gym.experiments.run import Run, attempt, check_folder, finished, versions_in_words
+from mpc_gym.experiments.run import Run, attempt, check_folder, finished, versions_text
 from mpc_gym.experiments.runs import execute
 from tests.experiments.toy_runs import WALK, UnportableError, walks
 from tests.mutations import of_bytes, of_json, refusals
@@ -41,7 +41,7 @@ def test_a_function_or_settings_that_cannot_be_used_are_refused(
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    outcome = attempt(walks(1)[0], tmp_path / "elsewhere", patience=0)
+    outcome = attempt(walks(1)[0], tmp_path / "elsewhere", timeout=0)
     assert "must see the experiment's folder under the same path" in str(outcome.failure)
 
 
@@ -52,7 +52,7 @@ def test_a_result_that_is_no_dict_of_json_data_is_a_failure(
     monkeypatch.setattr("tests.experiments.toy_runs.walk", lambda folder: value)
     run = Run("a", WALK, {})
     (tmp_path / "a").mkdir()
-    outcome = attempt(run, tmp_path, patience=0)
+    outcome = attempt(run, tmp_path, timeout=0)
     assert isinstance(outcome.failure, TypeError)
     assert not (tmp_path / "a" / "result.json").exists()
 
@@ -62,7 +62,7 @@ def test_an_exception_that_cannot_travel_between_processes_is_told_in_words(
 ) -> None:
     run = Run("a", WALK, {"seed": 0, "trouble": "blunder"})
     (tmp_path / "a").mkdir()
-    outcome = attempt(run, tmp_path, patience=0)
+    outcome = attempt(run, tmp_path, timeout=0)
     assert type(outcome.failure) is RuntimeError
     assert str(outcome.failure) == f"{UnportableError.__name__}: 1 is not 2"
     assert "in blunder" in outcome.trace
@@ -79,7 +79,7 @@ def test_whatever_happens_to_a_runs_files_they_are_read_or_refused(
     def read() -> None:
         check_folder(run, place)
         finished(run, place)
-        versions_in_words([place])
+        versions_text([place])
 
     read()
     content = (place / name).read_bytes()

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import safetensors.torch
 from torch import Tensor
 
-from mpc_gym.files import FOR_EVER, holding, naming, parse_json, read, write
+from mpc_gym.files import holding, naming, parse_json, read, write
 from mpc_gym.policies.sharing.model_card import LIBRARY_LINE
 from mpc_gym.policies.sharing.sizes import check_tensor_file
 
@@ -59,7 +59,7 @@ def replace_files(folder: Path, digest: str, tensors: bytes, config: bytes, card
     """Put the files in place, in the steps that are explained at the top."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with holding(folder / LOCK, f"folder {str(folder)!r}", FOR_EVER):
+    with holding(folder / LOCK, f"folder {str(folder)!r}", timeout=None):
         _settle(folder)
         try:
             write(folder / _new_name(digest), tensors)
