@@ -1,14 +1,14 @@
 """Writing frames to a video file."""
 
-import contextlib
+import io
 import os
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
@@ -20,11 +20,15 @@ Frame = UInt8[np.ndarray, "height width 3"]
 
 # H.264 in 4:2:0, which every player and browser shows; the index in front, so that it starts at
 # once.
-MP4 = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "15", "-movflags", "+faststart"]
-# One palette, made from all the frames, no dither, and only what changed: flat drawings stay small.
-GIF_FILTER = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
-GIF = ["-vcodec", "gif", "-pix_fmt", "pal8", "-filter_complex", GIF_FILTER]
-FORMATS = {".mp4": MP4, ".gif": GIF}
+MP4: dict[str, Any] = {
+    "format": "FFMPEG",
+    "codec": "libx264",
+    "pixelformat": "yuv420p",
+    "macro_block_size": 1,
+    "ffmpeg_log_level": "quiet",
+    "output_params": ["-crf", "15", "-movflags", "+faststart", "-xerror"],
+}
+SUFFIXES = (".mp4", ".gif")
 
 
 def write_video(
@@ -35,10 +39,7 @@ def write_video(
     scale: float = 1.0,
     every: int = 1,
 ) -> Path:
-    """Write frames to a `.mp4` (H.264) or an animated `.gif`.
-
-    The file appears only when it is complete; a folder that does not exist is made. Frames of odd
-    size are extended by one pixel, which H.264 needs.
+    """Write frames to a `.mp4` (H.264) or an animated `.gif`; see `open_video`.
 
     Args:
         path: of the file; its suffix says what is written.
@@ -55,61 +56,78 @@ def write_video(
             frame is not an RGB picture of the same size as the first.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"path must end in {' or '.join(FORMATS)}, got {str(path)!r}")
     if not (fps > 0 and scale > 0 and every >= 1):
         raise ValueError(
             "fps and scale must be positive and every at least 1, "
             f"got fps={fps}, scale={scale}, every={every}"
         )
-    pictures = _pictures(islice(frames, 0, None, every), scale)
-    first = next(pictures, None)
-    if first is None:
-        raise ValueError("frames must hold at least one frame, got none")
+    with open_video(path, fps / every) as append:
+        for frame in _checked(islice(frames, 0, None, every)):
+            append(frame if scale == 1.0 else _scaled(frame, scale))
+    return Path(path)
+
+
+@contextmanager
+def open_video(path: str | os.PathLike[str], fps: float) -> Iterator[Callable[[Frame], None]]:
+    """A `.mp4` or `.gif`, and what to call with each of its frames, all of one size.
+
+    The file appears only when it is complete; a folder that does not exist is made. Frames of odd
+    size are extended by one pixel, which H.264 needs.
+
+    Args:
+        path: of the file; its suffix says what is written.
+        fps: frames per second.
+
+    Raises:
+        ValueError: the suffix is unknown, or there were no frames.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    failure = f"{str(path)!r} cannot be written: ffmpeg failed. The disk may be full"
+    if suffix not in SUFFIXES:
+        raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, got {str(path)!r}")
+    count = 0
+    memory = io.BytesIO()  # of a .gif, all of whose frames are encoded in the end
     with replacing(path) as unfinished:
-        reason = _encode(unfinished, first, pictures, fps / every, FORMATS[path.suffix.lower()])
-        if reason:
-            raise OSError(f"{str(path)!r} cannot be written: ffmpeg failed: {reason}")
-    return path
+        writer: Any = (
+            imageio.get_writer(unfinished, mode="I", fps=fps, **MP4)
+            if suffix == ".mp4"
+            else imageio.get_writer(memory, mode="I", format="GIF", duration=1000 / fps, loop=0)
+        )
 
+        def append(frame: Frame) -> None:
+            nonlocal count
+            height, width = frame.shape[:2]
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            try:
+                writer.append_data(even)
+            except OSError as error:
+                raise OSError(failure) from error
+            count += 1
 
-def _encode(
-    path: Path, first: Frame, rest: Iterator[Frame], fps: float, settings: list[str]
-) -> str:
-    """Write a video; returns why that failed, and nothing where it did not."""
-    height, width = first.shape[:2]
-    rate = str(Fraction(fps).limit_denominator())
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-xerror", *raw, "-an"]
-    # imageio_ffmpeg's own writer does not tell how ffmpeg ended
-    with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(
-            [*command, *settings, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-        ) as process,
-    ):
-        assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has ended before, and said why
-                for frame in chain((first,), rest):
-                    process.stdin.write(np.ascontiguousarray(frame).data)
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        except BaseException:
-            process.kill()
-            raise
-        if not process.wait():
-            return ""
-        said.seek(0)
-        return said.read().decode(errors="replace").strip() or "it does not say why"
+            yield append
+        finally:
+            writer.close()
+        if count == 0:
+            raise ValueError("frames must hold at least one frame, got none")
+        if suffix == ".gif":
+            unfinished.write_bytes(memory.getbuffer())
+        elif _frames_in(unfinished) != count:  # imageio does not tell how ffmpeg ended
+            raise OSError(failure)
 
 
-def _pictures(frames: Iterable[np.ndarray], scale: float) -> Iterator[Frame]:
-    """The frames, checked, scaled and of even size."""
+def _frames_in(path: Path) -> int:
+    """How many frames a `.mp4` has; 0 for none that can be read."""
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(path)[0])
+    except RuntimeError:
+        return 0
+
+
+def _checked(frames: Iterable[np.ndarray]) -> Iterator[Frame]:
+    """The frames, of which each is a picture of the same size."""
     shape: tuple[int, ...] | None = None
     for index, frame in enumerate(frames):
         array = np.asarray(frame)
@@ -124,9 +142,9 @@ def _pictures(frames: Iterable[np.ndarray], scale: float) -> Iterator[Frame]:
                 f"frames must have one size, got {list(shape)} at first and {list(array.shape)} "
                 f"at frame {index}"
             )
-        if scale != 1.0:
-            height, width = (max(round(scale * size), 1) for size in array.shape[:2])
-            smaller = Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS)
-            array = np.array(smaller)
-        height, width = array.shape[:2]
-        yield np.pad(array, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        yield array
+
+
+def _scaled(frame: Frame, scale: float) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    height, width = (max(round(scale * size), 1) for size in frame.shape[:2])
+    return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
