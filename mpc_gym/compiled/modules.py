@@ -93,12 +93,7 @@ class CompiledModule:
 
     def _update(self) -> None:
         """Compile the module again if it has changed."""
-        if self._watch.unchanged():
-            return
-        watch = Watch(self._module)
-        if watch.key == self._watch.key:
-            self._watch = watch
-        else:
+        if not self._watch.holds():
             self._compile()
 
     def _compile(self) -> None:

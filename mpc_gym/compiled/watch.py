@@ -67,10 +67,7 @@ class Watch:
         self._dtype = torch.get_default_dtype()
 
     def unchanged(self) -> bool:
-        """Whether a new watch would have the same key. Identities are compared first.
-
-        False may be a false alarm: then the key of a new one is equal.
-        """
+        """Whether nothing looks changed, by identities first. False may be a false alarm."""
         return (
             torch.get_default_dtype() is self._dtype
             and not any(self._empty)
@@ -82,6 +79,16 @@ class Watch:
             and all(map(_function_unchanged, self._functions))
             and all(map(_content_unchanged, self._contents))
         )
+
+    def holds(self) -> bool:
+        """Whether a new watch has the same key; it takes the place of this one then."""
+        if self.unchanged():
+            return True
+        new = Watch(*self.modules)
+        if new.key != self.key:
+            return False
+        self.__dict__ = new.__dict__
+        return True
 
 
 def watched(make: Callable[[], Made], modules: Sequence[nn.Module]) -> tuple[Watch, Made]:
@@ -95,7 +102,7 @@ def watched(make: Callable[[], Made], modules: Sequence[nn.Module]) -> tuple[Wat
     for _ in range(2):
         watch = Watch(*modules)
         made = make()
-        if watch.unchanged() or Watch(*modules).key == watch.key:
+        if watch.holds():
             return watch, made
     raise UnsupportedOperation(
         f"each call of {' or '.join(type(module).__name__ for module in modules)} changes an "

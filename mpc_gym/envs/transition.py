@@ -103,10 +103,7 @@ class Transition:
 
     def is_current(self) -> bool:
         """Whether nothing about the modules has changed but parameters, as far as can be told."""
-        watch = self._watch
-        if watch is None or watch.unchanged():
-            return True
-        return type(watch)(self._stage).key == watch.key
+        return self._watch is None or self._watch.holds()
 
     def parameters(self) -> Float[Floats, " n_parameters"]:
         """The present parameters of the modules."""
