@@ -157,10 +157,6 @@ def _fmin(a: Any, b: Any) -> Value:
     return s.select(s.logical_or(s.less_equal(a, b), _not_equal(b, b)), a, b)
 
 
-def _finite(a: Any) -> Value:
-    return s.less(s.absolute(a), math.inf)
-
-
 UNARY: dict[str, Callable[[Any], Value]] = {
     "abs": s.absolute,
     "acos": s.acos,
@@ -181,7 +177,6 @@ UNARY: dict[str, Callable[[Any], Value]] = {
     "exp2": lambda a: s.exp(s.multiply(a, math.log(2.0))),
     "expm1": s.expm1,
     "floor": s.floor,
-    "isfinite": _finite,
     "isinf": lambda a: s.equal(s.absolute(a), math.inf),
     "isnan": lambda a: _not_equal(a, a),
     "log": s.log,
@@ -264,13 +259,8 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "aten.pow.Scalar": elementwise(s.power, 2),
     "aten.pow.Tensor_Scalar": elementwise(s.power, 2),
     "aten.pow.Tensor_Tensor": elementwise(s.power, 2),
-    "aten.rsub.Scalar": lambda a, b, alpha=1.0: _scaled(s.subtract)(b, a, alpha),
-    "aten.rsub.Tensor": lambda a, b, alpha=1.0: _scaled(s.subtract)(b, a, alpha),
     "aten.softplus.default": _softplus,
     "aten.sub.Scalar": _scaled(s.subtract),
     "aten.sub.Tensor": _scaled(s.subtract),
-    "aten.where.ScalarOther": elementwise(s.select, 3),
-    "aten.where.ScalarSelf": elementwise(s.select, 3),
-    "aten.where.Scalar": elementwise(s.select, 3),
     "aten.where.self": elementwise(s.select, 3),
 }

@@ -35,11 +35,6 @@ def _addmm(c: Array, a: Array, b: Array, *, beta: float = 1.0, alpha: float = 1.
     return _add(_multiply(beta, c), _multiply(alpha, matmul(a, b)))
 
 
-def _linear(a: Array, weight: Array, bias: Array | None = None) -> Array:
-    product = matmul(a, weight.T)
-    return product if bias is None else _add(product, bias)
-
-
 def _axes(a: Array, axes: Axes) -> tuple[int, ...]:
     """The axes of a reduction, counted from the front; none given means all."""
     if axes is None or (not isinstance(axes, int) and len(axes) == 0):
@@ -243,11 +238,8 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "aten.cumprod.default": _accumulate(s.multiply),
     "aten.cumsum.default": _accumulate(s.add),
     "aten.dist.default": _distance,
-    "aten.dot.default": matmul,
     "aten.linalg_vector_norm.default": _vector_norm,
-    "aten.linear.default": _linear,
     "aten.logsumexp.default": _logsumexp,
-    "aten.matmul.default": matmul,
     "aten.max.default": _amax,
     "aten.max.dim": _extreme_with_index(_larger),
     "aten.mean.default": mean,
@@ -255,10 +247,8 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "aten.min.default": _amin,
     "aten.min.dim": _extreme_with_index(s.less),
     "aten.mm.default": matmul,
-    "aten.mv.default": matmul,
     "aten.prod.default": _product,
     "aten.prod.dim_int": _product,
-    "aten.sum.default": _sum,
     "aten.sum.dim_IntList": _sum,
     "aten.var.correction": variance,
     "aten.var_mean.correction": _variance_and_mean,

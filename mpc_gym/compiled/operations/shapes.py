@@ -31,15 +31,6 @@ def _select(a: Array, axis: int, index: int) -> Array:
     return np.moveaxis(a, axis, 0)[int(index), ...]
 
 
-def _unbind(a: Array, axis: int = 0) -> list[Array]:
-    along = np.moveaxis(a, axis, 0)
-    return [along[i, ...] for i in range(len(along))]
-
-
-def _split(a: Array, size: int, axis: int = 0) -> list[Array]:
-    return np.split(a, range(size, a.shape[axis], size), axis)
-
-
 def _split_with_sizes(a: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
     return np.split(a, np.cumsum(sizes)[:-1], axis)
 
@@ -176,12 +167,6 @@ def _gather(a: Array, axis: int, index: Any, **_: Any) -> Array:
     return result
 
 
-def _select_scatter(a: Array, part: Array, axis: int, index: int) -> Array:
-    result = np.array(a, dtype=object)
-    np.moveaxis(result, axis, 0)[index, ...] = part
-    return result
-
-
 def _slice_scatter(
     a: Array,
     part: Array,
@@ -210,14 +195,6 @@ def _diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Arra
     return diagonal
 
 
-def _diag_embed(a: Array, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
-    size = a.shape[-1] + abs(offset)
-    result = np.full((*a.shape[:-1], size, size), 0.0, dtype=object)
-    rows = np.arange(a.shape[-1])
-    result[..., rows + max(-offset, 0), rows + max(offset, 0)] = a
-    return np.moveaxis(result, (-2, -1), (axis1, axis2))
-
-
 def _triangle(keep: Callable[..., Any]) -> Callable[..., Array]:
     def operation(a: Array, diagonal: int = 0) -> Array:
         return np.where(keep(np.ones(a.shape[-2:], dtype=bool), diagonal), a, 0.0)
@@ -227,12 +204,6 @@ def _triangle(keep: Callable[..., Any]) -> Callable[..., Array]:
 
 def _flip(a: Array, axes: Sequence[int]) -> Array:
     return np.flip(a, tuple(axes))
-
-
-def _roll(a: Array, shifts: Any, axes: Any = ()) -> Array:
-    if len(axes) == 0:
-        return np.roll(a, shifts[0])
-    return np.roll(a, tuple(shifts), tuple(axes))
 
 
 def pad(a: Array, padding: Sequence[int], value: float = 0.0) -> Array:
@@ -275,16 +246,6 @@ def _arange(*bounds: float, dtype: torch.dtype | None = None, **_: Any) -> Array
     return as_array(torch.arange(*bounds, dtype=dtype).numpy())
 
 
-def _linspace(
-    start: float, end: float, steps: int, *, dtype: torch.dtype | None = None, **_: Any
-) -> Array:
-    return as_array(torch.linspace(start, end, steps, dtype=dtype).numpy())
-
-
-def _eye(rows: int, columns: int | None = None, **_: Any) -> Array:
-    return as_array(np.eye(rows, columns))
-
-
 def _scalar(value: float, **_: Any) -> Array:
     return as_array(value)
 
@@ -298,26 +259,18 @@ def _copy(a: Array, **_: Any) -> Array:
 
 
 SHAPES: dict[str, Callable[..., Any]] = {
-    "aten._reshape_alias.default": lambda a, shape, *_: a.reshape(shape),
-    "aten._unsafe_index.Tensor": _index,
-    "aten._unsafe_view.default": lambda a, shape: a.reshape(shape),
     "aten.alias.default": _same,
-    "aten.arange.default": _arange,
-    "aten.arange.start": _arange,
     "aten.arange.start_step": _arange,
     "aten.cat.default": _concatenate,
     "aten.clone.default": _copy,
     "aten.constant_pad_nd.default": pad,
     "aten.copy.default": lambda a, values, *_: _copy_into(np.array(a, dtype=object), values),
     "aten.copy_.default": _copy_into,
-    "aten.diag_embed.default": _diag_embed,
     "aten.diagonal.default": _diagonal,
     "aten.diagonal_scatter.default": _diagonal_scatter,
     "aten.empty.memory_format": lambda shape, **k: _full(shape, 0.0),
     "aten.empty_like.default": lambda a, **k: _full(a.shape, 0.0),
     "aten.expand.default": _expand,
-    "aten.eye.default": _eye,
-    "aten.eye.m": _eye,
     "aten.fill.Scalar": lambda a, value: _full(a.shape, value),
     "aten.fill.Tensor": lambda a, value: _full(a.shape, value),
     "aten.flip.default": _flip,
@@ -328,47 +281,32 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "aten.index_put.default": _index_put,
     "aten.index_select.default": index_select,
     "aten.lift_fresh_copy.default": _copy,
-    "aten.linspace.default": _linspace,
     "aten.masked_scatter.default": _masked_scatter,
     "aten.masked_select.default": _masked_select,
-    "aten.new_empty.default": lambda a, shape, **k: _full(shape, 0.0),
-    "aten.new_full.default": lambda a, shape, value, **k: _full(shape, value),
-    "aten.new_ones.default": lambda a, shape, **k: _full(shape, 1.0),
-    "aten.new_zeros.default": lambda a, shape, **k: _full(shape, 0.0),
-    "aten.ones.default": lambda shape, **k: _full(shape, 1.0),
-    "aten.ones_like.default": lambda a, **k: _full(a.shape, 1.0),
     "aten.permute.default": np.transpose,
     "aten.put.default": _put,
     "aten.repeat.default": _repeat,
     "aten.reshape.default": lambda a, shape: a.reshape(shape),
-    "aten.roll.default": _roll,
     "aten.scalar_tensor.default": _scalar,
     "aten.scatter.src": _scatter,
     "aten.scatter_add.default": _scatter_add,
     "aten.scatter.value": _scatter,
     "aten.select.int": _select,
-    "aten.select_scatter.default": _select_scatter,
     "aten.slice.Tensor": _slice,
     "aten.slice_scatter.default": _slice_scatter,
-    "aten.split.Tensor": _split,
     "aten.split_with_sizes.default": _split_with_sizes,
     "aten.squeeze.default": _squeeze,
     "aten.squeeze.dim": _squeeze,
     "aten.squeeze.dims": _squeeze,
     "aten.squeeze_.default": _squeeze,
     "aten.squeeze_.dim": _squeeze,
-    "aten.stack.default": lambda arrays, axis=0: np.stack(arrays, axis),
     "aten.t.default": lambda a: a.T,
     "aten.t_.default": lambda a: a.T,
-    "aten.transpose.int": lambda a, i, j: np.swapaxes(a, i, j) if a.ndim else a,
     "aten.transpose_.default": np.swapaxes,
     "aten.tril.default": _triangle(np.tril),
     "aten.triu.default": _triangle(np.triu),
-    "aten.unbind.int": _unbind,
     "aten.unfold.default": _unfold,
     "aten.unsqueeze.default": _unsqueeze,
     "aten.unsqueeze_.default": _unsqueeze,
     "aten.view.default": lambda a, shape: a.reshape(shape),
-    "aten.zeros.default": lambda shape, **k: _full(shape, 0.0),
-    "aten.zeros_like.default": lambda a, **k: _full(a.shape, 0.0),
 }
