@@ -4,9 +4,9 @@ Importing it registers the environments with Gymnasium. It does not import Stabl
 policies are in `mpc_gym.policies`.
 """
 
-from mpc_gym.envs import make_sb3_vec_env, register_environments, rollout
+from mpc_gym.envs import make_sb3_vec_env, register_environments
 from mpc_gym.make_mpc import make_mpc
-from mpc_gym.models import CartPoleDynamics, PendulumDynamics, QuadraticCost
+from mpc_gym.models import CartPoleDynamics, PendulumDynamics, QuadraticCost, rollout
 from mpc_gym.mpc import MPC, Plan
 
 __version__ = "0.1.0"

@@ -236,6 +236,25 @@ def as_float(value: object) -> float | None:
         return math.inf
 
 
+def check_bounds(low: Tensor, high: Tensor) -> None:
+    """Raise a ValueError unless low <= high, with a number between them, and neither is NaN."""
+    if bool(((low <= high) & (low < math.inf) & (high > -math.inf)).all()):
+        return
+    for name, bound in (("control_low", low), ("control_high", high)):
+        if bool(bound.isnan().any()):
+            raise ValueError(f"{name} must not be NaN; use None for no bound")
+    if bool((low == math.inf).any()) or bool((high == -math.inf).any()):
+        raise ValueError(
+            "control_low must be below +inf and control_high above -inf, got "
+            f"control_low = {low.tolist()} and control_high = {high.tolist()}"
+        )
+    if bool((low > high).any()):
+        raise ValueError(
+            "control_low must not exceed control_high, got "
+            f"control_low = {low.tolist()} and control_high = {high.tolist()}"
+        )
+
+
 def _limits(
     above: float | None, least: float | None, below: float | None, most: float | None
 ) -> str:

@@ -14,7 +14,15 @@ from tests.shapes import checked
 # The inner modules, whose callers are our own. Public entry points are left out: they check what
 # a user hands them by themselves, and tests must see their messages rather than the checker's.
 SHAPE_CHECKED = (
-    "mpc_gym.models",
+    "mpc_gym.models.base",
+    "mpc_gym.models.cartpole",
+    "mpc_gym.models.contextual",
+    "mpc_gym.models.linear",
+    "mpc_gym.models.neural",
+    "mpc_gym.models.pendulum",
+    "mpc_gym.models.positive",
+    "mpc_gym.models.quadratic",
+    "mpc_gym.models.wrapped",
     "mpc_gym.mpc.reference.boxqp",
     "mpc_gym.mpc.reference.ddp",
     "mpc_gym.mpc.problem",

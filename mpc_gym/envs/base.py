@@ -33,14 +33,13 @@ from mpc_gym.envs.checks import (
 )
 from mpc_gym.envs.outermost import find_outermost, take_attributes
 from mpc_gym.envs.randomisation import Ranges, draw_parameters, parameter_ranges
-from mpc_gym.envs.scene import Memory, Scene
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.envs.transition import Transition
 from mpc_gym.models import Dynamics
 from mpc_gym.models.base import unit_pairs
 
 if TYPE_CHECKING:
-    from mpc_gym.rendering import Window
+    from mpc_gym.rendering import Memory, Scene, Window
 
 RENDER_MODES = ("human", "rgb_array")
 RESET_NEEDED = "Cannot step or draw the environment before calling env.reset()"
@@ -226,6 +225,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._state = state[np.newaxis]
         self.retrace()
         if self.render_mode is not None:
+            from mpc_gym.rendering import Memory  # which imports Pillow
+
             self._memory = Memory(state)
         if self._window is not None:
             self.render()
@@ -356,7 +357,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     @staticmethod
     @abstractmethod
     def draw(
-        scene: Scene, physics: Mapping[str, float], width: int, height: int
+        scene: "Scene", physics: Mapping[str, float], width: int, height: int
     ) -> NDArray[np.uint8]:
         """A frame [height, width, 3]."""
 

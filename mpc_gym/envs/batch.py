@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -13,8 +13,10 @@ from mpc_gym.checks import check_count, check_size
 from mpc_gym.envs.base import RESET_NEEDED, DiffEnv
 from mpc_gym.envs.checks import as_array, checked_physics, numbers, plan_states
 from mpc_gym.envs.randomisation import Ranges, parameter_ranges
-from mpc_gym.envs.scene import Memory
 from mpc_gym.envs.streams import Streams
+
+if TYPE_CHECKING:
+    from mpc_gym.rendering import Memory
 
 Mask = Bool[NDArray[np.bool_], " num_envs"]
 
@@ -77,6 +79,8 @@ class Batch:
         self.elapsed[rows] = 0
         self._oldest = int(self.elapsed.max())
         if self.env.render_mode is not None:
+            from mpc_gym.rendering import Memory  # which imports Pillow
+
             for i in rows:
                 self._memories[i] = Memory(self.states[i].copy())
         return self._set_drawn(which, drawn[:, count:])

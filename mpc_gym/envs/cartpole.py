@@ -1,6 +1,8 @@
 """The cart-pole with a continuous force, whose pole starts anywhere."""
 
+import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,11 +10,30 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.scene import Scene
+from mpc_gym.envs.vector import DiffVectorEnv
 from mpc_gym.models import CartPoleDynamics, QuadraticCost
+
+if TYPE_CHECKING:
+    from mpc_gym.rendering import Canvas, Scene
+    from mpc_gym.rendering.palette import Colour
 
 MAX_FORCE = 100.0
 UNLIMITED = float(np.finfo(np.float32).max)
+
+# Of a picture, in lengths of the pole.
+REACH = 1.7
+CART_WIDTH = 0.46
+CART_HEIGHT = 0.24
+WHEEL = 0.07
+POLE = 0.075
+TIP = 0.055
+RAIL = 0.012
+TRAIL = 0.035
+TICK = 0.05
+TEXT = 0.11
+FORCE_ARROW = 0.045
+LONGEST_FORCE = 1.0
+CAMERA_MARGIN = 1.1  # the pole stays in view where it lies to the side
 
 
 def goal_cost() -> QuadraticCost:
@@ -143,19 +164,85 @@ class DiffCartPoleEnv(DiffEnv):
 
     @staticmethod
     def draw(
-        scene: Scene, physics: Mapping[str, float], width: int, height: int
+        scene: "Scene", physics: Mapping[str, float], width: int, height: int
     ) -> NDArray[np.uint8]:
-        """A frame [height, width, 3]."""
-        from mpc_gym.rendering import draw_cartpole
+        """A frame [height, width, 3]: cart and pole, trail, ghosts of the plan, an arrow.
 
-        return draw_cartpole(
-            scene.state,
-            scene.control,
-            scene.plan_states,
-            scene.trail,
-            caption=scene.caption,
-            max_force=MAX_FORCE,
-            pole_length=physics["pole_length"],
-            width=width,
-            height=height,
-        )
+        The camera stays until the cart comes near an edge, then follows. The length of the arrow
+        grows with the square root of the force: the small forces that hold the pole stay visible
+        beside those that swing it up.
+        """
+        from mpc_gym.rendering import Canvas, palette, shapes
+        from mpc_gym.rendering.scene import angles_between, between, ghosts
+
+        unit = 2 * physics["pole_length"]  # [m]
+        position = float(scene.state[0]) / unit
+        half_width = REACH * width / min(width, height)
+        stay = max(half_width - CAMERA_MARGIN, 0.0)
+        camera = position - min(max(position, -stay), stay)
+        canvas = Canvas(width, height, (camera, 0.0), REACH)
+        _draw_track(canvas, camera, unit)
+        theta = angles_between(scene.trail[:, 2], scene.trail[:, 3])
+        x = between(scene.trail[:, 0]) / unit
+        shapes.draw_trail(canvas, np.stack((x + np.sin(theta), np.cos(theta)), -1), TRAIL)
+        for ghost, opacity in ghosts(scene.plan_states):
+            colour = palette.blend(palette.PLAN, opacity)
+            _draw_cart(canvas, float(ghost[0]) / unit, palette.blend(palette.PLAN, 0.5 * opacity))
+            _draw_pole(canvas, ghost, unit, 0.7 * POLE, (colour, colour))
+        _draw_cart(canvas, position, palette.INK)
+        _draw_pole(canvas, scene.state, unit, POLE, (palette.BODY, palette.INK))
+        if scene.control is not None:
+            force = float(scene.control[0])
+            fraction = math.copysign(math.sqrt(abs(force) / MAX_FORCE), force)
+            side = (position + math.copysign(CART_WIDTH / 2, fraction), 0.0)
+            shapes.force_arrow(canvas, side, fraction, LONGEST_FORCE, FORCE_ARROW, palette.ACTION)
+        canvas.caption(scene.caption, palette.blend(palette.INK, palette.CAPTION_OPACITY))
+        return canvas.to_array()
+
+
+class DiffCartPoleVectorEnv(DiffVectorEnv):
+    """Many `DiffCartPole-v0`."""
+
+    env_class = DiffCartPoleEnv
+
+
+def _draw_track(canvas: "Canvas", camera: float, unit: float) -> None:
+    """The rail, with a tick and its position in metres at every multiple of a step."""
+    from mpc_gym.rendering.palette import GUIDE, INK, blend
+
+    rail = -CART_HEIGHT / 2 - WHEEL
+    left, right = camera - canvas.half_width, camera + canvas.half_width
+    canvas.rod((left, rail), (right, rail), RAIL, GUIDE)
+    step = _round_step(unit)
+    for count in range(math.floor(left * unit / step), math.ceil(right * unit / step) + 1):
+        x = count * step / unit
+        canvas.rod((x, rail - TICK), (x, rail), RAIL, GUIDE)
+        canvas.text((x, rail - TICK - TEXT), f"{count * step:g}", TEXT, blend(INK, 0.5))
+
+
+def _round_step(length: float) -> float:
+    """The largest of ..., 0.5, 1, 2, 5, 10, ... that is not above `length`."""
+    power = 10.0 ** math.floor(math.log10(length))
+    return max(factor * power for factor in (1.0, 2.0, 5.0) if factor * power <= length)
+
+
+def _draw_cart(canvas: "Canvas", position: float, colour: "Colour") -> None:
+    for side in (-1, 1):
+        wheel = (position + side * CART_WIDTH * 0.3, -CART_HEIGHT / 2)
+        canvas.disc(wheel, WHEEL, colour)
+    canvas.box((position, 0.0), CART_WIDTH, CART_HEIGHT, 0.04, colour)
+
+
+def _draw_pole(
+    canvas: "Canvas",
+    state: Float[np.ndarray, "5"],
+    unit: float,
+    thickness: float,
+    colours: "tuple[Colour, Colour]",
+) -> None:
+    """The pole, and its ends, in a colour each."""
+    pivot = (float(state[0]) / unit, 0.0)
+    tip = (pivot[0] + float(state[3]), float(state[2]))
+    canvas.rod(pivot, tip, thickness, colours[0])
+    canvas.disc(tip, TIP * thickness / POLE, colours[1])
+    canvas.disc(pivot, 0.4 * thickness, colours[1])

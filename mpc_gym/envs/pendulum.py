@@ -1,17 +1,37 @@
-"""The pendulum that swings up: Gymnasium's Pendulum-v1 over a differentiable model."""
+"""The pendulum that swings up: Gymnasium's Pendulum-v1 over a differentiable model, and in wind."""
 
+import copy
+import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.scene import Scene
+from mpc_gym.envs.vector import DiffVectorEnv
 from mpc_gym.models import PendulumCost, PendulumDynamics
+
+if TYPE_CHECKING:
+    from mpc_gym.rendering import Canvas, Scene
+    from mpc_gym.rendering.palette import Colour
 
 MAX_SPEED = 8.0
 MAX_TORQUE = 2.0
+
+# Of a picture, in lengths of the rod.
+REACH = 1.35
+ROD = 0.10
+BOB = 0.12
+PIVOT = 0.055
+GUIDE_LINE = 0.008
+TRAIL = 0.045
+TORQUE_RADIUS = 0.42
+TORQUE_ARROW = 0.035
+LONGEST_TORQUE = math.radians(120)
+PIVOT_AT = (0.0, 0.0)
 
 
 class DiffPendulumEnv(DiffEnv):
@@ -134,21 +154,142 @@ class DiffPendulumEnv(DiffEnv):
 
     @staticmethod
     def draw(
-        scene: Scene,
+        scene: "Scene",
         physics: Mapping[str, float],  # noqa: ARG004  (the rod fills the frame, however long it is)
         width: int,
         height: int,
     ) -> NDArray[np.uint8]:
-        """A frame [height, width, 3]."""
-        from mpc_gym.rendering import draw_pendulum
+        """A frame [height, width, 3]: rod, trail, ghosts of the plan, an arrow for the torque."""
+        from mpc_gym.rendering import Canvas, palette, shapes
+        from mpc_gym.rendering.scene import angles_between, ghosts
 
-        return draw_pendulum(
-            scene.state,
-            scene.control,
-            scene.plan_states,
-            scene.trail,
-            caption=scene.caption,
-            max_torque=MAX_TORQUE,
+        canvas = Canvas(width, height, PIVOT_AT, REACH)
+        canvas.ring(PIVOT_AT, 1.0, GUIDE_LINE, palette.GUIDE)
+        canvas.rod((0.0, 1.0 - 2 * BOB), (0.0, 1.0 + 2 * BOB), GUIDE_LINE, palette.GUIDE)
+        theta = angles_between(scene.trail[:, 0], scene.trail[:, 1])
+        shapes.draw_trail(canvas, np.stack((-np.sin(theta), np.cos(theta)), -1), TRAIL)
+        for ghost, opacity in ghosts(scene.plan_states):
+            colour = palette.blend(palette.PLAN, opacity)
+            _draw_body(canvas, ghost, 0.6 * ROD, 0.8 * BOB, (colour, colour))
+        _draw_body(canvas, scene.state, ROD, BOB, (palette.BODY, palette.INK))
+        if scene.control is not None:
+            shapes.torque_arrow(
+                canvas,
+                PIVOT_AT,
+                TORQUE_RADIUS,
+                start=math.atan2(scene.state[0], -scene.state[1]),
+                fraction=float(scene.control[0]) / MAX_TORQUE,
+                longest=LONGEST_TORQUE,
+                thickness=TORQUE_ARROW,
+                colour=palette.ACTION,
+            )
+        canvas.disc(PIVOT_AT, PIVOT, palette.INK)
+        canvas.caption(scene.caption, palette.blend(palette.INK, palette.CAPTION_OPACITY))
+        return canvas.to_array()
+
+
+class DiffPendulumVectorEnv(DiffVectorEnv):
+    """Many `DiffPendulum-v0`."""
+
+    env_class = DiffPendulumEnv
+
+
+class DiffPendulumWindyEnv(DiffPendulumEnv):
+    r"""The pendulum of `DiffPendulum-v0` with friction, and gravity turned as if by wind.
+
+    ## Description
+
+    The expert of Amos et al., "Differentiable MPC for End-to-end Planning and Control" (2018),
+    section 5.4: a pendulum whose angular speed is damped and whose gravity is turned by an angle.
+    A controller that plans with the plain pendulum cannot be exact here, whatever gravity, mass
+    and length it learns: its model class does not hold the truth.
+
+    So there are two models. `make_mpc("DiffPendulumWindy-v0")`, like a policy, plans with the plain
+    pendulum, whose `damping` and `wind` are 0. `make_mpc("DiffPendulumWindy-v0", model="true")` is
+    the expert, which plans with the dynamics that the environment has.
+
+    Every `dt` = 0.05 s,
+
+        theta_dot <- clip(theta_dot + dt (3 g / (2 l) sin(theta + wind) + 3 / (m l^2) torque
+                                          - damping theta_dot), -8, 8)
+        theta     <- theta + dt theta_dot
+
+    ## Action space, observation space, start state, end of the episode
+
+    Those of `DiffPendulum-v0`.
+
+    ## Reward
+
+    `-(theta^2 + 0.1 theta_dot^2 + 0.001 torque^2)` with `theta` in [-pi, pi], of the state before
+    the step and the clipped torque. It lies in [-16.27, 0]. The goal is upright as without wind,
+    and holding the rod there takes a torque.
+
+    ## Arguments
+
+    Given to `gymnasium.make`, such as `gymnasium.make("DiffPendulumWindy-v0", wind=0.2)`.
+
+    Args:
+        render_mode: None, "rgb_array", "rgb_array_list" or "human".
+        gravity: [m/s^2].
+        mass: of the rod [kg], positive.
+        length: of the rod [m], positive.
+        damping: of the angular speed [1/s].
+        wind: angle by which the direction of gravity is turned [rad].
+        width: of a frame [pixels].
+        height: of a frame [pixels].
+
+    Raises:
+        ValueError: an argument is not finite, or is not positive where it must be.
+    """
+
+    env_id = "DiffPendulumWindy-v0"
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        *,
+        gravity: float = 10.0,
+        mass: float = 1.0,
+        length: float = 1.0,
+        damping: float = 1.0,
+        wind: float = 0.1,
+        width: int = 500,
+        height: int = 500,
+    ) -> None:
+        super().__init__(
+            render_mode,
+            gravity=gravity,
+            mass=mass,
+            length=length,
+            damping=damping,
+            wind=wind,
             width=width,
             height=height,
         )
+
+    def nominal_dynamics(self) -> PendulumDynamics:
+        """The plain pendulum, without damping and wind."""
+        dynamics = copy.deepcopy(self.dynamics)
+        with torch.no_grad():
+            dynamics.damping.zero_()
+            dynamics.wind.zero_()
+        return dynamics
+
+
+class DiffPendulumWindyVectorEnv(DiffVectorEnv):
+    """Many `DiffPendulumWindy-v0`."""
+
+    env_class = DiffPendulumWindyEnv
+
+
+def _draw_body(
+    canvas: "Canvas",
+    state: Float[np.ndarray, "3"],
+    rod: float,
+    bob: float,
+    colours: "tuple[Colour, Colour]",
+) -> None:
+    """The rod and the bob at its end, in a colour each."""
+    tip = (-float(state[1]), float(state[0]))
+    canvas.rod(PIVOT_AT, tip, rod, colours[0])
+    canvas.disc(tip, bob, colours[1])

@@ -11,8 +11,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 
+import numpy as np
+
 from mpc_gym.compiled import Graph, Program
 from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
+from mpc_gym.compiled.cpu.native import native
 from mpc_gym.compiled.kernel import Kernel, Place, Record
 from mpc_gym.compiled.parameters import unflatten
 from mpc_gym.compiled.primitives import CONDITIONS
@@ -43,6 +46,29 @@ def step_batch(states, controls, applied, parameters, following, costs, D):
                 following[i, k] = D[{out} + k, i - first]
             costs[i] = D[{out} + {n_state}, i - first]
 """
+
+
+@native
+def actuate(actions, low, high, gain, controls, applied):  # type: ignore[no-untyped-def]
+    """Clip actions to their limits; False if one of them is NaN.
+
+    `applied` is what reaches the dynamics. With a gain other than zero, a control that float32
+    holds is rounded as its product with the gain is in float32.
+
+    Args, all float64 arrays but the gain: actions [batch, n_ctrl], low [n_ctrl], high [n_ctrl],
+    gain, controls [batch, n_ctrl] and applied [batch, n_ctrl], which are written.
+    """
+    for i in range(actions.shape[0]):
+        for k in range(actions.shape[1]):
+            control = actions[i, k]
+            if np.isnan(control):
+                return False
+            control = min(max(control, low[k]), high[k])
+            controls[i, k] = applied[i, k] = control
+            single = np.float32(control)
+            if gain != 0.0 and np.float64(single) == control:
+                applied[i, k] = np.float64(single * np.float32(gain)) / gain
+    return True
 
 
 def step_kernel(graph: Graph) -> tuple[ModuleType, tuple[int, int]]:

@@ -63,7 +63,7 @@ class Transition:
     ) -> None:
         # Numba takes long to import
         from mpc_gym.compiled.parameters import LiveTensors, numeric_parameters
-        from mpc_gym.envs.actuation import actuate
+        from mpc_gym.envs.step_kernel import actuate
 
         self.dynamics = dynamics
         self.cost = cost

@@ -14,7 +14,6 @@ from torch import nn
 from mpc_gym.checks import check_count, found
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.batch import Batch, Mask
-from mpc_gym.envs.cartpole import DiffCartPoleEnv
 from mpc_gym.envs.checks import (
     LARGEST_SEED,
     check_render_mode,
@@ -23,8 +22,6 @@ from mpc_gym.envs.checks import (
     numbers,
 )
 from mpc_gym.envs.member import SHARED, Member
-from mpc_gym.envs.pendulum import DiffPendulumEnv
-from mpc_gym.envs.pendulum_windy import DiffPendulumWindyEnv
 
 Step = tuple[
     NDArray[np.float32],
@@ -283,21 +280,3 @@ def _is_row(value: Any, count: int) -> bool:
     """Whether it is a sequence of so many entries."""
     sized = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
     return sized and len(value) == count
-
-
-class DiffPendulumVectorEnv(DiffVectorEnv):
-    """Many `DiffPendulum-v0`."""
-
-    env_class = DiffPendulumEnv
-
-
-class DiffPendulumWindyVectorEnv(DiffVectorEnv):
-    """Many `DiffPendulumWindy-v0`."""
-
-    env_class = DiffPendulumWindyEnv
-
-
-class DiffCartPoleVectorEnv(DiffVectorEnv):
-    """Many `DiffCartPole-v0`."""
-
-    env_class = DiffCartPoleEnv

@@ -8,6 +8,7 @@ from mpc_gym.models.neural import NeuralDynamics
 from mpc_gym.models.pendulum import PendulumCost, PendulumDynamics
 from mpc_gym.models.positive import current_values, keep_positive
 from mpc_gym.models.quadratic import QuadraticCost
+from mpc_gym.models.rollout import Rollout, rollout
 from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "PendulumCost",
     "PendulumDynamics",
     "QuadraticCost",
+    "Rollout",
     "TerminalCost",
     "current_values",
     "keep_positive",
+    "rollout",
 ]

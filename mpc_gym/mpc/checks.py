@@ -1,6 +1,5 @@
 """Checks of what a user hands to the controller."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -92,25 +91,6 @@ def infer_sizes(
                 f"and n_ctrl = {n_ctrl}"
             )
     return n_state, 1 if n_ctrl is None else n_ctrl
-
-
-def check_bounds(low: Tensor, high: Tensor) -> None:
-    """Raise a ValueError unless low <= high, with a number between them, and neither is NaN."""
-    if bool(((low <= high) & (low < math.inf) & (high > -math.inf)).all()):
-        return
-    for name, bound in (("control_low", low), ("control_high", high)):
-        if bool(bound.isnan().any()):
-            raise ValueError(f"{name} must not be NaN; use None for no bound")
-    if bool((low == math.inf).any()) or bool((high == -math.inf).any()):
-        raise ValueError(
-            "control_low must be below +inf and control_high above -inf, got "
-            f"control_low = {low.tolist()} and control_high = {high.tolist()}"
-        )
-    if bool((low > high).any()):
-        raise ValueError(
-            "control_low must not exceed control_high, got "
-            f"control_low = {low.tolist()} and control_high = {high.tolist()}"
-        )
 
 
 def check_x_init(x_init: Tensor, n_state: int | None) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpc_gym.checks import (
+    check_bounds,
     check_count,
     check_flag,
     check_size,
@@ -18,7 +19,6 @@ from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, Settings
 from mpc_gym.mpc.checks import (
-    check_bounds,
     check_context,
     check_finite_parameters,
     check_model_output,

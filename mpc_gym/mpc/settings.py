@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpc_gym.checks import (
+    check_bounds,
     check_count,
     check_module,
     check_number,
@@ -16,7 +17,7 @@ from mpc_gym.checks import (
     real_tensor,
 )
 from mpc_gym.compiled.faithful import check_not_compiled
-from mpc_gym.mpc.checks import check_bounds, check_stages, infer_sizes
+from mpc_gym.mpc.checks import check_stages, infer_sizes
 
 Bound = float | Tensor | None
 

@@ -9,7 +9,7 @@ from gymnasium.error import DependencyNotInstalled, ResetNeeded
 
 import mpc_gym  # noqa: F401
 from mpc_gym.envs import base
-from mpc_gym.envs.scene import TRAIL, Memory
+from mpc_gym.rendering.scene import TRAIL, Memory
 
 IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
 SIZE = {"width": 200, "height": 200}

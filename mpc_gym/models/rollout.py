@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from mpc_gym.checks import (
+    check_bounds,
     check_count,
     check_floating,
     check_instance,
@@ -23,7 +24,7 @@ from mpc_gym.checks import (
     found,
     real_tensor,
 )
-from mpc_gym.mpc.checks import check_bounds
+from mpc_gym.models.base import dynamics_sizes
 
 Policy = Callable[[Float[Tensor, "*batch n_state"]], Float[Tensor, "*batch n_ctrl"]]
 
@@ -104,7 +105,7 @@ def rollout(
     for name, length in (("truncate", truncate), ("checkpoint", checkpoint)):
         if length is not None:
             check_count(name, length)
-    _check_start(x_init, getattr(dynamics, "n_state", None))
+    _check_start(x_init, dynamics_sizes(dynamics)[0])
     choose, steps = _choice(policy_or_controls, x_init, horizon)
     low = _limit("control_low", control_low, x_init)
     high = _limit("control_high", control_high, x_init)
@@ -191,10 +192,10 @@ def _checked_controls(controls: Tensor, x_init: Tensor, horizon: int | None) -> 
     return available if horizon is None else horizon
 
 
-def _check_start(x_init: Tensor, n_state: object) -> None:
+def _check_start(x_init: Tensor, n_state: int | None) -> None:
     check_floating("x_init", x_init)
-    if x_init.ndim < 1 or (isinstance(n_state, int) and x_init.shape[-1] != n_state):
-        size = f" with n_state = {n_state}" if isinstance(n_state, int) else ""
+    if x_init.ndim < 1 or n_state not in (None, x_init.shape[-1]):
+        size = "" if n_state is None else f" with n_state = {n_state}"
         raise ValueError(f"x_init must be [..., n_state]{size}, got shape {list(x_init.shape)}")
 
 

@@ -1,12 +1,16 @@
-"""Arrows: a straight one for a force, a bent one for a torque."""
+"""Shapes that pictures share: arrows, straight for a force and bent for a torque, and trails."""
 
 import math
 
+import numpy as np
+from jaxtyping import Float
+
 from mpc_gym.rendering.canvas import Canvas, Point
-from mpc_gym.rendering.palette import Colour
+from mpc_gym.rendering.palette import BODY, Colour, blend
 
 HEAD = 3.2  # width and length of the head, in thicknesses of the shaft
 SHORTEST = 0.02  # of the longest arrow; a shorter one is a speck
+OLDEST, NEWEST = 0.20, 0.45  # opacity; the oldest is no fainter than the circle beneath it
 
 
 def force_arrow(
@@ -58,6 +62,14 @@ def torque_arrow(
         _polar(centre, radius, start + sweep),
     )
     canvas.polygon(corners, colour)
+
+
+def draw_trail(canvas: Canvas, tips: Float[np.ndarray, "points 2"], thickness: float) -> None:
+    """A line through these points; the last is the present one."""
+    opacities = np.linspace(OLDEST, NEWEST, len(tips) - 1).tolist()
+    points = tips.tolist()
+    for start, end, opacity in zip(points[:-1], points[1:], opacities, strict=True):
+        canvas.rod((start[0], start[1]), (end[0], end[1]), thickness, blend(BODY, opacity))
 
 
 def _polar(centre: Point, radius: float, angle: float) -> Point:

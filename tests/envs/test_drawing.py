@@ -1,8 +1,9 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from mpc_gym.rendering import draw_cartpole, draw_pendulum
 from mpc_gym.rendering.palette import ACTION, BACKGROUND, BODY, INK
+from tests.envs.drawings import draw_cartpole, draw_pendulum
 
 UPRIGHT = np.array([1.0, 0.0, 0.0])
 CARTPOLE_UPRIGHT = np.array([0.0, 0.0, 1.0, 0.0, 0.0])
@@ -27,8 +28,11 @@ def test_a_frame_has_the_size_that_was_asked_for(draw, state, width, height) -> 
     assert frame.dtype == np.uint8
 
 
-def test_the_size_is_500_by_500_by_default() -> None:
-    assert draw_pendulum(UPRIGHT).shape == draw_cartpole(CARTPOLE_UPRIGHT).shape == (500, 500, 3)
+@pytest.mark.parametrize("env_id", ["DiffPendulum-v0", "DiffCartPole-v0"])
+def test_the_size_is_500_by_500_by_default(env_id: str) -> None:
+    env = gym.make(env_id, render_mode="rgb_array")
+    env.reset()
+    assert env.render().shape == (500, 500, 3)
 
 
 @pytest.mark.parametrize(

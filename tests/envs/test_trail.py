@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mpc_gym.rendering import draw_cartpole, draw_pendulum
 from mpc_gym.rendering.palette import BACKGROUND
-from mpc_gym.rendering.trail import angles_between, between
+from mpc_gym.rendering.scene import angles_between, between
+from tests.envs.drawings import draw_cartpole, draw_pendulum
 
 
 def swing(angles: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""What a frame shows of an environment, and the memory that this takes."""
+"""What a frame shows of an environment, the memory that this takes, and what is drawn of both."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 TRAIL = 16  # states
+POINTS_PER_STEP = 4  # a tip moves on an arc between two states
+MAX_GHOSTS = 8
+NEAREST, FARTHEST = 0.50, 0.10  # opacity of a ghost
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,37 @@ class Memory:
             trail=np.stack(self._trail),
             caption=f"{self._steps * dt:.2f} s     return {self._return:.1f}",
         )
+
+
+def ghosts(
+    plan_states: Float[np.ndarray, "time n_state"] | None,
+) -> Iterator[tuple[Float[np.ndarray, " n_state"], float]]:
+    """Those of a plan's states that are drawn, evenly spaced in time, with their opacities.
+
+    The first state of a plan is the present and left out. The farthest comes first, so that nearer
+    ones are drawn over it. States that are not finite are skipped. None for no plan.
+    """
+    ahead = () if plan_states is None else plan_states[1:]
+    if not len(ahead):
+        return
+    count = min(MAX_GHOSTS, len(ahead))
+    chosen = np.linspace(len(ahead) - 1, len(ahead) // (2 * count), count).round().astype(int)
+    for index in chosen:
+        if np.isfinite(ahead[index]).all():
+            progress = (index + 1) / len(ahead)
+            yield ahead[index], NEAREST + progress * (FARTHEST - NEAREST)
+
+
+def between(values: Float[np.ndarray, " past"]) -> Float[np.ndarray, " points"]:
+    """Values with others between them, linearly."""
+    last = len(values) - 1
+    times = np.linspace(0, last, last * POINTS_PER_STEP + 1)
+    points: Float[np.ndarray, " points"] = np.interp(times, np.arange(last + 1), values)
+    return points
+
+
+def angles_between(
+    cosine: Float[np.ndarray, " past"], sine: Float[np.ndarray, " past"]
+) -> Float[np.ndarray, " points"]:
+    """Angles with others between them, the short way round."""
+    return between(np.unwrap(np.arctan2(sine, cosine)))
