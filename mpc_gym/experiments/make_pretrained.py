@@ -22,7 +22,7 @@ from mpc_gym.experiments.problems import CARTPOLE, PENDULUM, Physics
 from mpc_gym.imitation import BehavioralCloning, DAgger, Stateless, collect, evaluate
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import MPCPolicy, save_pretrained
-from mpc_gym.policies.sharing.shipped import FOLDER
+from mpc_gym.policies.sharing.pretrained import SHIPPED
 
 SCORED_FROM = 1_000_000  # seeds of the episodes for the scores; learning uses lower ones
 
@@ -168,7 +168,7 @@ def _no_schedule(_: float) -> float:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of the policies.")] = FOLDER,
+    output: Annotated[Path, typer.Option(help="Folder of the policies.")] = SHIPPED,
     only: Annotated[str | None, typer.Option(help="One environment; by default all.")] = None,
     seed: Annotated[int, typer.Option(help="Of start states, weights and order.")] = 0,
 ) -> None:

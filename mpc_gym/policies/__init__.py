@@ -4,14 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3 import A2C, PPO, SAC, TD3
 
-from mpc_gym.policies.critic_first import CriticFirst
-from mpc_gym.policies.lstm_policy import LSTMPolicy
+from mpc_gym.policies.lstm import LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
-from mpc_gym.policies.planning_policy import PlanningPolicy
+from mpc_gym.policies.planning_policy import CriticFirst, PlanningPolicy
 from mpc_gym.policies.receding_horizon import RecedingHorizon
-from mpc_gym.policies.sharing.pretrained import load_pretrained, pretrained_kwargs, save_pretrained
-from mpc_gym.policies.sharing.shipped import load_shipped, shipped_folder, shipped_policies
+from mpc_gym.policies.sharing.pretrained import (
+    load_pretrained,
+    load_shipped,
+    pretrained_kwargs,
+    save_pretrained,
+    shipped_folder,
+    shipped_policies,
+)
 
 if TYPE_CHECKING:
     from mpc_gym.policies.tqc import TQCMPCPolicy

@@ -20,14 +20,14 @@ from mpc_gym.policies.options import (
     check_layers,
     check_sb3_options,
 )
-from mpc_gym.policies.planning import Planning
+from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
 DEFAULT_VALUE_LAYERS = (64, 64)
 VALUES = ("network", "plan")
 
 
-class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
+class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
     """A Gaussian policy whose deterministic action is the first control of an optimal plan.
 
         model = PPO(MPCPolicy, "DiffPendulum-v0")
@@ -107,7 +107,6 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
             **super()._get_constructor_parameters(),
             "share_features_extractor": self.share_features_extractor,
             "value": self.value,
-            **self.plan_options.as_arguments(),
         }
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -120,7 +119,7 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
             nn.init.zeros_(self.value_net.weight)
             nn.init.zeros_(self.value_net.bias)
             self.value_scale = nn.Parameter(torch.ones(()))
-        self._make_planner(self.plan_options)
+        self.planner = Planner(self.plan_options, self.observation_space, self.action_space)
         self.log_std = nn.Parameter(torch.full((self.mpc.n_ctrl,), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(
             self.parameters(),
@@ -153,11 +152,6 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         assert isinstance(obs, Tensor), "the constructor admits Box observations only"
         return self._values(obs, self.plan(obs) if self.value == "plan" else None)
 
-    @property
-    def planner(self) -> Planning:
-        """The policy itself."""
-        return self
-
     def _act(self, obs: Tensor, plan: Plan) -> Tensor:  # noqa: ARG002  (the spread is the same everywhere)
         return self._distribution(plan).sample()
 
@@ -166,7 +160,7 @@ class MPCPolicy(PlanningPolicy, Planning, ActorCriticPolicy):
         return self.plan(obs.float(), unclamped=True)
 
     def _distribution(self, plan: Plan) -> Distribution:
-        mean = self.action_limits.gaussian_mean(plan)
+        mean = self.planner.action_limits.gaussian_mean(plan)
         # a new one: PyTorch does not copy a policy that holds on to the graph of its last mean
         return DiagGaussianDistribution(self.mpc.n_ctrl).proba_distribution(mean, self.log_std)
 

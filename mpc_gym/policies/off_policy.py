@@ -5,45 +5,68 @@ keeps its gradient there. Critics, target networks and exploration are SB3's.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac import policies as sac
 from stable_baselines3.td3 import policies as td3
 from torch import Tensor
 
-from mpc_gym.mpc import MPC, Plan
-from mpc_gym.policies.options import MPCSource, PlanOptions, check_sb3_options
-from mpc_gym.policies.planning import Planning
+from mpc_gym.mpc import Plan
+from mpc_gym.policies.options import (
+    MPCSource,
+    PlanOptions,
+    check_sb3_options,
+    save_with_functions,
+)
+from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
-PLAN_ARGUMENTS = tuple(PlanOptions.__dataclass_fields__)
 
-
-class SACMPCActor(Planning, sac.Actor):
-    """A squashed Gaussian about the first control of a plan, with a network for its spread.
+class PlanningActor(BasePolicy):
+    """An actor of SB3's, the next class among the bases, with a plan in the place of its mean.
 
     Args:
-        arguments: those of `PlanOptions`, and those of SB3's SAC actor, whose `net_arch` are the
-            layers of the network that gives the standard deviation.
+        plan_options: how the plan is made.
+        arguments: those of SB3's actor.
+
+    Attributes:
+        planner: which plans.
+        plan_options: as given.
     """
 
-    def __init__(self, **arguments: Any) -> None:
-        plan, rest = _separate(arguments)
-        super().__init__(**rest)
+    def __init__(self, *, plan_options: PlanOptions, **arguments: Any) -> None:
+        super().__init__(**arguments)
         del self.mu  # the plan takes its place
-        self.plan_options = PlanOptions(**plan)
-        self._make_planner(self.plan_options)
+        self.plan_options = plan_options
+        self.planner = Planner(plan_options, self.observation_space, self.action_space)
+
+    def save(self, path: str | Path) -> None:
+        """See `save_with_functions`."""
+        save_with_functions(self, path)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+        return {**super()._get_constructor_parameters(), "plan_options": self.plan_options}
+
+    def _plan(self, obs: PyTorchObs) -> Plan:
+        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
+        return self.planner.plan(obs.float(), unclamped=True)
+
+
+class SACMPCActor(PlanningActor, sac.Actor):
+    """A squashed Gaussian about the first control of a plan, with a network for its spread.
+
+    Its `net_arch` are the layers of the network that gives the standard deviation.
+    """
 
     def get_action_dist_params(self, obs: PyTorchObs) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Mean before tanh, logarithm of the standard deviation, and nothing else."""
-        plan = self.plan(_states(obs), unclamped=True)
-        return self.action_limits.squashed_mean(plan), self.log_spread(obs), {}
+        mean = self.planner.action_limits.squashed_mean(self._plan(obs))
+        return mean, self.log_spread(obs), {}
 
     def log_spread(self, obs: PyTorchObs) -> Tensor:
         """Logarithm of the standard deviation before tanh, [batch, n_ctrl]."""
@@ -54,31 +77,16 @@ class SACMPCActor(Planning, sac.Actor):
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions in [-1, 1]; the deterministic one is the plan's control."""
         if deterministic:
-            return self.action_limits.squashed_action(self.plan(_states(obs), unclamped=True))
+            return self.planner.action_limits.squashed_action(self._plan(obs))
         return super().forward(obs)
 
 
-class TD3MPCActor(Planning, td3.Actor):
-    """The first control of a plan, scaled to [-1, 1].
-
-    Args:
-        arguments: those of `PlanOptions`, and those of SB3's TD3 actor, whose `net_arch` and
-            `activation_fn` have no effect.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        plan, rest = _separate(arguments)
-        super().__init__(**rest)
-        del self.mu  # the plan takes its place
-        self.plan_options = PlanOptions(**plan)
-        self._make_planner(self.plan_options)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+class TD3MPCActor(PlanningActor, td3.Actor):
+    """The first control of a plan, scaled to [-1, 1]. `net_arch` and `activation_fn` do nothing."""
 
     def forward(self, obs: PyTorchObs) -> Tensor:
         """Actions in [-1, 1]."""
-        return self.action_limits.squashed_action(self.plan(_states(obs), unclamped=True))
+        return self.planner.action_limits.squashed_action(self._plan(obs))
 
 
 class OffPolicyMPCPolicy(PlanningPolicy):
@@ -98,7 +106,7 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         ValueError: the model does not fit the spaces, or an option is not supported.
     """
 
-    actor: Planning
+    actor: PlanningActor
 
     def __init__(
         self,
@@ -125,25 +133,13 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **sb3_options)
 
     @property
-    def planner(self) -> Planning:
-        """The actor."""
-        return self.actor
-
-    @property
-    def mpc(self) -> MPC:  # type: ignore[override]
-        """The actor's controller."""
-        return self.actor.mpc
-
-    def plan(self, observation: Any, warm_start: Tensor | None = None) -> Plan:
-        """The actor's plans, see `Planning.plan`."""
-        return self.actor.plan(observation, warm_start)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+    def planner(self) -> Planner:  # type: ignore[override]
+        """The actor's."""
+        return self.actor.planner
 
     def _actor_arguments(self, features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
         sb3: dict[str, Any] = self._update_features_extractor(self.actor_kwargs, features_extractor)  # type: ignore[arg-type]
-        return {**sb3, **self.plan_options.as_arguments()}
+        return {**sb3, "plan_options": self.plan_options}
 
 
 class SACMPCPolicy(OffPolicyMPCPolicy, sac.SACPolicy):
@@ -185,20 +181,7 @@ class TD3MPCPolicy(OffPolicyMPCPolicy, td3.TD3Policy):
 
 def squashed_sample(actor: SACMPCActor, obs: Tensor, plan: Plan) -> Tensor:
     """A random action about a plan, in the units of the control."""
-    limits = actor.action_limits
+    limits = actor.planner.action_limits
     mean, log_std = limits.squashed_mean(plan), actor.log_spread(obs)
     distribution = actor.action_dist.proba_distribution(mean, log_std)  # type: ignore[call-arg]
     return limits.unscaled(distribution.sample())
-
-
-def _separate(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of `PlanOptions`, and the others."""
-    plan = {name: value for name, value in arguments.items() if name in PLAN_ARGUMENTS}
-    rest = {name: value for name, value in arguments.items() if name not in PLAN_ARGUMENTS}
-    check_sb3_options(bool(rest.get("use_sde")), {})
-    return plan, rest
-
-
-def _states(obs: PyTorchObs) -> Tensor:
-    assert isinstance(obs, Tensor), "the constructor admits Box observations only"
-    return obs.float()

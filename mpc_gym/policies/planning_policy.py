@@ -1,6 +1,7 @@
 """What an SB3 algorithm sees of a planning policy, whichever module in it plans."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,33 +9,34 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor, nn
 
+from mpc_gym.checks import check_count
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.algorithms import (
     calling_algorithm,
     check_algorithm,
     check_not_normalised,
 )
-from mpc_gym.policies.arguments import Rebuilt
-from mpc_gym.policies.observations import check_array
-from mpc_gym.policies.options import PlanOptions
-from mpc_gym.policies.planning import Planning
+from mpc_gym.policies.fit import check_array
+from mpc_gym.policies.options import PlanOptions, save_with_functions
+from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.receding_horizon import PlanState, carry
 from mpc_gym.policies.sharing.pretrained import Pretrained
 
 Policy = TypeVar("Policy", bound="PlanningPolicy")
 
 
-class PlanningPolicy(Pretrained, Rebuilt):
+class PlanningPolicy(Pretrained):
     """A policy that acts by plans, and whose recurrent state are the plans.
 
     Attributes:
-        mpc: its controller.
+        planner: which plans; the policy's own or its actor's.
         plan_options: how it was made.
     """
 
-    mpc: MPC
+    planner: Planner
     plan_options: PlanOptions
 
     def __new__(cls: type[Policy], *_: Any, **__: Any) -> Policy:
@@ -50,9 +52,19 @@ class PlanningPolicy(Pretrained, Rebuilt):
         return super().__new__(cls)
 
     @property
-    @abstractmethod
-    def planner(self) -> Planning:
-        """The module that plans: the policy itself or its actor."""
+    def mpc(self) -> MPC:
+        """The planner's controller."""
+        return self.planner.mpc
+
+    def plan(
+        self,
+        observation: Float[Tensor, "batch *observation"] | NDArray[np.floating],
+        warm_start: Float[Tensor, "batch horizon n_ctrl"] | None = None,
+        *,
+        unclamped: bool = False,
+    ) -> Plan:
+        """See `Planner.plan`."""
+        return self.planner.plan(observation, warm_start, unclamped=unclamped)
 
     @abstractmethod
     def _act(
@@ -71,8 +83,8 @@ class PlanningPolicy(Pretrained, Rebuilt):
 
         With `state=None` each plan is solved from nothing, as in training. With the state that
         the last call returned, it is solved from the last plan, which takes fewer iterations and
-        stays in the local optimum once chosen, unless another initial guess leads to a better one
-        (see `Planning.replan`). `evaluate_policy` passes the state back.
+        stays in the local optimum once chosen, unless another guess leads to a better one (see
+        `Planner.replan`). `evaluate_policy` passes the state back.
 
         Args:
             observation: an array as the observation space, with or without a leading batch
@@ -116,6 +128,13 @@ class PlanningPolicy(Pretrained, Rebuilt):
                 check_not_normalised(algorithm)
         super().set_training_mode(mode)
 
+    def save(self, path: str | Path) -> None:
+        """See `save_with_functions`."""
+        save_with_functions(self, path)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.plan_options.as_arguments()}
+
     def load_from_vector(self, vector: NDArray[np.floating]) -> None:
         """Set the parameters from `parameters_to_vector`, each in its own dtype.
 
@@ -127,3 +146,53 @@ class PlanningPolicy(Pretrained, Rebuilt):
         with torch.no_grad():
             for parameter, chunk in zip(parameters, chunks, strict=True):
                 parameter.copy_(chunk.view_as(parameter))
+
+
+class CriticFirst(BaseCallback):
+    """Hold what a plan learns until the critic has seen enough to judge it by.
+
+        model.learn(20_000, callback=CriticFirst(6_000))
+
+    A planning policy may have three parameters where a network has thousands, each of which bears
+    on every action, and its start is often good. The gradient of a critic that knows nothing yet
+    spoils such a policy in a few hundred steps. So first the policy is evaluated, then improved.
+
+    Args:
+        steps: of the environment, after which the plan learns too.
+
+    Raises:
+        ValueError: the algorithm's policy does not plan.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = check_count("steps", steps, 0)
+        self._held: list[nn.Parameter] = []
+
+    def _init_callback(self) -> None:
+        policy = self.model.policy
+        if not isinstance(policy, PlanningPolicy):
+            raise ValueError(
+                f"CriticFirst is for a policy that plans, got {type(policy).__name__}: remove it"
+            )
+        self._release()  # what a training that was interrupted has left held
+        modules = [policy.mpc, policy.planner.cost_map]
+        parameters = [each for module in modules if module for each in module.parameters()]
+        self._held = [each for each in parameters if each.requires_grad]
+
+    def _on_rollout_start(self) -> None:
+        self._learn(self.num_timesteps >= self.steps)
+
+    def _on_training_end(self) -> None:
+        self._release()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _release(self) -> None:
+        self._learn(True)
+        self._held = []
+
+    def _learn(self, learned: bool) -> None:
+        for parameter in self._held:
+            parameter.requires_grad_(learned)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpc_gym.checks import check_instance
 from mpc_gym.mpc import MPC, Plan
-from mpc_gym.policies.observations import check_array, check_finite
+from mpc_gym.policies.fit import check_array, check_finite
 
 PlanState = tuple[NDArray[np.floating], ...]
 

@@ -10,7 +10,7 @@ from mpc_gym.envs import DiffEnv
 from mpc_gym.experiments.record import RecordOptions, record
 from mpc_gym.imitation import evaluate
 from mpc_gym.policies import MPCPolicy, load_shipped
-from mpc_gym.policies.planning import Planning
+from mpc_gym.policies.planner import Planner
 
 SYSTEMS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
 
@@ -82,14 +82,14 @@ def test_a_policy_that_comes_with_the_package_plays_by_its_name(kind, tmp_path) 
 def test_the_plan_shown_is_the_one_carried_out_and_starts_from_the_last(
     tmp_path, monkeypatch
 ) -> None:
-    shown, starts, replan = [], [], Planning.replan
+    shown, starts, replan = [], [], Planner.replan
 
     def listen(self, observation, state, *arguments, **options):
         starts.append(state)
         return replan(self, observation, state, *arguments, **options)
 
     monkeypatch.setattr(DiffEnv, "show_plan", lambda self, plan: shown.append(plan))
-    monkeypatch.setattr(Planning, "replan", listen)
+    monkeypatch.setattr(Planner, "replan", listen)
     options = RecordOptions("DiffPendulum-v0", "DiffPendulum-v0/mpc", output=tmp_path, max_steps=3)
     total = sum(record(options).values())
     assert starts[0] is None

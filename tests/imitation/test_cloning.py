@@ -142,7 +142,7 @@ def test_a_planning_actor_learns_as_an_mpc_policy_does(demonstrations, policy_cl
         cloning.train(5)
         histories.append([row["validation/loss"] for row in cloning.history])
     np.testing.assert_allclose(*histories, rtol=1e-3, atol=1e-9)
-    learned, expected = actor.mpc.dynamics.mass.item(), policy.mpc.dynamics.mass.item()
+    learned, expected = actor.planner.mpc.dynamics.mass.item(), policy.mpc.dynamics.mass.item()
     assert learned == pytest.approx(expected, rel=1e-4)
     assert learned != pytest.approx(1.3, rel=1e-2)
 
@@ -193,11 +193,11 @@ def test_td3_goes_on_from_the_clone(demonstrations):
         device="cpu",
     )
     BehavioralCloning(model.policy, demonstrations, learning_rate=0.02).train(1)
-    mass = model.actor.mpc.dynamics.mass.item()
+    mass = model.actor.planner.mpc.dynamics.mass.item()
     assert mass != pytest.approx(1.3, abs=1e-3)
     model.learn(8)
-    assert model.actor.mpc.dynamics.mass.item() == mass
-    assert model.actor_target.mpc.dynamics.mass.item() == pytest.approx(mass, rel=1e-12)
+    assert model.actor.planner.mpc.dynamics.mass.item() == mass
+    assert model.actor_target.planner.mpc.dynamics.mass.item() == pytest.approx(mass, rel=1e-12)
 
 
 def test_the_imitation_loss_is_the_mean_squared_error_in_units_of_half_the_range(demonstrations):

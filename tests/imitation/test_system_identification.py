@@ -57,9 +57,9 @@ def test_the_model_of_td3s_actor_and_of_its_target_is_fitted(demonstrations):
     options = {"horizon": 3, "learn": {"gravity": 12.0}}
     policy = TD3(TD3MPCPolicy, "DiffPendulum-v0", policy_kwargs=options, device="cpu").policy
     fitted = SystemIdentification(policy, demonstrations, learning_rate=0.1).train(60)
-    assert fitted is policy.actor.mpc.dynamics
+    assert fitted is policy.actor.planner.mpc.dynamics
     for actor in (policy.actor, policy.actor_target):
-        assert actor.mpc.dynamics.gravity.item() == pytest.approx(10.0, rel=1e-2)
+        assert actor.planner.mpc.dynamics.gravity.item() == pytest.approx(10.0, rel=1e-2)
 
 
 def test_a_network_learns_to_predict(demonstrations):

@@ -73,10 +73,12 @@ class TestActor:
 
     def test_shares_its_controller_with_the_policy(self, policy_class):
         policy = make_policy(policy_class)
-        assert policy.mpc is policy.actor.mpc
-        assert policy.planner is policy.actor
+        assert policy.mpc is policy.actor.planner.mpc
+        assert policy.planner is policy.actor.planner
         obs = held_and_free()
-        torch.testing.assert_close(policy.plan(obs).controls, policy.actor.plan(obs).controls)
+        torch.testing.assert_close(
+            policy.plan(obs).controls, policy.actor.planner.plan(obs).controls
+        )
 
     def test_acts_on_several_controls_each_within_its_own_limits(self, policy_class):
         limit = np.array([1.0, 0.5], dtype=np.float32)
@@ -105,7 +107,7 @@ class TestSquashedGaussian:
         actor, obs = make_policy(SACMPCPolicy).actor, held_and_free()
         torch.manual_seed(0)
         actions, log_prob = actor.action_log_prob(obs)
-        mean = actor.action_limits.squashed_mean(actor.mpc(obs, unclamped=True))
+        mean = actor.planner.action_limits.squashed_mean(actor.planner.mpc(obs, unclamped=True))
         std = actor.log_spread(obs).exp()
         independent = torch.distributions.TransformedDistribution(
             torch.distributions.Normal(mean, std), torch.distributions.TanhTransform()
@@ -115,7 +117,7 @@ class TestSquashedGaussian:
         assert clear.sum() >= 2
         torch.testing.assert_close(log_prob[clear], expected[clear], rtol=0, atol=2e-3)
         torch.testing.assert_close(
-            mean[:2], torch.atanh(actor.plan(obs).controls[:2, 0] / 2), rtol=1e-4, atol=1e-5
+            mean[:2], torch.atanh(actor.planner.plan(obs).controls[:2, 0] / 2), rtol=1e-4, atol=1e-5
         )
 
     def test_is_finite_and_still_explores_where_the_plan_is_at_a_limit(self):
@@ -152,7 +154,7 @@ def test_a_target_actor_follows_by_polyak_averaging_in_float64_too(algorithm):
     assert isinstance(target, TD3MPCActor)
     old = {name: each.detach().clone() for name, each in target.named_parameters()}
     model.train(gradient_steps=1, batch_size=8)
-    gravity = "mpc.dynamics.gravity"
+    gravity = "planner.mpc.dynamics.gravity"
     assert old[gravity].dtype == torch.float64
     moved = dict(target.named_parameters())
     assert moved[gravity].item() != old[gravity].item()
@@ -169,7 +171,7 @@ def test_a_target_actor_follows_an_actor_that_was_loaded_from_other_physics(algo
     model.policy_delay = 1
     model.train(gradient_steps=1, batch_size=8)
     actors = (model.policy.actor, model.policy.actor_target)
-    masses = [each.mpc.dynamics.mass.item() for each in actors]
+    masses = [each.planner.mpc.dynamics.mass.item() for each in actors]
     assert masses[0] == pytest.approx(3.0, rel=0.01)
     assert masses[1] == masses[0]
 

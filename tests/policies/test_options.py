@@ -76,10 +76,10 @@ def test_what_is_named_is_learned_and_nothing_else(learn, expected):
 
 def test_a_cost_map_is_learned_as_a_network_of_the_policy():
     policy = make_policy(("cost_map", "terminal"))
-    assert {"cost_map.last.weight", "cost_map.hidden.0.weight"} <= {
+    assert {"planner.cost_map.last.weight", "planner.cost_map.hidden.0.weight"} <= {
         name for name, each in policy.named_parameters() if each.requires_grad
     }
-    assert make_policy("terminal").cost_map is None
+    assert make_policy("terminal").planner.cost_map is None
 
 
 def test_a_mapping_starts_from_other_values_and_none_from_the_models_own():
@@ -110,7 +110,7 @@ def test_everything_at_once_has_a_gradient_in_each_of_its_parts(env_id):
     policy = make_policy(NAMES, env_id)
     obs = gym.make(env_id).reset(seed=1)[0][None]
     with torch.no_grad():  # from nothing the hidden layers of a map have no gradient
-        policy.cost_map.last.weight.normal_(std=0.01)
+        policy.planner.cost_map.last.weight.normal_(std=0.01)
     _, log_prob, _ = policy.evaluate_actions(torch.tensor(obs), torch.zeros(1, policy.mpc.n_ctrl))
     log_prob.sum().backward()
     without = {
@@ -209,14 +209,13 @@ def test_an_option_that_is_no_plain_data_is_refused(option, value):
 
 def test_a_function_of_the_users_gets_the_options_and_the_additions_are_made_here():
     options = PlanOptions(two_masses, horizon=4, starts=2, learn=("linear", "terminal"))
-    space = gym.spaces.Box(-1.0, 1.0, (2,))
-    mpc = options.make(space)
+    mpc = options.make(2)
     assert (mpc.horizon, mpc.starts) == (4, 2)
     assert isinstance(mpc.cost, TerminalCost)
     with pytest.raises(TypeError, match="tolerance"):
-        PlanOptions(two_masses, tolerance=1e-3).make(space)
+        PlanOptions(two_masses, tolerance=1e-3).make(2)
     with pytest.raises(TypeError, match="learn"):
-        PlanOptions(two_masses, learn="mass").make(space)
+        PlanOptions(two_masses, learn="mass").make(2)
 
 
 def test_the_options_are_the_arguments_they_were_made_of():

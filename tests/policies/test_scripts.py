@@ -49,7 +49,7 @@ TRAINS = """
         name = type(model).__name__
         model.save(name)
         model.policy.save(name + ".policy")
-        model.policy.planner.save(name + ".planner")
+        getattr(model.policy, "actor", model.policy).save(name + ".planner")
         model.policy.save_pretrained(name + ".folder")
         np.save(name, model.predict(np.float32([1.0, 0.0, 0.3]), deterministic=True)[0])
 """

@@ -23,16 +23,16 @@ from torch import Tensor
 
 from mpc_gym.files import holding, naming, parse_json, read, write
 from mpc_gym.policies.sharing.model_card import LIBRARY_LINE
-from mpc_gym.policies.sharing.sizes import check_tensor_file
 
 FORMAT = "mpc_gym.policy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 a plan's tensors are named "planner.mpc...", not "mpc..."
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "policy.safetensors"
 CARD_FILE = "README.md"
 LOCK = ".policy.lock"
 MAX_CONFIG_BYTES = 2**22
 MAX_TENSOR_BYTES = 2**30
+MAX_HEADER_BYTES = 2**20  # about ten thousand tensors
 NEW_TENSORS = re.compile(r"policy-[0-9a-f]{64}\.safetensors")
 
 Config = dict[str, Any]
@@ -110,6 +110,24 @@ def read_policy(folder: Path) -> tuple[Config, dict[str, Tensor]]:
         return config, safetensors.torch.load(content)
     except Exception as error:  # whatever the library says to bytes that anybody wrote
         raise ValueError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
+def check_tensor_file(where: object, content: bytes) -> None:
+    """Refuse a file of safetensors whose list of tensors is as long as no policy's.
+
+    Args:
+        where: it is from, for the message.
+        content: which begins with the length of the list, 8 bytes, little endian.
+
+    Raises:
+        ValueError: the list is too long.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{where} is damaged or no safetensors file: its header must be at most "
+            f"{MAX_HEADER_BYTES} bytes, got {size}"
+        )
 
 
 def _read_tensor_file(folder: Path, digest: object) -> bytes | None:

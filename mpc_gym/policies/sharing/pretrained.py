@@ -7,8 +7,8 @@ loaded. The folder that `save_pretrained` writes cannot:
     policy.safetensors   the state dict, each tensor in its own dtype
     README.md            a model card
 
-Nothing in it is imported or called by name (see `serial`), and what it can ask for in memory and
-time is bounded (see `sizes`). The optimiser's state is not in it: to resume a training run, save
+Nothing in it is imported or called by name and what it can ask for in memory and time is
+bounded (see `serial`). The optimiser's state is not in it: to resume a training run, save
 the algorithm.
 """
 
@@ -16,21 +16,25 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import gymnasium as gym
 import safetensors.torch
 import stable_baselines3
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 import mpc_gym
-from mpc_gym.checks import check_path
-from mpc_gym.mpc import MPC
+from mpc_gym.checks import check_option, check_path
+from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.policies.fit import limits
+from mpc_gym.policies.options import MPCSource
 from mpc_gym.policies.sharing.model_card import model_card
 from mpc_gym.policies.sharing.policy_folder import (
     CONFIG_FILE,
@@ -41,19 +45,27 @@ from mpc_gym.policies.sharing.policy_folder import (
     TENSOR_FILE,
     Config,
     check_replaceable,
+    check_tensor_file,
     read_policy,
     replace_files,
 )
-from mpc_gym.policies.sharing.serial import POLICIES, decode_arguments, encode_arguments
-from mpc_gym.policies.sharing.sizes import check_sizes, check_tensor_file
-from mpc_gym.policies.sharing.spaces import Env, check_env, decode_space, encode_space
+from mpc_gym.policies.sharing.serial import (
+    POLICIES,
+    check_demand,
+    decode_arguments,
+    decode_space,
+    encode_arguments,
+    encode_space,
+)
 
 SPACES = ("observation_space", "action_space")
 NOT_OF_THE_POLICY = (*SPACES, "lr_schedule", "use_sde")
 """Constructor arguments that an algorithm gives to its policy by itself."""
 
+SHIPPED = Path(__file__).parents[1] / "trained"
+
 PathLike = str | os.PathLike[str]
-MPCSource = str | Callable[..., MPC]
+Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv | str
 P = TypeVar("P", bound="Pretrained")
 
 
@@ -71,7 +83,7 @@ class Pretrained(BasePolicy):
         cls: type[P],
         folder: PathLike,
         *,
-        mpc: MPCSource | None = None,
+        mpc: MPCSource = None,
         env: Env | None = None,
         device: torch.device | str = "auto",
     ) -> P:
@@ -134,7 +146,7 @@ def save_pretrained(
     card = model_card(policy, arguments, description, license_id).encode()
     text = json.dumps(config, indent=2, allow_nan=False).encode()
     check_tensor_file("policy", content)
-    check_sizes({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
+    check_demand({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
     for name, found, limit in (
         ("the weights", content, MAX_TENSOR_BYTES),
         ("the arguments", text, MAX_CONFIG_BYTES),
@@ -151,7 +163,7 @@ def load_pretrained(
     folder: PathLike,
     expected_class: type[BasePolicy] = BasePolicy,
     *,
-    mpc: MPCSource | None = None,
+    mpc: MPCSource = None,
     env: Env | None = None,
     device: torch.device | str = "auto",
 ) -> BasePolicy:
@@ -191,6 +203,8 @@ def load_pretrained(
             f"{folder / CONFIG_FILE}: {policy_class.__name__} cannot be made from the arguments "
             f"there ({_origin(config)}): {error}"
         ) from error
+    if config["format_version"] == 1:
+        tensors = _renamed(tensors, policy)
     _check_tensors(folder, config, tensors, policy)
     policy.load_state_dict(tensors)
     policy.to(get_device(device))
@@ -198,7 +212,7 @@ def load_pretrained(
     return policy
 
 
-def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource | None = None) -> dict[str, Any]:
+def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource = None) -> dict[str, Any]:
     """The `policy_kwargs` with which an algorithm makes a policy like the one in a folder.
 
     Args:
@@ -212,6 +226,68 @@ def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource | None = None) -> dict
     config, tensors = read_policy(folder)
     arguments = _read_arguments(folder, config, tensors, mpc)
     return {name: value for name, value in arguments.items() if name not in NOT_OF_THE_POLICY}
+
+
+def shipped_policies() -> list[str]:
+    """Their names, an environment's id and a kind of policy: "DiffPendulum-v0/mpc"."""
+    configs = SHIPPED.glob(f"*/*/{CONFIG_FILE}")
+    return sorted(config.parent.relative_to(SHIPPED).as_posix() for config in configs)
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a policy of `shipped_policies` is, as `save_pretrained` wrote it.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    check_option("name", name, shipped_policies())
+    return SHIPPED / name
+
+
+def load_shipped(name: str, device: torch.device | str = "auto") -> BasePolicy:
+    """A policy that comes with the package, in evaluation mode.
+
+    Args:
+        name: one of `shipped_policies`. Its model card is `README.md` in `shipped_folder(name)`.
+        device: as in SB3.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return load_pretrained(shipped_folder(name), device=device)
+
+
+def check_env(
+    where: object,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    env: Env,
+) -> None:
+    """Refuse an environment whose spaces are not those that a policy was made for.
+
+    Args:
+        where: the policy is, for the message.
+        env: an environment, single or vectorised, or its id.
+
+    Raises:
+        TypeError: `env` is neither.
+        ValueError: a space differs.
+    """
+    if isinstance(env, str):
+        env = gym.make(env)
+    if isinstance(env, VectorEnv):
+        given = (env.single_observation_space, env.single_action_space)
+    elif isinstance(env, gym.Env | VecEnv):
+        given = (env.observation_space, env.action_space)
+    else:
+        raise TypeError(f"env must be an environment or its id, got {type(env).__name__}")
+    if given != (observation_space, action_space):
+        spec = None if isinstance(env, VecEnv) else env.spec
+        raise ValueError(
+            f"{where} was saved for another environment: "
+            f"{_environment(observation_space, action_space)}. "
+            f"env is {_environment(*given, spec.id if spec else None)}"
+        )
 
 
 def _learning_rate(policy: BasePolicy) -> float:
@@ -254,7 +330,7 @@ def _policy_class(
 
 
 def _read_arguments(
-    folder: Path, config: Config, tensors: dict[str, Tensor], mpc: MPCSource | None
+    folder: Path, config: Config, tensors: dict[str, Tensor], mpc: MPCSource
 ) -> dict[str, Any]:
     try:
         arguments = decode_arguments(config.get("arguments"), mpc)
@@ -262,7 +338,7 @@ def _read_arguments(
         if reserved:
             raise ValueError(f"arguments must not hold {', '.join(reserved)}")
         spaces = {name: decode_space(name, config.get(name)) for name in SPACES}
-        check_sizes({**spaces, **arguments}, tensors)
+        check_demand({**spaces, **arguments}, tensors)
         return {**spaces, **arguments}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
@@ -274,6 +350,15 @@ def _read_learning_rate(folder: Path, config: Config) -> float:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= most:
         raise ValueError(f"{folder / CONFIG_FILE}: learning_rate must be a number, got {rate!r}")
     return float(rate)
+
+
+def _renamed(tensors: dict[str, Tensor], policy: BasePolicy) -> dict[str, Tensor]:
+    """The tensors of a folder of format version 1, by the names of today."""
+    names = policy.state_dict()
+    today = {name.replace("planner.", "", 1): name for name in names} | {
+        name: name for name in names
+    }
+    return {today.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def _check_tensors(
@@ -299,3 +384,14 @@ def _check_tensors(
 
 def _origin(config: Config) -> str:
     return f"saved with {config.get('versions')}"
+
+
+def _environment(
+    observation_space: gym.Space[Any], action_space: gym.Space[Any], env_id: str | None = None
+) -> str:
+    if env_id is None and isinstance(observation_space, EnvBox):
+        env_id = observation_space.env_id
+    return (
+        f"{env_id or 'one without a known id'}, with observations {limits(observation_space)} "
+        f"and actions {limits(action_space)}"
+    )

@@ -1,4 +1,4 @@
-"""A policy's constructor arguments as strict JSON, and back.
+"""A policy's constructor arguments and spaces as strict JSON, and back.
 
 A file that a stranger made is read here, so nothing in it names what is imported or called. Classes
 are looked up in a table, an environment among those that are registered, and a function is never
@@ -6,25 +6,37 @@ looked up at all: its name is kept for the reader.
 
 What JSON lacks is an object with one key: {"$float": "inf"}, {"$tuple": [...]},
 {"$function": "package.module.name"}.
+
+A config of a few lines can ask for a plan of 10**18 steps, or for a network that fills the memory.
+A network can be no larger than its weights, which are in the file beside; for the rest there are
+limits that no policy in use comes near (`check_demand`).
 """
 
 import math
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from torch import nn, optim
+from torch import Tensor, nn, optim
+
+from mpc_gym.envs.spaces import EnvBox
+
+BOX_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
+LIMITS = {"horizon": 10_000, "starts": 10_000, "max_iterations": 1_000_000}
+MAX_MATRIX = 2**28  # from every observation to every action
 
 POLICIES = {
     "MPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
     "TD3MPCPolicy": "mpc_gym.policies",
     "TQCMPCPolicy": "mpc_gym.policies",
-    "LSTMPolicy": "mpc_gym.policies.lstm_policy",
+    "LSTMPolicy": "mpc_gym.policies",
     "ActorCriticPolicy": "stable_baselines3.common.policies",
     "SACPolicy": "stable_baselines3.sac.policies",
     "TD3Policy": "stable_baselines3.td3.policies",
@@ -91,6 +103,41 @@ def decode_arguments(data: object, mpc: str | Callable[..., Any] | None = None) 
     return {name: _decode_argument(name, value) for name, value in data.items()}
 
 
+def encode_space(name: str, space: gym.Space[Any]) -> dict[str, Any]:
+    """A `Box` or an `EnvBox` as JSON.
+
+    Raises:
+        TypeError: it is another kind of space.
+    """
+    if type(space) not in (gym.spaces.Box, EnvBox):
+        raise TypeError(f"{name} must be a Box to be saved, got {space}")
+    assert isinstance(space, gym.spaces.Box)
+    data = {
+        "type": type(space).__name__,
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+        "low": encode(name, space.low.ravel().tolist()),
+        "high": encode(name, space.high.ravel().tolist()),
+    }
+    if isinstance(space, EnvBox):
+        check_env_id(f"{name}.env_id", space.env_id)
+        data["env_id"] = space.env_id
+        data["env_kwargs"] = encode(f"{name}.env_kwargs", space.env_kwargs)
+    return data
+
+
+def decode_space(name: str, data: object) -> gym.spaces.Box:
+    """What `encode_space` wrote.
+
+    Raises:
+        ValueError: the data are damaged, or the environment is not registered.
+    """
+    try:
+        return _read_space(name, data)
+    except (KeyError, OverflowError, TypeError) as error:
+        raise _no_box(name, data) from error
+
+
 def check_env_id(name: str, env_id: object) -> None:
     """Refuse what is not registered here as an environment with a differentiable model.
 
@@ -118,6 +165,43 @@ def check_env_id(name: str, env_id: object) -> None:
             f"{name} must be an environment with a differentiable model (as make_mpc.HasModel "
             f"says), of this package or of one that has been imported, got {env_id!r}"
         )
+
+
+def check_demand(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse arguments that ask for more than a policy with these tensors can have.
+
+    Args:
+        arguments: of a policy's constructor, the spaces among them.
+        tensors: its state dict.
+
+    Raises:
+        ValueError: an argument is too large; it names which.
+    """
+    for name, limit in LIMITS.items():
+        value = arguments.get(name)
+        if isinstance(value, (int, float)) and value > limit:
+            raise ValueError(f"{name} must be at most {limit} in a saved policy, got {value}")
+    elements = sum(tensor.numel() for tensor in tensors.values())
+    n_obs, n_act = (
+        gym.spaces.flatdim(arguments[name]) for name in ("observation_space", "action_space")
+    )
+    if n_obs * n_act > MAX_MATRIX:
+        raise ValueError(f"{n_obs} observations by {n_act} actions are more than can be loaded")
+    quantiles, hidden = (_count(arguments.get(name)) for name in ("n_quantiles", "hidden"))
+    needed = {
+        "n_critics": _count(arguments.get("n_critics")),
+        "hidden": 4 * hidden * (hidden + n_obs) if hidden else 0,
+        "n_quantiles": quantiles,
+    }
+    for name, widths in _networks(arguments.get("net_arch")):
+        end = {"net_arch": max(n_act, quantiles), "pi": n_act, "qf": quantiles}.get(name, 1)
+        needed[name] = sum(a * b for a, b in pairwise([n_obs, *widths, end])) if widths else 0
+    for name, count in needed.items():
+        if count > elements:
+            raise ValueError(
+                f"{name} asks for a network of at least {count} numbers, and the saved weights are "
+                f"{elements}"
+            )
 
 
 def _is_trusted(module: str) -> bool:
@@ -210,3 +294,44 @@ def _decode_argument(name: str, data: Any) -> Any:
 
 def _names(argument: str) -> str:
     return ", ".join(known.__name__ for known in CLASSES[argument])
+
+
+def _read_space(name: str, data: Any) -> gym.spaces.Box:
+    kind, dtype = data["type"], data["dtype"]
+    if kind not in {"Box", "EnvBox"} or dtype not in BOX_DTYPES:
+        raise _no_box(name, data)
+    try:
+        low, high = (
+            np.asarray(decode(data[side]), dtype=dtype).reshape(data["shape"])
+            for side in ("low", "high")
+        )
+    except ValueError as error:
+        raise _no_box(name, data) from error
+    if not np.all(low <= high):  # NaN included
+        raise _no_box(name, data)
+    if kind == "Box":
+        return gym.spaces.Box(low, high, dtype=getattr(np, dtype))
+    env_id, env_kwargs = data["env_id"], decode(data["env_kwargs"])
+    check_env_id(f"{name}.env_id", env_id)
+    if not isinstance(env_kwargs, dict):
+        raise _no_box(name, data)
+    return EnvBox(low, high, env_id, env_kwargs)
+
+
+def _no_box(name: str, data: object) -> ValueError:
+    return ValueError(f"{name} must describe a Box or an EnvBox, got {excerpt(data)}")
+
+
+def _networks(net_arch: object) -> list[tuple[str, list[int]]]:
+    """The layers' widths of each network, where they are numbers at all."""
+    if isinstance(net_arch, Mapping):
+        return [(str(name), _widths(layers)) for name, layers in net_arch.items()]
+    return [("net_arch", _widths(net_arch))]
+
+
+def _widths(layers: object) -> list[int]:
+    return [_count(width) for width in layers] if isinstance(layers, (list, tuple)) else []
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -255,13 +255,31 @@ def test_a_policy_of_every_algorithm_acts_alike_after_the_way_through_a_folder(
 ):
     policy = make_model(algorithm, policy_kwargs={"learn": [learn]}).policy
     with torch.no_grad():
-        for parameter in policy.planner.parameters():
+        for parameter in getattr(policy, "actor", policy).parameters():
             parameter.add_(0.01 * torch.rand_like(parameter))
     save_pretrained(policy, tmp_path)
     again = load_pretrained(tmp_path)
     assert type(again) is type(policy)
     assert_same(again.state_dict(), policy.state_dict())
     np.testing.assert_array_equal(actions(again), actions(policy))
+
+
+@pytest.mark.parametrize("algorithm", POLICIES, ids=lambda algorithm: algorithm.__name__)
+def test_a_folder_of_the_format_before_is_read(algorithm, tmp_path):
+    def rename(tensors: dict) -> None:
+        for name in [name for name in tensors if "planner." in name]:
+            tensors[name.replace("planner.", "")] = tensors.pop(name)
+
+    policy = make_model(algorithm, policy_kwargs={"learn": ["mass", "cost_map"]}).policy
+    with torch.no_grad():
+        for parameter in getattr(policy, "actor", policy).parameters():
+            parameter.add_(0.01 * torch.rand_like(parameter))
+    save_pretrained(policy, tmp_path)
+    edit_tensors(tmp_path, rename)
+    with pytest.raises(ValueError, match=r"planner\.mpc\.dynamics\.gravity is missing"):
+        load_pretrained(tmp_path)
+    edit_config(tmp_path, lambda config: config.update(format_version=1))
+    assert_same(load_pretrained(tmp_path).state_dict(), policy.state_dict())
 
 
 def test_the_package_of_an_environment_is_not_imported_because_a_file_names_it(
@@ -581,7 +599,7 @@ def test_weights_that_do_not_fit_are_named(change, message, mlp_folder):
 
 
 def test_physics_in_single_precision_are_refused(mpc_folder):
-    name = "mpc.dynamics.gravity"
+    name = "planner.mpc.dynamics.gravity"
     edit_tensors(mpc_folder, lambda tensors: tensors.update({name: tensors[name].float()}))
     with pytest.raises(ValueError, match=rf"{name} is .*float32.*expected .*float64"):
         load_pretrained(mpc_folder)

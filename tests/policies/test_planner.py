@@ -7,8 +7,8 @@ import torch
 
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
-from mpc_gym.policies import MPCPolicy
-from mpc_gym.policies.planning import COST_MAP_RANGE, CostMap
+from mpc_gym.policies import MPCPolicy, SACMPCPolicy, TD3MPCPolicy
+from mpc_gym.policies.planner import COST_MAP_RANGE, CostMap
 from mpc_gym.policies.receding_horizon import carry
 from tests.policies.planners import ENV, observations, two_masses
 
@@ -36,7 +36,7 @@ def with_cost_map(**options) -> MPCPolicy:
     """One whose cost depends on the observation, as after training."""
     policy = make_policy(learn=("mass", "cost_map"), **options)
     with torch.no_grad():
-        policy.cost_map.last.weight.normal_(generator=torch.Generator().manual_seed(0))
+        policy.planner.cost_map.last.weight.normal_(generator=torch.Generator().manual_seed(0))
     return policy
 
 
@@ -75,7 +75,9 @@ class TestReplanning:
     def test_starts_where_the_last_plan_ended(self, policy):
         obs = torch.tensor(observations(5))
         last = policy.plan(obs)
-        found = policy.replan(obs, (last.controls.detach().numpy(),), np.zeros(5, dtype=bool))
+        found = policy.planner.replan(
+            obs, (last.controls.detach().numpy(),), np.zeros(5, dtype=bool)
+        )
         assert int(found.iterations.max()) <= 2 < int(last.iterations.max())
         torch.testing.assert_close(found.controls, last.controls, rtol=0, atol=1e-4)
 
@@ -87,9 +89,9 @@ class TestReplanning:
         obs = hanging(4)
         state = wrong_way(policy, obs)
         begins = np.array([True, False, False, True])
-        found = policy.replan(obs, state, begins).controls
+        found = policy.planner.replan(obs, state, begins).controls
         fresh = policy.plan(obs).controls
-        kept = policy.replan(obs, state, None).controls
+        kept = policy.planner.replan(obs, state, None).controls
         assert torch.equal(found[begins], fresh[begins])
         assert torch.equal(found[~begins], kept[~begins])
 
@@ -99,24 +101,27 @@ class TestReplanning:
         obs = torch.cat((torch.tensor(observations(4, seed=5)), hanging(2)))
         state = (np.random.default_rng(0).uniform(-2, 2, (6, HORIZON, 1)),)
         begins = np.arange(6) % 3 == 0
-        together = policy.replan(obs, state, begins, unclamped=True)
+        together = policy.planner.replan(obs, state, begins, unclamped=True)
         for row in range(6):
             own = slice(row, row + 1)
-            alone = policy.replan(obs[own], (state[0][own],), begins[own], unclamped=True)
+            alone = policy.planner.replan(obs[own], (state[0][own],), begins[own], unclamped=True)
             assert torch.equal(alone.controls, together.controls[own])
             assert torch.equal(alone.unclamped, together.unclamped[own])
 
     def test_leaves_a_plan_for_a_better_one_only_with_other_guesses(self, policy, restless):
         obs = hanging()
         state = wrong_way(restless, obs)
-        best, stuck = cost(restless.plan(obs)), cost(policy.replan(obs, state, None))
+        best, stuck = cost(restless.plan(obs)), cost(policy.planner.replan(obs, state, None))
         assert stuck > best + 1e-3
-        np.testing.assert_allclose(cost(restless.replan(obs, state, None)), best, rtol=1e-5)
+        np.testing.assert_allclose(cost(restless.planner.replan(obs, state, None)), best, rtol=1e-5)
 
     def test_is_never_worse_than_the_plan_it_started_from(self, policy, restless):
         obs = torch.tensor(observations(32, seed=7))
         state = (np.random.default_rng(1).uniform(-2, 2, (32, HORIZON, 1)),)
-        alone, found = policy.replan(obs, state, None), restless.replan(obs, state, None)
+        alone, found = (
+            policy.planner.replan(obs, state, None),
+            restless.planner.replan(obs, state, None),
+        )
         assert bool(alone.converged.any())
         assert (cost(found) <= cost(alone) + 1e-4)[alone.converged].all()
         assert (cost(found) < cost(alone) - 0.1).any()
@@ -125,7 +130,7 @@ class TestReplanning:
         balanced = torch.tensor([[0.9999, 0.0141, 0.0]])
         plan = restless.plan(balanced)
         assert plan.controls.abs().max() < 2.0
-        found = restless.replan(balanced, carry(plan), np.array([False]))
+        found = restless.planner.replan(balanced, carry(plan), np.array([False]))
         one = restless.mpc(balanced, torch.tensor(carry(plan)[0]), starts=1)
         assert torch.equal(found.controls, one.controls)
 
@@ -147,13 +152,15 @@ class TestReplanning:
         assert ((last.controls.abs() / unit) < 0.99).all() == (solves == 1)
         calls = []
         policy.mpc.register_forward_hook(lambda *_: calls.append(1))
-        policy.replan(obs, (last.controls.detach().numpy(),), None)
+        policy.planner.replan(obs, (last.controls.detach().numpy(),), None)
         assert len(calls) == solves
 
     def test_after_nothing_is_the_plan(self, restless):
         obs = torch.tensor(observations(3))
         begins = np.ones(3, dtype=bool)
-        assert torch.equal(restless.replan(obs, None, begins).controls, restless.plan(obs).controls)
+        assert torch.equal(
+            restless.planner.replan(obs, None, begins).controls, restless.plan(obs).controls
+        )
 
     def test_along_an_episode_loses_nothing_against_planning_from_nothing(self, restless):
         returns = []
@@ -184,7 +191,7 @@ class TestCostMap:
     def test_gives_each_observation_a_cost_of_its_own(self):
         policy = with_cost_map()
         obs = torch.tensor(observations(4))
-        context = policy.cost_map(obs)
+        context = policy.planner.cost_map(obs)
         expected = policy.mpc(obs, None, context)
         torch.testing.assert_close(policy.plan(obs).controls, expected.controls)
         assert not torch.allclose(make_policy().plan(obs).controls, expected.controls, atol=0.1)
@@ -195,18 +202,37 @@ class TestCostMap:
         obs = torch.tensor(observations(6))
         state = (np.zeros((6, HORIZON, 1)),)
         begins = np.arange(6) % 2 == 0
-        together = policy.replan(obs, state, begins)
+        together = policy.planner.replan(obs, state, begins)
         for row in range(6):
             own = slice(row, row + 1)
-            alone = policy.replan(obs[own], (state[0][own],), begins[own])
+            alone = policy.planner.replan(obs[own], (state[0][own],), begins[own])
             torch.testing.assert_close(alone.controls, together.controls[own], rtol=0, atol=1e-3)
 
     def test_learns_from_the_likelihood_of_an_action(self):
         policy = with_cost_map()
         _, log_prob, _ = policy.evaluate_actions(torch.tensor(observations(4)), torch.ones(4, 1))
         log_prob.sum().backward()
-        for parameter in policy.cost_map.parameters():
+        for parameter in policy.planner.cost_map.parameters():
             assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("policy_class", "planners"), [(MPCPolicy, 1), (SACMPCPolicy, 1), (TD3MPCPolicy, 2)]
+)
+@pytest.mark.parametrize("mpc", [None, ENV])
+def test_a_planner_makes_the_environment_of_its_model_once(
+    policy_class, planners, mpc, monkeypatch
+):
+    env = gym.make(ENV)
+    made, make = [], gym.make
+
+    def listen(*arguments, **options):
+        made.append(arguments)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(gym, "make", listen)
+    policy_class(env.observation_space, env.action_space, lambda _: 1e-3, mpc=mpc)
+    assert len(made) == planners
 
 
 class TestSpaces:
@@ -227,11 +253,11 @@ class TestSpaces:
 
     def test_limit_the_actions_and_stay_as_they_are(self, policy):
         space = policy.action_space
-        policy.action_limits.low.fill_(0.0)
+        policy.planner.action_limits.low.fill_(0.0)
         try:
             assert space.low.item() == -2.0
         finally:
-            policy.action_limits.low.fill_(-2.0)
+            policy.planner.action_limits.low.fill_(-2.0)
 
     def test_have_no_part_in_what_is_saved(self, policy):
         """A file could otherwise move the bounds out of the action space, unchecked."""

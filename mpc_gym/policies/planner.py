@@ -1,4 +1,4 @@
-"""What all planning policies and actors share: an MPC, its checks, and planning from a plan."""
+"""The module of a policy or an actor that plans: an MPC that fits the spaces, and its plans."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from mpc_gym.policies.algorithms import (
     check_not_normalised,
     environment_of,
 )
-from mpc_gym.policies.arguments import Rebuilt
 from mpc_gym.policies.fit import (
     box,
     check_actions,
+    check_angles,
+    check_dimensions,
+    check_finite,
     check_observations,
     check_own_actions,
-    check_sizes,
     no_model,
 )
 from mpc_gym.policies.limits import ActionLimits
-from mpc_gym.policies.observations import check_angles, check_finite
 from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.receding_horizon import PlanState, warm_start
 
@@ -72,36 +72,47 @@ class CostMap(nn.Module):
         return COST_MAP_RANGE * torch.tanh(raw / COST_MAP_RANGE)
 
 
-class Planning(Rebuilt):
-    """A policy or actor whose observation is the start state of an MPC.
+class Planner(nn.Module):
+    """Plans whose start state is an observation, and whose first control is an action.
+
+    Args:
+        options: whose model to plan with, how, and what of it is learned.
+        observation_space: Box, whose flattened observation is the model's state.
+        action_space: Box, in the units of the model's control.
 
     Attributes:
         mpc: the controller.
         cost_map: from the observation to its cost's context; None where the cost is the same
             everywhere.
+
+    Raises:
+        ValueError: the model does not fit the spaces, or is not known; an algorithm makes the
+            policy for observations that are normalised.
     """
 
-    mpc: MPC
     cost_map: CostMap | None
     _unit_pairs: Sequence[tuple[int, int]]
+    _low: Tensor
+    _high: Tensor
 
-    def _make_planner(self, options: PlanOptions) -> None:
-        """Set the attributes.
-
-        Raises:
-            ValueError: the model does not fit the spaces, or is not known; an algorithm makes the
-                policy for observations that are normalised.
-        """
-        observations = box("observation_space", self.observation_space)
-        actions = box("action_space", self.action_space)
+    def __init__(
+        self,
+        options: PlanOptions,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+    ) -> None:
+        super().__init__()
+        observations = box("observation_space", observation_space)
+        actions = box("action_space", action_space)
         algorithm = calling_algorithm("_setup_model")
         if callable(options.mpc) and algorithm is not None:
             check_not_normalised(algorithm)
         env_id, wrappers = environment_of(algorithm)
         if options.mpc is None and not isinstance(observations, EnvBox):
             raise no_model(observations, env_id, wrappers)
-        mpc = options.make(observations)
-        check_sizes(mpc, observations, actions)
+        source = None if callable(options.mpc) else options.environment(observations)
+        mpc = options.make(spaces.flatdim(observations), source)
+        check_dimensions(mpc, observations, actions)
         own = callable(options.mpc) and "RescaleAction" not in wrappers
         (check_own_actions if own else check_actions)(mpc, actions)
         _leave_out_bounds(mpc)
@@ -112,13 +123,12 @@ class Planning(Rebuilt):
             size = spaces.flatdim(observations)
             self.cost_map = CostMap(size, mpc.horizon, mpc.cost.n_context)
         self._unit_pairs = ()
-        if not callable(options.mpc):
-            model = options.environment(observations)
+        if source is not None:
             named = options.mpc
-            if named is None:
+            if not isinstance(named, str):
                 assert isinstance(observations, EnvBox), "looked at above"
                 named = observations.env_id
-            check_observations(named, model.observation_space, observations)
+            check_observations(named, source.observation_space, observations)
             self._unit_pairs = unit_pairs(mpc.dynamics)
         for name, bound in (("_low", actions.low), ("_high", actions.high)):
             # in float32, as the networks are, whatever the space is in
@@ -128,10 +138,7 @@ class Planning(Rebuilt):
     @property
     def action_limits(self) -> ActionLimits:
         """The bounds of the action space."""
-        low, high = self._low, self._high
-        assert isinstance(low, Tensor)
-        assert isinstance(high, Tensor)
-        return ActionLimits(low, high)
+        return ActionLimits(self._low, self._high)
 
     def plan(
         self,
@@ -144,16 +151,14 @@ class Planning(Rebuilt):
 
         Args:
             observation: a batch.
-            warm_start: the solver's first guess; None for zero.
+            warm_start: the solver's guess; None for zero.
             unclamped: whether to find `Plan.unclamped` too.
 
         Raises:
             ValueError: the observation is not finite or was normalised, or a shape does not fit.
         """
-        states = self._states(observation)
-        return self.mpc(  # type: ignore[no-any-return]
-            states, warm_start, self._context(states), unclamped=unclamped
-        )
+        states, context = self._start(observation)
+        return self.mpc(states, warm_start, context, unclamped=unclamped)  # type: ignore[no-any-return]
 
     def replan(
         self,
@@ -165,7 +170,7 @@ class Planning(Rebuilt):
     ) -> Plan:
         """The plan from each observation, solved from the last plan where there is one.
 
-        Other initial guesses are tried again only where the plan holds a control at a bound (one
+        Other guesses are tried again only where the plan holds a control at a bound (one
         that does not is close to where the problem is convex), and for `RETRY_ITERATIONS` at most.
 
         Args:
@@ -180,8 +185,7 @@ class Planning(Rebuilt):
         guess = warm_start(self.mpc, len(observation), state, episode_start)
         if guess is None or self.mpc.starts == 1:
             return self.plan(observation, guess, unclamped=unclamped)
-        states = self._states(observation)
-        context = self._context(states)
+        states, context = self._start(observation)
         plan: Plan = self.mpc(states, guess, context, starts=1, unclamped=unclamped)
         begins = np.zeros(len(states), dtype=bool)
         if episode_start is not None:
@@ -194,14 +198,14 @@ class Planning(Rebuilt):
             if chosen.any():
                 rows = torch.from_numpy(chosen.nonzero()[0]).to(states.device)
                 controls = plan.controls[rows]
-                found = self.mpc(
+                retried = self.mpc(
                     states[rows],
                     torch.zeros_like(controls) if chosen is begins else controls,
                     None if context is None else context[rows],
                     max_iterations=iterations,
                     unclamped=unclamped,
                 )
-                plan = plan.with_rows(rows, found)
+                plan = plan.with_rows(rows, retried)
         return plan
 
     def _holds_a_bound(self, plan: Plan) -> Bool[NDArray[np.bool_], " batch"]:
@@ -215,8 +219,11 @@ class Planning(Rebuilt):
         held = (controls <= low + near) | (controls >= high - near)
         return held.flatten(1).any(1).cpu().numpy()
 
-    def _states(self, observation: Tensor | NDArray[np.floating]) -> Float[Tensor, "batch n_state"]:
-        states = torch.as_tensor(observation, device=self.device)
+    def _start(
+        self, observation: Tensor | NDArray[np.floating]
+    ) -> tuple[Float[Tensor, "batch n_state"], Float[Tensor, "batch horizon n_context"] | None]:
+        """The states to plan from, and the context of their cost."""
+        states = torch.as_tensor(observation, device=self._low.device)
         if states.ndim < 2:  # flatten would say that a dimension is out of range
             raise ValueError(
                 f"observation must be a batch, got shape {list(states.shape)}; for a single one "
@@ -225,12 +232,7 @@ class Planning(Rebuilt):
         states = states.flatten(1)
         check_finite(states)
         check_angles(states, self._unit_pairs)
-        return states
-
-    def _context(
-        self, states: Float[Tensor, "batch n_state"]
-    ) -> Float[Tensor, "batch horizon n_context"] | None:
-        return None if self.cost_map is None else self.cost_map(states.float())
+        return states, None if self.cost_map is None else self.cost_map(states.float())
 
 
 def _leave_out_bounds(mpc: MPC) -> None:
