@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium import spaces
+from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
@@ -35,7 +36,7 @@ class PlanningActor(BasePolicy):
         arguments: those of SB3's actor.
 
     Attributes:
-        planner: which plans.
+        planner: the module that plans.
         plan_options: as given.
     """
 
@@ -44,6 +45,14 @@ class PlanningActor(BasePolicy):
         del self.mu  # the plan takes its place
         self.plan_options = plan_options
         self.planner = Planner(plan_options, self.observation_space, self.action_space)
+
+    def sample(
+        self,
+        obs: Float[Tensor, "batch *observation"],  # noqa: ARG002  (the algorithm adds its noise)
+        plan: Plan,
+    ) -> Float[Tensor, "batch n_ctrl"]:
+        """An action to explore by, in the units of the control."""
+        return plan.controls[:, 0]
 
     def save(self, path: str | Path) -> None:
         """See `save_with_functions`."""
@@ -73,6 +82,15 @@ class SACMPCActor(PlanningActor, sac.Actor):
         latent = self.latent_pi(self.extract_features(obs, self.features_extractor))
         log_std: Tensor = self.log_std(latent)  # type: ignore[operator]
         return log_std.clamp(sac.LOG_STD_MIN, sac.LOG_STD_MAX)
+
+    def sample(
+        self, obs: Float[Tensor, "batch *observation"], plan: Plan
+    ) -> Float[Tensor, "batch n_ctrl"]:
+        """A random action about a plan, in the units of the control."""
+        limits = self.planner.action_limits
+        mean, log_std = limits.squashed_mean(plan), self.log_spread(obs)
+        distribution = self.action_dist.proba_distribution(mean, log_std)  # type: ignore[call-arg]
+        return limits.unscaled(distribution.sample())
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions in [-1, 1]; the deterministic one is the plan's control."""
@@ -107,6 +125,7 @@ class OffPolicyMPCPolicy(PlanningPolicy):
     """
 
     actor: PlanningActor
+    actor_class: type[PlanningActor]
 
     def __init__(
         self,
@@ -137,9 +156,14 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         """The actor's."""
         return self.actor.planner
 
-    def _actor_arguments(self, features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
+    # Any: each of SB3's policies has a class of its own for what it returns
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """A new actor."""
         sb3: dict[str, Any] = self._update_features_extractor(self.actor_kwargs, features_extractor)  # type: ignore[arg-type]
-        return {**sb3, "plan_options": self.plan_options}
+        return self.actor_class(**sb3, plan_options=self.plan_options).to(self.device)
+
+    def _act(self, obs: Tensor, plan: Plan) -> Tensor:
+        return self.actor.sample(obs, plan)
 
 
 class SACMPCPolicy(OffPolicyMPCPolicy, sac.SACPolicy):
@@ -151,13 +175,7 @@ class SACMPCPolicy(OffPolicyMPCPolicy, sac.SACPolicy):
     """
 
     actor: SACMPCActor
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SACMPCActor:
-        """A new actor."""
-        return SACMPCActor(**self._actor_arguments(features_extractor)).to(self.device)
-
-    def _act(self, obs: Tensor, plan: Plan) -> Tensor:
-        return squashed_sample(self.actor, obs, plan)
+    actor_class = SACMPCActor
 
 
 class TD3MPCPolicy(OffPolicyMPCPolicy, td3.TD3Policy):
@@ -170,18 +188,4 @@ class TD3MPCPolicy(OffPolicyMPCPolicy, td3.TD3Policy):
 
     actor: TD3MPCActor
     actor_target: TD3MPCActor
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> TD3MPCActor:
-        """A new actor."""
-        return TD3MPCActor(**self._actor_arguments(features_extractor)).to(self.device)
-
-    def _act(self, obs: Tensor, plan: Plan) -> Tensor:  # noqa: ARG002  (the algorithm adds its noise)
-        return plan.controls[:, 0]
-
-
-def squashed_sample(actor: SACMPCActor, obs: Tensor, plan: Plan) -> Tensor:
-    """A random action about a plan, in the units of the control."""
-    limits = actor.planner.action_limits
-    mean, log_std = limits.squashed_mean(plan), actor.log_spread(obs)
-    distribution = actor.action_dist.proba_distribution(mean, log_std)  # type: ignore[call-arg]
-    return limits.unscaled(distribution.sample())
+    actor_class = TD3MPCActor

@@ -32,7 +32,7 @@ class PlanningPolicy(Pretrained):
     """A policy that acts by plans, and whose recurrent state are the plans.
 
     Attributes:
-        planner: which plans; the policy's own or its actor's.
+        planner: the module that plans, the policy's own or its actor's.
         plan_options: how it was made.
     """
 
@@ -176,9 +176,7 @@ class CriticFirst(BaseCallback):
                 f"CriticFirst is for a policy that plans, got {type(policy).__name__}: remove it"
             )
         self._release()  # what a training that was interrupted has left held
-        modules = [policy.mpc, policy.planner.cost_map]
-        parameters = [each for module in modules if module for each in module.parameters()]
-        self._held = [each for each in parameters if each.requires_grad]
+        self._held = [each for each in policy.planner.parameters() if each.requires_grad]
 
     def _on_rollout_start(self) -> None:
         self._learn(self.num_timesteps >= self.steps)
