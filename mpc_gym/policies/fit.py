@@ -13,14 +13,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from mpc_gym.checks import real_tensor
 from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.mpc import MPC
 
+Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv | str
 ROUNDING = 1e-6  # relative: spaces are float32
 ANGLE_TOLERANCE = 1e-3  # of cos^2 + sin^2 = 1: rounding stays far below, normalising far above
 
@@ -146,6 +150,39 @@ def check_observations(env_id: str, own: spaces.Box, space: spaces.Box) -> None:
         )
 
 
+def check_env(
+    where: object,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    env: Env,
+) -> None:
+    """Refuse an environment whose spaces are not those that a policy was made for.
+
+    Args:
+        where: the policy is, for the message.
+        env: an environment, single or vectorised, or its id.
+
+    Raises:
+        TypeError: `env` is neither.
+        ValueError: a space differs.
+    """
+    if isinstance(env, str):
+        env = gym.make(env)
+    if isinstance(env, VectorEnv):
+        given = (env.single_observation_space, env.single_action_space)
+    elif isinstance(env, gym.Env | VecEnv):
+        given = (env.observation_space, env.action_space)
+    else:
+        raise TypeError(f"env must be an environment or its id, got {type(env).__name__}")
+    if given != (observation_space, action_space):
+        spec = None if isinstance(env, VecEnv) else env.spec
+        raise ValueError(
+            f"{where} was saved for another environment: "
+            f"{_environment(observation_space, action_space)}. "
+            f"env is {_environment(*given, spec.id if spec else None)}"
+        )
+
+
 def check_array(observation: object) -> None:
     """Refuse what is no array of numbers, such as the observation of a `Dict` space.
 
@@ -251,4 +288,15 @@ def _other_units(
         f"space is {limits(space)}. Remove the wrapper that rescales the actions, if there is one "
         "(gymnasium.wrappers.RescaleAction); otherwise give a model with controls in these units "
         "and limits, an MPC with control_low and control_high, by mpc=function"
+    )
+
+
+def _environment(
+    observation_space: gym.Space[Any], action_space: gym.Space[Any], env_id: str | None = None
+) -> str:
+    if env_id is None and isinstance(observation_space, EnvBox):
+        env_id = observation_space.env_id
+    return (
+        f"{env_id or 'one without a known id'}, with observations {limits(observation_space)} "
+        f"and actions {limits(action_space)}"
     )

@@ -71,6 +71,9 @@ CASES = {
     "save_pretrained": Case(
         lambda folder: make(MPCPolicy, **SHORT).save_pretrained(folder), {}, {"folder": "path"}
     ),
+    "push_to_hub": Case(
+        lambda repo_id: make(MPCPolicy, **SHORT).push_to_hub(repo_id), {}, {"repo_id": "word"}
+    ),
     "predict": Case(
         lambda observation: RecedingHorizon(make_mpc(ENV, **SHORT)).predict(observation),
         {},

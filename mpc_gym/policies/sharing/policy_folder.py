@@ -150,7 +150,10 @@ def _read_config(folder: Path) -> Config:
             "the algorithm's own load, such as PPO.load"
         )
     if not folder.is_dir():
-        raise ValueError(f"folder must be a folder on this computer, and {folder} does not exist")
+        raise ValueError(
+            "folder must be a folder on this computer, or user/name of a repository of the Hugging "
+            f"Face Hub; {folder} does not exist"
+        )
     file = folder / CONFIG_FILE
     content = _read_file(file, MAX_CONFIG_BYTES)
     try:

@@ -7,9 +7,8 @@ loaded. The folder that `save_pretrained` writes cannot:
     policy.safetensors   the state dict, each tensor in its own dtype
     README.md            a model card
 
-Nothing in it is imported or called by name and what it can ask for in memory and time is
-bounded (see `serial`). The optimiser's state is not in it: to resume a training run, save
-the algorithm.
+Nothing in it is imported or called by name, and what it can ask for in memory and time is bounded
+(see `serial`). The optimiser's state is not in it: to resume a training run, save the algorithm.
 """
 
 import hashlib
@@ -18,23 +17,21 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import gymnasium as gym
 import safetensors.torch
 import stable_baselines3
 import torch
-from gymnasium.vector import VectorEnv
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import get_device
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 import mpc_gym
 from mpc_gym.checks import check_option, check_path
-from mpc_gym.envs.spaces import EnvBox
-from mpc_gym.policies.fit import limits
+from mpc_gym.policies.fit import Env, check_env
 from mpc_gym.policies.options import MPCSource
+from mpc_gym.policies.sharing.hub import check_repository, library, local_folder, upload
 from mpc_gym.policies.sharing.model_card import model_card
 from mpc_gym.policies.sharing.policy_folder import (
     CONFIG_FILE,
@@ -65,18 +62,28 @@ NOT_OF_THE_POLICY = (*SPACES, "lr_schedule", "use_sde")
 SHIPPED = Path(__file__).parents[1] / "trained"
 
 PathLike = str | os.PathLike[str]
-Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv | str
 P = TypeVar("P", bound="Pretrained")
 
 
 class Pretrained(BasePolicy):
-    """A policy with `save_pretrained` and `from_pretrained`."""
+    """A policy with `save_pretrained`, `push_to_hub` and `from_pretrained`."""
 
     def save_pretrained(
         self, folder: PathLike, description: str = "", license_id: str = "mit"
     ) -> None:
         """See `mpc_gym.policies.sharing.pretrained.save_pretrained`."""
         save_pretrained(self, folder, description, license_id)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        description: str = "",
+        license_id: str = "mit",
+        *,
+        private: bool | None = None,
+    ) -> str:
+        """See `mpc_gym.policies.sharing.pretrained.push_to_hub`."""
+        return push_to_hub(self, repo_id, description, license_id, private=private)
 
     @classmethod
     def from_pretrained(
@@ -159,6 +166,38 @@ def save_pretrained(
     replace_files(folder, digest, content, text, card)
 
 
+def push_to_hub(
+    policy: BasePolicy,
+    repo_id: str,
+    description: str = "",
+    license_id: str = "mit",
+    *,
+    private: bool | None = None,
+) -> str:
+    """Publish a policy on the Hugging Face Hub, from where `load_pretrained(repo_id)` takes it.
+
+    Needs huggingface_hub, and an account (`hf auth login`). What else the repository holds stays.
+
+    Args:
+        policy, description, license_id: as for `save_pretrained`.
+        repo_id: "user/name"; the repository is made where it is missing.
+        private: whether a new repository is; None: as is the account's default.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        TypeError, ValueError: as for `save_pretrained`, or `repo_id` is no repository's.
+        OSError: the Hub cannot be reached, or refuses.
+    """
+    check_repository("repo_id", repo_id)
+    library("push_to_hub")  # before anything is written
+    with TemporaryDirectory() as folder:
+        save_pretrained(policy, folder, description, license_id)
+        return upload(Path(folder), repo_id, private)
+
+
 def load_pretrained(
     folder: PathLike,
     expected_class: type[BasePolicy] = BasePolicy,
@@ -175,7 +214,9 @@ def load_pretrained(
         model.policy.load_state_dict(load_pretrained(folder).state_dict())
 
     Args:
-        folder: on this computer.
+        folder: on this computer, or where there is none of that name, "user/name" of a repository
+            of the Hugging Face Hub (needs huggingface_hub). Only its config and tensors are
+            downloaded.
         expected_class: what the policy must be an instance of. A class that is not one of
             `serial.POLICIES` can be loaded only if it is passed here.
         mpc: takes the place of the argument of that name, which is needed where that was a
@@ -185,11 +226,12 @@ def load_pretrained(
         device: as in SB3.
 
     Raises:
-        ValueError: there is no such folder; a file is missing, damaged, or of a newer version; the
-            class, an argument or an environment is unknown or another than expected; a weight is
-            missing, unknown, of another shape or dtype, or not finite.
+        ImportError: huggingface_hub is needed, and is not installed.
+        ValueError: there is no such folder or repository; a file is missing, damaged, or of a
+            newer version; the class, an argument or an environment is unknown or another than
+            expected; a weight is missing, unknown, of another shape or dtype, or not finite.
     """
-    folder = check_path("folder", folder)
+    folder = local_folder(folder)
     config, tensors = read_policy(folder)
     policy_class = _policy_class(folder, config, expected_class)
     arguments = _read_arguments(folder, config, tensors, mpc)
@@ -216,13 +258,12 @@ def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource = None) -> dict[str, A
     """The `policy_kwargs` with which an algorithm makes a policy like the one in a folder.
 
     Args:
-        folder: which `save_pretrained` wrote.
-        mpc: as for `load_pretrained`.
+        folder, mpc: as for `load_pretrained`.
 
     Raises:
         ValueError: as for `load_pretrained`.
     """
-    folder = check_path("folder", folder)
+    folder = local_folder(folder)
     config, tensors = read_policy(folder)
     arguments = _read_arguments(folder, config, tensors, mpc)
     return {name: value for name, value in arguments.items() if name not in NOT_OF_THE_POLICY}
@@ -255,39 +296,6 @@ def load_shipped(name: str, device: torch.device | str = "auto") -> BasePolicy:
         ValueError: there is none of that name.
     """
     return load_pretrained(shipped_folder(name), device=device)
-
-
-def check_env(
-    where: object,
-    observation_space: gym.Space[Any],
-    action_space: gym.Space[Any],
-    env: Env,
-) -> None:
-    """Refuse an environment whose spaces are not those that a policy was made for.
-
-    Args:
-        where: the policy is, for the message.
-        env: an environment, single or vectorised, or its id.
-
-    Raises:
-        TypeError: `env` is neither.
-        ValueError: a space differs.
-    """
-    if isinstance(env, str):
-        env = gym.make(env)
-    if isinstance(env, VectorEnv):
-        given = (env.single_observation_space, env.single_action_space)
-    elif isinstance(env, gym.Env | VecEnv):
-        given = (env.observation_space, env.action_space)
-    else:
-        raise TypeError(f"env must be an environment or its id, got {type(env).__name__}")
-    if given != (observation_space, action_space):
-        spec = None if isinstance(env, VecEnv) else env.spec
-        raise ValueError(
-            f"{where} was saved for another environment: "
-            f"{_environment(observation_space, action_space)}. "
-            f"env is {_environment(*given, spec.id if spec else None)}"
-        )
 
 
 def _learning_rate(policy: BasePolicy) -> float:
@@ -384,14 +392,3 @@ def _check_tensors(
 
 def _origin(config: Config) -> str:
     return f"saved with {config.get('versions')}"
-
-
-def _environment(
-    observation_space: gym.Space[Any], action_space: gym.Space[Any], env_id: str | None = None
-) -> str:
-    if env_id is None and isinstance(observation_space, EnvBox):
-        env_id = observation_space.env_id
-    return (
-        f"{env_id or 'one without a known id'}, with observations {limits(observation_space)} "
-        f"and actions {limits(action_space)}"
-    )
