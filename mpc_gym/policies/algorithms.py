@@ -132,8 +132,8 @@ def environment_of(algorithm: BaseAlgorithm | None) -> tuple[str | None, list[st
 
 
 def _wrappers(env: VecEnv | None) -> list[VecEnvWrapper]:
-    found = []
+    wrappers = []
     while isinstance(env, VecEnvWrapper):
-        found.append(env)
+        wrappers.append(env)
         env = env.venv
-    return found
+    return wrappers

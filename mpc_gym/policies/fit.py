@@ -2,9 +2,8 @@
 
 The plan starts from the observation and its controls are the actions, so both must be the model's:
 as many numbers, in the same units. Of the units the spaces tell only their limits. So these are
-compared, which finds what a wrapper has scaled. What it has not said in the space, as SB3's
-`VecNormalize` does not, shows in the observations, which are checked in NumPy: it takes a third of
-PyTorch's time for a single one.
+compared, which finds what a wrapper has scaled. SB3's `VecNormalize` leaves the spaces as they
+were, so each observation is checked too: in NumPy, which takes a third of PyTorch's time for one.
 """
 
 from collections.abc import Sequence

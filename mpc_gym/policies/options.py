@@ -61,7 +61,7 @@ class PlanOptions:
               as in Romero, Song & Scaramuzza (2023): it scales the cost's weights and adds linear
               terms.
 
-            A mapping says for each parameter where it starts, or None for the model's own value
+            A mapping gives each parameter its initial value, or None for the model's own
             (and for additions). None trains the whole model and adds nothing. Masses, lengths and
             weights of the cost that are trained stay positive: what an optimiser moves is their
             logarithm (`keep_positive`), so that one that is zero stays zero.
@@ -72,7 +72,7 @@ class PlanOptions:
 
     Raises:
         TypeError: an argument is neither plain data nor importable, or of another kind.
-        ValueError: an addition is given a start.
+        ValueError: an addition is given an initial value.
     """
 
     mpc: MPCSource = None
@@ -208,7 +208,7 @@ def check_importable(name: str, function: Callable[..., object]) -> None:
     )
 
 
-class _Elsewhere(pickle.Unpickler):
+class _OtherScript(pickle.Unpickler):
     """Reads what a script has pickled as another script does."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -219,7 +219,7 @@ class _Elsewhere(pickle.Unpickler):
 
 def _check_kept(name: str, function: Callable[..., object]) -> None:
     try:
-        _Elsewhere(io.BytesIO(cloudpickle.dumps(function))).load()
+        _OtherScript(io.BytesIO(cloudpickle.dumps(function))).load()
     except Exception as error:  # whatever an object of the script says to being pickled
         raise TypeError(
             f"{name}={function.__qualname__} could not be saved with the policy, since it is or "
@@ -332,7 +332,7 @@ def _split(learn: Learn) -> tuple[list[str], Learn]:
     if not additions:
         return [], learn
     if isinstance(learn, Mapping):
-        named = {name: start for name, start in learn.items() if name not in ADDITIONS}
+        named = {name: value for name, value in learn.items() if name not in ADDITIONS}
         return additions, named or None
     return additions, tuple(name for name in learn if name not in ADDITIONS) or None
 

@@ -154,8 +154,8 @@ class CriticFirst(BaseCallback):
         model.learn(20_000, callback=CriticFirst(6_000))
 
     A planning policy may have three parameters where a network has thousands, each of which bears
-    on every action, and its start is often good. The gradient of a critic that knows nothing yet
-    spoils such a policy in a few hundred steps. So first the policy is evaluated, then improved.
+    on every action, and their initial values are often good. The gradient of a critic that knows
+    nothing yet spoils them in a few hundred steps. So first the policy is evaluated, then improved.
 
     Args:
         steps: of the environment, after which the plan learns too.

@@ -10,7 +10,7 @@ from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.options import SCRIPT
-from mpc_gym.policies.sharing.serial import POLICIES
+from mpc_gym.policies.sharing.serial import POLICY_MODULES
 
 LIBRARY_LINE = "library_name: mpc_gym"
 MAX_VALUES = 16  # of one parameter that are printed
@@ -100,7 +100,7 @@ def _cell(value: object) -> str:
 
 def _usage(policy_class: type[BasePolicy], env_id: str | None, function: str | None) -> str:
     name = policy_class.__name__
-    unknown = name not in POLICIES  # so the reader has to bring the class
+    unknown = name not in POLICY_MODULES  # so the reader has to bring the class
     given = ['"this_folder"', *([name] if unknown else []), *(["mpc=make_mpc"] if function else [])]
     imports = [
         *(["import gymnasium as gym"] if env_id else []),

@@ -47,7 +47,7 @@ from mpc_gym.policies.sharing.policy_folder import (
     replace_files,
 )
 from mpc_gym.policies.sharing.serial import (
-    POLICIES,
+    POLICY_MODULES,
     check_demand,
     decode_arguments,
     decode_space,
@@ -56,7 +56,7 @@ from mpc_gym.policies.sharing.serial import (
 )
 
 SPACES = ("observation_space", "action_space")
-NOT_OF_THE_POLICY = (*SPACES, "lr_schedule", "use_sde")
+GIVEN_BY_ALGORITHM = (*SPACES, "lr_schedule", "use_sde")
 """Constructor arguments that an algorithm gives to its policy by itself."""
 
 SHIPPED = Path(__file__).parents[1] / "trained"
@@ -154,13 +154,13 @@ def save_pretrained(
     text = json.dumps(config, indent=2, allow_nan=False).encode()
     check_tensor_file("policy", content)
     check_demand({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
-    for name, found, limit in (
+    for name, data, limit in (
         ("the weights", content, MAX_TENSOR_BYTES),
         ("the arguments", text, MAX_CONFIG_BYTES),
     ):
-        if len(found) > limit:
+        if len(data) > limit:
             raise ValueError(
-                f"policy cannot be saved: {name} take {len(found)} bytes, and at most {limit} are "
+                f"policy cannot be saved: {name} take {len(data)} bytes, and at most {limit} are "
                 "loaded"
             )
     replace_files(folder, digest, content, text, card)
@@ -218,7 +218,7 @@ def load_pretrained(
             of the Hugging Face Hub (needs huggingface_hub). Only its config and tensors are
             downloaded.
         expected_class: what the policy must be an instance of. A class that is not one of
-            `serial.POLICIES` can be loaded only if it is passed here.
+            `serial.POLICY_MODULES` can be loaded only if it is passed here.
         mpc: takes the place of the argument of that name, which is needed where that was a
             function.
         env: what the policy is to act in, an environment or its id, to check that it has the spaces
@@ -266,7 +266,7 @@ def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource = None) -> dict[str, A
     folder = local_folder(folder)
     config, tensors = read_policy(folder)
     arguments = _read_arguments(folder, config, tensors, mpc)
-    return {name: value for name, value in arguments.items() if name not in NOT_OF_THE_POLICY}
+    return {name: value for name, value in arguments.items() if name not in GIVEN_BY_ALGORITHM}
 
 
 def shipped_policies() -> list[str]:
@@ -326,12 +326,12 @@ def _policy_class(
     name = config.get("class")
     if name == expected_class.__name__:
         return expected_class
-    if not isinstance(name, str) or name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICY_MODULES:
         raise ValueError(
-            f"{folder / CONFIG_FILE}: class must be one of {', '.join(POLICIES)}, got {name!r}. To "
-            "load a class of your own, pass it as expected_class"
+            f"{folder / CONFIG_FILE}: class must be one of {', '.join(POLICY_MODULES)}, got "
+            f"{name!r}. To load a class of your own, pass it as expected_class"
         )
-    policy_class: type[BasePolicy] = getattr(import_module(POLICIES[name]), name)
+    policy_class: type[BasePolicy] = getattr(import_module(POLICY_MODULES[name]), name)
     if not issubclass(policy_class, expected_class):
         raise ValueError(f"{folder} holds a {name}, expected a {expected_class.__name__}")
     return policy_class
@@ -374,13 +374,13 @@ def _check_tensors(
 ) -> None:
     file = folder / TENSOR_FILE
     expected = {name: _describe(tensor) for name, tensor in policy.state_dict().items()}
-    found = {name: _describe(tensor) for name, tensor in tensors.items()}
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} is unknown" for name in found if name not in expected]
+    given = {name: _describe(tensor) for name, tensor in tensors.items()}
+    wrong = [f"{name} is missing" for name in expected if name not in given]
+    wrong += [f"{name} is unknown" for name in given if name not in expected]
     wrong += [
-        f"{name} is {found[name]}, expected {expected[name]}"
+        f"{name} is {given[name]}, expected {expected[name]}"
         for name in expected
-        if name in found and found[name] != expected[name]
+        if name in given and given[name] != expected[name]
     ]
     if wrong:
         raise ValueError(

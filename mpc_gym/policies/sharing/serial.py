@@ -28,10 +28,10 @@ from torch import Tensor, nn, optim
 from mpc_gym.envs.spaces import EnvBox
 
 BOX_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
-LIMITS = {"horizon": 10_000, "starts": 10_000, "max_iterations": 1_000_000}
+LARGEST = {"horizon": 10_000, "starts": 10_000, "max_iterations": 1_000_000}
 MAX_MATRIX = 2**28  # from every observation to every action
 
-POLICIES = {
+POLICY_MODULES = {
     "MPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
     "TD3MPCPolicy": "mpc_gym.policies",
@@ -177,7 +177,7 @@ def check_demand(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     Raises:
         ValueError: an argument is too large; it names which.
     """
-    for name, limit in LIMITS.items():
+    for name, limit in LARGEST.items():
         value = arguments.get(name)
         if isinstance(value, (int, float)) and value > limit:
             raise ValueError(f"{name} must be at most {limit} in a saved policy, got {value}")
