@@ -90,18 +90,20 @@ _OPTIONAL = ("TQCMPCPolicy",)  # needs sb3-contrib, so `from mpc_gym import *` l
 register_environments()
 
 
-def __getattr__(name: str) -> Any:
-    """Import a room, or the room that has a public name, when it is first asked for."""
-    if name in _ROOMS:
-        return import_module(f"mpc_gym.{name}")
-    if name in __all__ or name in _OPTIONAL:
-        for room in _ROOMS:
-            module = import_module(f"mpc_gym.{room}")
-            if name in module.__all__:
-                value = globals()[name] = getattr(module, name)
-                return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_ROOMS})
+
+
+if not TYPE_CHECKING:  # which would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        """Import a room, or the room that has a public name, when it is first asked for."""
+        if name in _ROOMS:
+            return import_module(f"mpc_gym.{name}")
+        if name in __all__ or name in _OPTIONAL:
+            for room in _ROOMS:
+                module = import_module(f"mpc_gym.{room}")
+                if name in module.__all__:
+                    value = globals()[name] = getattr(module, name)
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What the environments have in common: a model that is stepped, and a cost whose minus is earned.
+"""What the environments have in common: the model steps them, and the reward is minus its cost.
 
     x_{t+1} = f(x_t, u_t),   r_t = -l(x_t, u_t),   u_t = the action, clipped to its limits
 
@@ -58,7 +58,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     Each physical parameter is also an attribute, a number: `env.unwrapped.mass = 2.0` writes it
     into the dynamics, checked as the constructor checks it.
 
-    A subclass makes the dynamics, the start states and the frames.
+    A subclass makes the dynamics, the start states and the frames, and may say when an episode has
+    terminated; `DiffPendulumEnv` is one to copy.
 
     Args:
         physics: the arguments of `make_dynamics`, which are also the constructor's.
@@ -143,7 +144,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     @property
     def physics(self) -> dict[str, float]:
         """The present value of each physical parameter that the constructor takes."""
-        self._look_around()
+        self._update_settings()
         return {
             name: getattr(self.dynamics, name).item() for name in self.observation_space.env_kwargs
         }
@@ -261,17 +262,17 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def transition(self) -> Transition:
         """The compiled step of the present modules."""
         made = self._transition
-        if made is None or not self._is_of_mine(made):
+        if made is None or not self._steps_my_modules(made):
             made = self.retrace()
         return made
 
     def retrace(self) -> Transition:
-        """Look at the modules again, and compile what has changed beside the parameters.
+        """Look at the modules again, and compile them if more than parameters has changed.
 
-        What others like them were compiled to is found again.
+        Modules that equal others in all but parameters share their compiled step.
         """
         made = self._transition
-        if made is not None and self._is_of_mine(made) and made.is_current():
+        if made is not None and self._steps_my_modules(made) and made.is_current():
             return made
         self._transition = Transition(
             self.dynamics,
@@ -362,16 +363,16 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """A frame [height, width, 3]."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Native code is found again where the copy is used.
+        # A copy, perhaps in another process, gets its native code from the cache.
         return {**self.__dict__, "_transition": None, "_outermost": None}
 
-    def _is_of_mine(self, transition: Transition) -> bool:
+    def _steps_my_modules(self, transition: Transition) -> bool:
         return transition.dynamics is self.dynamics and transition.cost is self.cost
 
     def __getattr__(self, name: str) -> Any:
         # Not found otherwise; `__dict__` may be empty still, while a copy is made.
         if name in self.__dict__.get("_physics_names", ()):
-            self._look_around()
+            self._update_settings()
             return getattr(self.dynamics, name).item()
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -381,7 +382,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         else:
             super().__setattr__(name, value)
 
-    def _look_around(self) -> None:
+    def _update_settings(self) -> None:
         """Take what was set on a wrapper since the last step, or before the first reset."""
         self._outermost = self._outermost or find_outermost(self)
         self._take_settings()

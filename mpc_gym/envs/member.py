@@ -1,4 +1,4 @@
-"""One environment of a batch, for those who ask for its attributes and methods."""
+"""One environment of a batch: what `get_attr`, `set_attr` and `call` see of it."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ SHARED = ("dynamics", "cost", "width", "height")
 
 
 class Member:
-    """One environment of a batch, as those see it who ask for its attributes and methods.
+    """One environment of a batch, with the attributes and methods of a single one.
 
     Its own are `state`, `np_random`, `np_random_seed`, `physics` and each physical parameter by
     name (`mass`); `state` and the parameters can be set. All else is shared by the batch: spaces,

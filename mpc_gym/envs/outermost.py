@@ -21,7 +21,7 @@ def find_outermost(env: gym.Env[Any, Any]) -> "weakref.ref[gym.Wrapper[Any, Any,
 
     An environment does not know its wrappers; those through which it is called are on the stack.
     """
-    found = None
+    outermost = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_varnames[:1] == ("self",):
@@ -29,13 +29,13 @@ def find_outermost(env: gym.Env[Any, Any]) -> "weakref.ref[gym.Wrapper[Any, Any,
             caller = frame.f_locals.get("self")
             if isinstance(caller, gym.Wrapper) and _is_whole(caller) and caller.unwrapped is env:
                 if _library(type(caller).__module__) in LIBRARIES:
-                    found = weakref.ref(caller)
+                    outermost = weakref.ref(caller)
             elif caller is not env:
                 break
         elif _library(frame.f_globals.get("__name__", "")) not in LIBRARIES:
             break
         frame = frame.f_back
-    return found
+    return outermost
 
 
 def take_attributes(

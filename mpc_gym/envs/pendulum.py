@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -208,21 +208,9 @@ class DiffPendulumWindyEnv(DiffPendulumEnv):
     pendulum, whose `damping` and `wind` are 0. `make_mpc("DiffPendulumWindy-v0", model="true")` is
     the expert, which plans with the dynamics that the environment has.
 
-    Every `dt` = 0.05 s,
-
-        theta_dot <- clip(theta_dot + dt (3 g / (2 l) sin(theta + wind) + 3 / (m l^2) torque
-                                          - damping theta_dot), -8, 8)
-        theta     <- theta + dt theta_dot
-
-    ## Action space, observation space, start state, end of the episode
-
-    Those of `DiffPendulum-v0`.
-
-    ## Reward
-
-    `-(theta^2 + 0.1 theta_dot^2 + 0.001 torque^2)` with `theta` in [-pi, pi], of the state before
-    the step and the clipped torque. It lies in [-16.27, 0]. The goal is upright as without wind,
-    and holding the rod there takes a torque.
+    The equations of motion, the action and observation spaces, the reward, the start states and the
+    end of the episode are those of `DiffPendulum-v0`. The goal is upright as without wind, and
+    holding the rod there takes a torque.
 
     ## Arguments
 
@@ -230,13 +218,9 @@ class DiffPendulumWindyEnv(DiffPendulumEnv):
 
     Args:
         render_mode: None, "rgb_array", "rgb_array_list" or "human".
-        gravity: [m/s^2].
-        mass: of the rod [kg], positive.
-        length: of the rod [m], positive.
         damping: of the angular speed [1/s].
         wind: angle by which the direction of gravity is turned [rad].
-        width: of a frame [pixels].
-        height: of a frame [pixels].
+        others: gravity, mass, length, width and height, as of `DiffPendulum-v0`.
 
     Raises:
         ValueError: an argument is not finite, or is not positive where it must be.
@@ -248,24 +232,11 @@ class DiffPendulumWindyEnv(DiffPendulumEnv):
         self,
         render_mode: str | None = None,
         *,
-        gravity: float = 10.0,
-        mass: float = 1.0,
-        length: float = 1.0,
         damping: float = 1.0,
         wind: float = 0.1,
-        width: int = 500,
-        height: int = 500,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            render_mode,
-            gravity=gravity,
-            mass=mass,
-            length=length,
-            damping=damping,
-            wind=wind,
-            width=width,
-            height=height,
-        )
+        super().__init__(render_mode, damping=damping, wind=wind, **others)
 
     def nominal_dynamics(self) -> PendulumDynamics:
         """The plain pendulum, without damping and wind."""

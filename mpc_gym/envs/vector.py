@@ -214,8 +214,8 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of each environment, or get an attribute; see `Member`."""
-        found = self.get_attr(name)
-        return tuple(each(*args, **kwargs) if callable(each) else each for each in found)
+        attributes = self.get_attr(name)
+        return tuple(each(*args, **kwargs) if callable(each) else each for each in attributes)
 
     def __getattr__(self, name: str) -> Any:
         batch = self.__dict__.get("_batch")  # absent while a copy is made

@@ -15,14 +15,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class LogScale(nn.Module):
-    """The parametrisation `weight = start * exp(log_scale)`, elementwise, from log_scale = 0.
+    """The parametrisation `weight = initial * exp(log_scale)`, elementwise, from log_scale = 0.
 
     The exponential of zero is one, so the weights are exactly the given ones until they are
-    learned; one that starts at zero stays zero. Assigning to the weight sets a new start.
+    learned; one that is zero stays zero. Assigning to the weight sets new initial values.
 
     Args:
         name: of the weight, for messages.
-        start: the weights.
+        initial: the weights.
 
     Raises:
         ValueError: a weight is negative or not finite.
@@ -30,18 +30,18 @@ class LogScale(nn.Module):
 
     running_start: Tensor
 
-    def __init__(self, name: str, start: Tensor) -> None:
+    def __init__(self, name: str, initial: Tensor) -> None:
         super().__init__()
         self.name = name
         # SB3 carries to target networks what is a parameter or is called running_...
-        self.register_buffer("running_start", self._checked(start).detach().clone())
+        self.register_buffer("running_start", self._checked(initial).detach().clone())
 
     def forward(self, log_scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The weights."""
         return self.running_start * torch.exp(log_scale)
 
     def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Start from other weights: what the logarithms are then."""
+        """Take other initial values: what the logarithms are then."""
         self.running_start.copy_(self._checked(weight))
         return torch.zeros_like(weight)
 
@@ -120,11 +120,11 @@ def keep_positive(module: Module) -> Module:
             f"module {type(module).__name__} has no positive_parameters: name there the "
             "parameters that are to be kept positive"
         )
-    found = [(name, *owner(module, name)) for name in names]
-    # every start is checked before the first parameter is replaced
+    owners = [(name, *owner(module, name)) for name in names]
+    # every initial value is checked before the first parameter is replaced
     replacements = [
         (part, key, *_replacement(name, part, key))
-        for name, part, key in found
+        for name, part, key in owners
         if parametrisations(part, key) is None
     ]
     for part, key, parameter, parametrisation in replacements:
@@ -161,9 +161,9 @@ def parametrisations(part: nn.Module, key: str) -> parametrize.ParametrizationLi
         return None
     table = part.parametrizations
     assert isinstance(table, nn.ModuleDict)
-    found = table[key]
-    assert isinstance(found, parametrize.ParametrizationList)
-    return found
+    parametrisation = table[key]
+    assert isinstance(parametrisation, parametrize.ParametrizationList)
+    return parametrisation
 
 
 def _replacement(

@@ -31,7 +31,7 @@ Policy = Callable[[Float[Tensor, "*batch n_state"]], Float[Tensor, "*batch n_ctr
 
 @dataclass(frozen=True)
 class Rollout:
-    """What happened.
+    """Simulated episodes.
 
     Attributes:
         states: the start state and the one after each action, [*batch, horizon + 1, n_state].
@@ -105,7 +105,7 @@ def rollout(
     for name, length in (("truncate", truncate), ("checkpoint", checkpoint)):
         if length is not None:
             check_count(name, length)
-    _check_start(x_init, dynamics_sizes(dynamics)[0])
+    _check_x_init(x_init, dynamics_sizes(dynamics)[0])
     choose, steps = _choice(policy_or_controls, x_init, horizon)
     low = _limit("control_low", control_low, x_init)
     high = _limit("control_high", control_high, x_init)
@@ -126,9 +126,9 @@ def rollout(
             actions.append(action)
         return torch.stack(states, -2), torch.stack(actions, -2), torch.stack(rewards, -1)
 
-    starts = sorted({*range(0, steps, truncate or steps), *range(0, steps, checkpoint or steps)})
+    firsts = sorted({*range(0, steps, truncate or steps), *range(0, steps, checkpoint or steps)})
     state, parts = x_init, []
-    for start, stop in zip(starts, [*starts[1:], steps], strict=True):
+    for start, stop in zip(firsts, [*firsts[1:], steps], strict=True):
         if truncate is not None and start > 0 and start % truncate == 0:
             state = state.detach()
         if checkpoint is None:
@@ -192,7 +192,7 @@ def _checked_controls(controls: Tensor, x_init: Tensor, horizon: int | None) -> 
     return available if horizon is None else horizon
 
 
-def _check_start(x_init: Tensor, n_state: int | None) -> None:
+def _check_x_init(x_init: Tensor, n_state: int | None) -> None:
     check_floating("x_init", x_init)
     if x_init.ndim < 1 or n_state not in (None, x_init.shape[-1]):
         size = "" if n_state is None else f" with n_state = {n_state}"

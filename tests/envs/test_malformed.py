@@ -13,11 +13,10 @@ from mpc_gym.envs import (
     DiffPendulumWindyEnv,
     EnvBox,
     make_sb3_vec_env,
-    rollout,
 )
-from mpc_gym.envs.vector import DiffPendulumVectorEnv
+from mpc_gym.envs.pendulum import DiffPendulumVectorEnv
 from mpc_gym.make_mpc import make_mpc
-from mpc_gym.models import PendulumCost, PendulumDynamics
+from mpc_gym.models import PendulumCost, PendulumDynamics, rollout
 from tests.malformed import EMPTY, PAIR, Case, failures, rows
 
 ENV = "DiffPendulum-v0"
