@@ -65,41 +65,6 @@ PathLike = str | os.PathLike[str]
 P = TypeVar("P", bound="Pretrained")
 
 
-class Pretrained(BasePolicy):
-    """A policy with `save_pretrained`, `push_to_hub` and `from_pretrained`."""
-
-    def save_pretrained(
-        self, folder: PathLike, description: str = "", license_id: str = "mit"
-    ) -> None:
-        """See `mpc_gym.policies.sharing.pretrained.save_pretrained`."""
-        save_pretrained(self, folder, description, license_id)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        description: str = "",
-        license_id: str = "mit",
-        *,
-        private: bool | None = None,
-    ) -> str:
-        """See `mpc_gym.policies.sharing.pretrained.push_to_hub`."""
-        return push_to_hub(self, repo_id, description, license_id, private=private)
-
-    @classmethod
-    def from_pretrained(
-        cls: type[P],
-        folder: PathLike,
-        *,
-        mpc: MPCSource = None,
-        env: Env | None = None,
-        device: torch.device | str = "auto",
-    ) -> P:
-        """See `mpc_gym.policies.sharing.pretrained.load_pretrained`."""
-        policy = load_pretrained(folder, cls, mpc=mpc, env=env, device=device)
-        assert isinstance(policy, cls), "load_pretrained checks it"
-        return policy
-
-
 def save_pretrained(
     policy: BasePolicy, folder: PathLike, description: str = "", license_id: str = "mit"
 ) -> None:
@@ -252,6 +217,27 @@ def load_pretrained(
     policy.to(get_device(device))
     policy.set_training_mode(False)
     return policy
+
+
+class Pretrained(BasePolicy):
+    """A policy whose methods these functions are."""
+
+    save_pretrained = save_pretrained
+    push_to_hub = push_to_hub
+
+    @classmethod
+    def from_pretrained(
+        cls: type[P],
+        folder: PathLike,
+        *,
+        mpc: MPCSource = None,
+        env: Env | None = None,
+        device: torch.device | str = "auto",
+    ) -> P:
+        """The policy of this class in a folder or on the Hub; see `load_pretrained`."""
+        policy = load_pretrained(folder, cls, mpc=mpc, env=env, device=device)
+        assert isinstance(policy, cls), "load_pretrained checks it"
+        return policy
 
 
 def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource = None) -> dict[str, Any]:
