@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mpc_gym.cli import ManyValues, in_words, wrote
+from mpc_gym.cli import Address, Command, Engine, Quick, Seed, wrote
 from reproduction.report import REPORT, findings_table
 from reproduction.reproduce import ReproduceOptions
 from reproduction.reproduce import reproduce as run
@@ -15,7 +15,7 @@ from reproduction.reproduce import reproduce as run
 app = typer.Typer(add_completion=False)
 
 
-@app.command(cls=ManyValues)
+@app.command(cls=Command)
 def reproduce(
     everything: Annotated[
         bool, typer.Option("--all", help="Every experiment, which is what happens without --only.")
@@ -24,25 +24,21 @@ def reproduce(
         list[str] | None,
         typer.Option(help="lqr, nonconvex, nonrealizable, closed-loop or runtime; several."),
     ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Few seeds and steps, to show that all works; no result."),
-    ] = False,
+    quick: Quick = False,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes; by default as many as there are cores.")
+        int | None,
+        typer.Option(help="Processes on this machine; by default as many as there are cores."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where: local, dask or ray.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a cluster, such as tcp://127.0.0.1:8786 for dask.")
-    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="For runs and report; what is finished there is not repeated. By default "
-            "reproduced, and reproduced-quick with --quick."
+            help="Folder that the command writes to; what is finished there is not repeated. By "
+            "default reproduced, and reproduced-quick with --quick."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Run the experiments of Amos et al. (2018) and write a report of what they show.
 
@@ -51,13 +47,10 @@ def reproduce(
     if everything and only:
         raise typer.BadParameter("--all and --only exclude each other")
     place = folder or Path("reproduced-quick" if quick else "reproduced")
-    console = Console()
     processes = (os.cpu_count() or 1) if jobs is None else jobs
-    with in_words(console):
-        options = ReproduceOptions(place, only or (), quick, seed, processes, engine, address)
-        sections = run(options)
-    console.print(findings_table(sections))
-    wrote(console, place / REPORT)
+    sections = run(ReproduceOptions(place, only or (), quick, seed, processes, engine, address))
+    Console().print(findings_table(sections))
+    wrote(place / REPORT)
 
 
 if __name__ == "__main__":

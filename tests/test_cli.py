@@ -23,8 +23,8 @@ def test_the_version_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("env", ["DiffPendulum-v0", "DiffCartPole-v0"])
 def test_demo_prints_its_table_and_writes_its_files(env: str, tmp_path: Path) -> None:
     output = tmp_path / "videos"
-    arguments = ["demo", "--fast", "--env", env, "--seed", "3", "--demonstrations", "2"]
-    result = runner.invoke(app, [*arguments, "--output", str(output)])
+    arguments = ["demo", "--quick", "--env", env, "--seed", "3", "--demonstrations", "2"]
+    result = runner.invoke(app, [*arguments, "--folder", str(output)])
     assert result.exit_code == 0, result.output
     assert f"{env}: 2 demonstrations, seed 3" in result.output
     assert "The video is drawn" in result.output
@@ -41,7 +41,7 @@ def test_demo_prints_its_table_and_writes_its_files(env: str, tmp_path: Path) ->
         (["--env", "Pendulum-v1"], "env must be one of DiffPendulum-v0"),
         (["--demonstrations", "0"], "demonstrations must be at least 2"),
         (["--seed", "-1"], "seed must not be negative"),
-        (["--output", "/dev/null/videos"], "output must be a folder that can be written to"),
+        (["--folder", "/dev/null/videos"], "folder must be a folder that can be written to"),
     ],
     ids=lambda value: str(value[-1]) if isinstance(value, list) else "",
 )
@@ -79,7 +79,7 @@ def test_envs_lists_the_environments() -> None:
 
 def test_record_writes_videos_and_says_where(tmp_path: Path) -> None:
     arguments = ["record", "--env", "DiffPendulum-v0", "--policy", "random", "--episodes", "2"]
-    result = runner.invoke(app, [*arguments, "--max-steps", "3", "--output", str(tmp_path)])
+    result = runner.invoke(app, [*arguments, "--max-steps", "3", "--folder", str(tmp_path)])
     assert result.exit_code == 0, result.output
     for path in sorted(tmp_path.iterdir()):
         assert f"wrote {path}: return " in result.output
@@ -88,7 +88,7 @@ def test_record_writes_videos_and_says_where(tmp_path: Path) -> None:
 
 def test_record_on_a_full_disk_says_so_and_keeps_the_old_video(tmp_path: Path) -> None:
     arguments = ["record", "--env", "DiffPendulum-v0", "--policy", "random", "--max-steps", "30"]
-    arguments += ["--output", str(tmp_path)]
+    arguments += ["--folder", str(tmp_path)]
     assert runner.invoke(app, arguments).exit_code == 0
     (path,) = tmp_path.iterdir()
     before = path.read_bytes()

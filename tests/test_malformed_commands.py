@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import mpc_gym.experiments.agents
 import mpc_gym.experiments.demo
-import mpc_gym.experiments.demonstrate
-import mpc_gym.experiments.record
+import mpc_gym.experiments.film
 import mpc_gym.experiments.runs
 from mpc_gym.cli import app
 from reproduction.__main__ import app as reproduce
@@ -34,11 +34,11 @@ EPISODES = {"env": "env", "policy": "policy", "episodes": "count", "seed": "seed
 COMPUTED = {"env": "env", "learn": "learn", "effort": "number", "seed": "seed", "folder": "path"}
 WHERE = {"jobs": "count", "engine": "word", "address": "word"}
 COMMANDS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "demo": ({}, {"env": "env", "demonstrations": "count", "seed": "seed", "output": "path"}),
-    "record": (PENDULUM, {**EPISODES, "output": "path", "max-steps": "count"}),
+    "demo": ({}, {"env": "env", "demonstrations": "count", "seed": "seed", "folder": "path"}),
+    "record": (PENDULUM, {**EPISODES, "folder": "path", "max-steps": "count"}),
     "collect": (
-        {**PENDULUM, "output": "new.npz"},
-        {**EPISODES, "output": "path", "max-steps": "count"},
+        {**PENDULUM, "file": "new.npz"},
+        {**EPISODES, "file": "path", "max-steps": "count"},
     ),
     "evaluate": ({**PENDULUM, "policy": "expert"}, {**EPISODES, "max-steps": "count"}),
     "train": (
@@ -69,10 +69,10 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.chdir(tmp_path)
     for module, name in (
         (mpc_gym.experiments.demo, "_run"),
-        (mpc_gym.experiments.record, "_play"),
+        (mpc_gym.experiments.film, "play"),
         (mpc_gym.experiments.runs, "workers"),
-        (mpc_gym.experiments.demonstrate, "collect"),
-        (mpc_gym.experiments.demonstrate, "evaluate"),
+        (mpc_gym.experiments.agents, "collect"),
+        (mpc_gym.experiments.agents, "evaluate"),
     ):
         monkeypatch.setattr(module, name, refuse)
 

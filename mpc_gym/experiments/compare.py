@@ -13,43 +13,34 @@ from mpc_gym.checks import (
     check_count,
     check_instance,
     check_names,
-    check_number,
     check_path,
     check_size,
 )
-from mpc_gym.experiments.compare_report import ReportOptions, write_report
 from mpc_gym.experiments.engines import check_engine
-from mpc_gym.experiments.learnable import check_env_id, starts
-from mpc_gym.experiments.learner import EXPERT, make_run
+from mpc_gym.experiments.learner import EXPERT, LearningOptions, run, settings_of
 from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
 from mpc_gym.experiments.progress import Stages
+from mpc_gym.experiments.report import ReportOptions, write_report
 from mpc_gym.experiments.run import Run, check_folder
 from mpc_gym.experiments.runs import LEAST_FREE, execute
 from mpc_gym.files import claim
 
 MOST_SEEDS = 10_000
-MOST_EFFORT = 10_000.0
 MARK = "comparison.json"
 RUNS = "runs"
 DEFAULT_METHODS = tuple(name for name in METHODS if name != "mpc.dx.actions")
 
 
 @dataclass(frozen=True)
-class CompareOptions:
-    """What to compare, and where.
+class CompareOptions(LearningOptions):
+    """What to compare, and where; see `LearningOptions` for what is not said here.
 
     Args:
-        env: the environment's id.
         methods: names of `METHODS`, or "package.module:function" of your own.
         demonstrations: numbers of episodes of the expert to learn from.
-        seeds: how many; the same methods learn from other demonstrations.
+        seeds: how many, from `seed` on; the same methods learn from other demonstrations.
         folder: for runs and report. A comparison that is there already is gone on with; it can
             have other methods, numbers of demonstrations and seeds, but is alike in the rest.
-        learn: what of the model is learned, see `learnable.starts`; empty: as in the paper.
-        seed: the first of the seeds.
-        horizon: of all plans.
-        starts: initial guesses of all plans.
-        effort: by which each method's number of optimiser steps is multiplied.
         episodes: start states that the return is measured from.
         unseen: further demonstrations that the imitation loss is measured on.
         max_steps: an episode ends after so many steps at the latest; None: the environment's limit.
@@ -62,16 +53,10 @@ class CompareOptions:
         ValueError: an option is impossible.
     """
 
-    env: str
     methods: Sequence[str] = DEFAULT_METHODS
     demonstrations: Sequence[int] = (1, 5, 10)
     seeds: int = 4
     folder: Path = Path("comparison")
-    learn: Sequence[str] = ()
-    seed: int = 0
-    horizon: int = MethodOptions.horizon
-    starts: int = MethodOptions.starts
-    effort: float = 1.0
     episodes: int = 25
     unseen: int = 10
     max_steps: int | None = None
@@ -82,17 +67,15 @@ class CompareOptions:
     runs: list[Run] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_env_id(self.env)
-        kept = self.__dict__  # Python's own numbers, which the file of a run can hold
-        for name in ("horizon", "starts", "episodes", "unseen"):
+        super().__post_init__()
+        kept = self.__dict__
+        for name in ("episodes", "unseen"):
             kept[name] = check_size(name, getattr(self, name))
         kept["seeds"] = check_count("seeds", self.seeds, 1, MOST_SEEDS)
-        kept["seed"] = check_count("seed", self.seed, 0, LARGEST_SEED - MOST_SEEDS)
-        kept["effort"] = check_effort(self.effort)
+        check_count("seed", self.seed, 0, LARGEST_SEED - MOST_SEEDS)
         if self.max_steps is not None:
             kept["max_steps"] = check_count("max_steps", self.max_steps)
         check_names("methods", self.methods)
-        check_names("learn", self.learn)
         check_instance("demonstrations", self.demonstrations, (list, tuple), "a list of numbers")
         kept["demonstrations"] = tuple(
             check_size("demonstrations", number) for number in self.demonstrations
@@ -111,7 +94,7 @@ class CompareOptions:
             )
         if EXPERT in self.methods:
             raise ValueError(f"methods must not hold {EXPERT!r}: it is in every comparison")
-        object.__setattr__(self, "runs", self._runs())
+        kept["runs"] = self._runs()
 
     def _runs(self) -> list[Run]:
         return grid(
@@ -161,7 +144,7 @@ def grid(
         env: the environment's id.
         methods, demonstrations, seeds: what is combined.
         options: of all methods; what they learn and their updates are each method's own.
-        learn: see `learnable.starts`.
+        learn: see `initial_values`.
         effort: by which each method's number of updates is multiplied.
         **settings: further ones of `learner.run`.
 
@@ -169,7 +152,6 @@ def grid(
         ValueError: a method, or something to learn, is unknown.
     """
     shared = {
-        "env": env,
         "horizon": options.horizon,
         "starts": options.starts,
         "hidden": options.hidden,
@@ -177,16 +159,17 @@ def grid(
     }
     runs = []
     for name in methods:
-        method = find_method(name)
-        own = {
-            "learn": starts(env, method, learn),
-            "updates": max(1, round(effort * method.updates)),
-        }
-        runs += [
-            make_run(prefix, name, number, seed, **own, **shared)
-            for number in demonstrations
-            for seed in seeds
-        ]
+        own = settings_of(find_method(name), env, learn, effort)
+        for number in demonstrations:
+            place = f"{prefix}/{name.replace(':', '.')}/{number:03d}-demonstrations"
+            runs += [
+                Run(
+                    f"{place}/seed-{seed}",
+                    f"{run.__module__}:{run.__name__}",
+                    {**own, "demonstrations": number, "seed": seed, **shared},
+                )
+                for seed in seeds
+            ]
     return runs
 
 
@@ -206,8 +189,8 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
         FailedRunsError: some runs failed; the others are done.
     """
     claim(options.folder, MARK, options.identity, "comparison", LEAST_FREE)
-    for run in options.runs:
-        check_folder(run, options.folder / run.name)
+    for each in options.runs:
+        check_folder(each, options.folder / each.name)
     results = execute(
         options.runs,
         options.folder,
@@ -220,7 +203,6 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
     with stages.shown():
         report = ReportOptions(
             options.folder,
-            RUNS,
             options.env,
             options.filmed,
             MethodOptions(horizon=options.horizon, starts=options.starts),
@@ -228,12 +210,3 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
         )
         write_report(report, results, stages)
     return results
-
-
-def check_effort(effort: object) -> float:
-    """By how much the steps of optimisers are multiplied.
-
-    Raises:
-        ValueError: it is no positive number, or nobody would live to see the end.
-    """
-    return check_number("effort", effort, above=0.0, most=MOST_EFFORT)

@@ -1,12 +1,158 @@
-"""What environments there are, as a table."""
+"""What environments there are, and what of their motion can be learned from which wrong physics.
+
+Only what acts on the motion can be learned. The pendulum's angular acceleration,
+
+    theta'' = 3 g / (2 l) sin(theta) + 3 / (m l^2) torque,
+
+holds two numbers, g/l and 1/(m l^2): infinitely many gravities, masses and lengths move alike. The
+cart-pole's equations hold 1/M, m/M, l and g, which determine all four of its parameters.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from rich.table import Table
 
+from mpc_gym.checks import found
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.make_mpc import make_mpc
+from mpc_gym.models import CartPoleDynamics, PendulumDynamics, current_values
+
+Physics = Mapping[str, float]
 
 FLOAT32_MAX = 3.4e38
+WRONG = 1.5  # times the true value: where learning begins in a system that is not listed here
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that the motion determines.
+
+    Args:
+        name: as a formula in the parameters' names.
+        of: its value, from the parameters of the dynamics.
+    """
+
+    name: str
+    of: Callable[[Physics], float]
+
+
+@dataclass(frozen=True)
+class System:
+    """What is to be learned of a system's motion.
+
+    Args:
+        wrong_physics: the first guess of each parameter of the dynamics that is learned.
+        quantities: what can be learned of them.
+    """
+
+    wrong_physics: Physics
+    quantities: tuple[Quantity, ...]
+
+
+def _value(name: str, physics: Physics) -> float:
+    return physics[name]
+
+
+def _parameters(*names: str) -> tuple[Quantity, ...]:
+    return tuple(Quantity(name, partial(_value, name)) for name in names)
+
+
+# The learners of both begin where those of Amos et al. (2018) do.
+PENDULUM = System(
+    {"gravity": 15.0, "mass": 3.0, "length": 0.5},
+    (
+        Quantity("gravity / length", lambda p: p["gravity"] / p["length"]),
+        Quantity("1 / (mass length²)", lambda p: 1 / (p["mass"] * p["length"] ** 2)),
+    ),
+)
+CARTPOLE = System(
+    {"gravity": 9.8, "cart_mass": 3.0, "pole_mass": 0.1, "pole_length": 1.0},
+    _parameters("gravity", "cart_mass", "pole_mass", "pole_length"),
+)
+SYSTEMS = {PendulumDynamics: PENDULUM, CartPoleDynamics: CARTPOLE}
+
+
+@cache
+def find_system(env_id: str) -> System:
+    """What is to be learned in an environment: by the class of its nominal dynamics.
+
+    In a system that is not listed, each number among the dynamics' parameters that is not zero
+    begins at one and a half times its value.
+
+    Raises:
+        ValueError: the environment has no differentiable model.
+    """
+    check_env(env_id)
+    dynamics: Any = make_mpc(env_id).dynamics
+    if type(dynamics) in SYSTEMS:
+        return SYSTEMS[type(dynamics)]
+    physics = {name: value for name, value in _numbers(dynamics).items() if value}
+    wrong = {name: WRONG * value for name, value in physics.items()}
+    return System(wrong, _parameters(*physics))
+
+
+@cache
+def true_physics(env_id: str) -> Physics:
+    """The numbers among the parameters of an environment's own dynamics."""
+    return _numbers(make_mpc(env_id, model="true").dynamics)
+
+
+def _numbers(dynamics: Any) -> dict[str, float]:
+    values = current_values(dynamics)
+    return {
+        name: values[name].item()
+        for name, _ in dynamics.named_parameters()
+        if not values[name].ndim
+    }
+
+
+def environment_ids() -> list[str]:
+    """The ids of the registered environments that have a differentiable model."""
+    return [env_id for env_id in gym.registry if _has_model(env_id)]
+
+
+def check_env(env_id: str) -> None:
+    """Refuse an environment without a differentiable model.
+
+    Args:
+        env_id: the environment's id, perhaps with the module that registers it:
+            "package.module:Env-v0".
+
+    Raises:
+        ValueError: there is none, or it has no such model.
+    """
+    if isinstance(env_id, str):
+        module, _, name = env_id.rpartition(":")
+        try:
+            if module:
+                importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"env: {module!r} cannot be imported: {error}") from error
+        if _has_model(name):
+            return
+    raise ValueError(
+        f"env must be one of {', '.join(environment_ids())}, or another registered environment "
+        f"with a differentiable model, perhaps with its module, 'package.module:Env-v0'; got "
+        f"{found(env_id)}"
+    )
+
+
+def _has_model(registered: str) -> bool:
+    spec = gym.registry.get(registered)
+    entry = None if spec is None else spec.entry_point
+    if entry is None or (isinstance(entry, str) and entry.startswith("gymnasium.")):
+        return False
+    try:
+        creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    except Exception:  # whatever the modules of others raise when they are imported
+        return False
+    return isinstance(creator, type) and issubclass(creator, DiffEnv)
 
 
 def environments_table() -> Table:
@@ -15,7 +161,10 @@ def environments_table() -> Table:
     table.add_column("id", no_wrap=True)
     for heading in ("observations", "actions", "steps", "parameters"):
         table.add_column(heading)
-    for ids in _spellings():
+    spellings: dict[str, list[str]] = {}
+    for env_id in environment_ids():
+        spellings.setdefault(str(gym.registry[env_id].entry_point), []).append(env_id)
+    for ids in spellings.values():
         with gym.make(ids[0]) as env:
             model = env.unwrapped
             assert isinstance(model, DiffEnv)
@@ -28,14 +177,6 @@ def environments_table() -> Table:
                 "\n".join(f"{name} {value:g}" for name, value in model.physics.items()),
             )
     return table
-
-
-def _spellings() -> list[list[str]]:
-    """The ids of each environment."""
-    by_entry_point: dict[str, list[str]] = {}
-    for env_id, entry_point in ENTRY_POINTS.items():
-        by_entry_point.setdefault(entry_point, []).append(env_id)
-    return list(by_entry_point.values())
 
 
 def _limits(space: gym.spaces.Box) -> str:

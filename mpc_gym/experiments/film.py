@@ -1,8 +1,9 @@
-"""The same start state, played by several agents, side by side."""
+"""Videos of agents at work, with the plan of those that make one."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,44 +11,56 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from mpc_gym.envs.base import DiffEnv
+from mpc_gym.experiments.agents import EpisodeOptions
 from mpc_gym.experiments.progress import Advance
-from mpc_gym.models.base import unit_pairs
-from mpc_gym.mpc import MPC
-from mpc_gym.rendering import side_by_side, write_video
+from mpc_gym.files import make_writable_folder
+from mpc_gym.imitation import Stateless
+from mpc_gym.imitation.episodes import Envs, play
+from mpc_gym.mpc import Plan
+from mpc_gym.policies import PlanningPolicy, RecedingHorizon
+from mpc_gym.policies.receding_horizon import warm_start
+from mpc_gym.rendering import open_video, side_by_side, write_video
 
-SIZE = 360  # of one rollout [pixels]
-STEPS = 120  # that are shown at most; most swing-ups end sooner
+SIZE = 360  # of one of several rollouts [pixels]
+STEPS = 120  # that are shown at most side by side; most swing-ups end sooner
 GIF_EVERY = 2  # frames
 
+Picture = NDArray[np.uint8]
 
-@dataclass(frozen=True)
-class Actor:
-    """Who plays.
+
+def record(
+    options: EpisodeOptions, folder: Path, advance: Advance = lambda: None
+) -> dict[Path, float]:
+    """Write a video of each episode of an agent.
 
     Args:
-        name: of the caption.
-        agent: which acts.
-        planner: whose plan is drawn ahead of the body; None for nothing.
+        options: whose episodes.
+        folder: that is written to.
+        advance: called after each episode.
+
+    Returns:
+        The return of the episode in each file.
+
+    Raises:
+        ValueError: the folder cannot be written, or the policy's file cannot be read.
     """
-
-    name: str
-    agent: PolicyPredictor
-    planner: MPC | None = None
-
-
-def lowest_start(env_id: str, seeds: Sequence[int]) -> int:
-    """The seed whose start state hangs lowest: the one with the most to show."""
-    with gym.make(env_id) as env:
-        model = env.unwrapped
-        assert isinstance(model, DiffEnv)
-        cosines = [cosine for cosine, _ in unit_pairs(model.dynamics)]
-        heights = [env.reset(seed=seed)[0][cosines].sum() for seed in seeds]
-    return seeds[int(np.argmin(heights))]
+    make_writable_folder(folder)
+    agent = options.agent()
+    returns = {}
+    with closing(_one_env(options.env)) as envs:
+        for seed in range(options.seed, options.seed + options.episodes):
+            name = f"{options.env.rpartition(':')[2]}-{Path(options.policies[0]).stem}-{seed}.mp4"
+            with open_video(folder / name, envs.metadata["render_fps"]) as append:
+                camera = _Camera(agent, envs, append)
+                played = play(camera, envs, [seed], max_steps=options.max_steps)
+                camera.show(None)
+            returns[folder / name] = float(played.returns[0])
+            advance()
+    return returns
 
 
 def film(
-    actors: Sequence[Actor],
+    agents: Mapping[str, PolicyPredictor],
     env_id: str,
     seed: int,
     max_steps: int | None,
@@ -55,33 +68,91 @@ def film(
     advance: Advance,
     columns: int | None = None,
 ) -> None:
-    """Write the beginning of one episode of each actor as videos.
+    """Write the beginning of one episode of several agents, side by side, as videos.
 
     Args:
-        actors: from left to right, and from top to bottom.
-        env_id: one of our environments.
+        agents: by their captions, from left to right, and from top to bottom.
+        env_id: of an environment with a differentiable model.
         seed: of the start state.
         max_steps: an episode ends after so many steps at the latest.
         paths: of the videos, `.mp4` or `.gif`.
-        advance: called after each actor and each video.
-        columns: actors in a row; None for all.
+        advance: called after each agent and each video.
+        columns: agents in a row; None for all.
     """
-    frames: dict[str, list[NDArray[np.uint8]]] = {}
-    with gym.make(env_id, render_mode="rgb_array", width=SIZE, height=SIZE) as env:
-        for actor in actors:
-            pictures, score = _play(actor, env, seed, max_steps)
-            frames[f"{actor.name}: return {score:.0f}"] = pictures
+    frames: dict[str, list[Picture]] = {}
+    with closing(_one_env(env_id, width=SIZE, height=SIZE)) as envs:
+        fps = envs.metadata["render_fps"]
+        for name, agent in agents.items():
+            pictures: list[Picture] = []
+            camera = _Camera(agent, envs, pictures.append, STEPS)
+            played = play(camera, envs, [seed], max_steps=max_steps)
+            frames[f"{name}: return {played.returns[0]:.0f}"] = pictures
             advance()
-        fps = env.metadata["render_fps"]
     for path in paths:
         every = GIF_EVERY if path.suffix == ".gif" else 1
-        write_video(path, _in_rows(frames, columns or len(actors)), fps, every=every)
+        write_video(path, _in_rows(frames, columns or len(agents)), fps, every=every)
         advance()
 
 
-def _in_rows(
-    frames: dict[str, list[NDArray[np.uint8]]], columns: int
-) -> Iterator[NDArray[np.uint8]]:
+def _one_env(env_id: str, **size: Any) -> Envs:
+    # a single environment draws what it is told to show
+    envs: Envs = gym.make_vec(env_id, 1, "sync", render_mode="rgb_array", **size)
+    return envs
+
+
+class _Camera:
+    """An agent whose every observation is drawn before it acts, with the plan it then carries out.
+
+    Args:
+        agent: the agent.
+        envs: where it acts: one environment.
+        append: called with each picture.
+        steps: that are drawn at most; None: all.
+    """
+
+    def __init__(
+        self,
+        agent: PolicyPredictor,
+        envs: Envs,
+        append: Callable[[Picture], None],
+        steps: int | None = None,
+    ) -> None:
+        self._agent, self._envs, self._append, self._left = agent, envs, append, steps
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        if self._left != 0:
+            self.show(_plan(self._agent, observation, state))
+            self._left = None if self._left is None else self._left - 1
+        return self._agent.predict(observation, state, episode_start, deterministic)
+
+    def show(self, plan: Plan | None) -> None:
+        self._envs.call("show_plan", plan)  # type: ignore[attr-defined]
+        (picture,) = self._envs.render()  # type: ignore[misc]
+        self._append(np.asarray(picture, dtype=np.uint8))
+
+
+def _plan(agent: Any, observation: NDArray[np.float32], state: Any) -> Plan | None:
+    """What an agent is about to carry out; None where it does not plan."""
+    if isinstance(agent, Stateless):
+        return _plan(agent.predictor, observation, None)
+    policy = getattr(agent, "policy", agent)  # an algorithm's
+    rows = torch.from_numpy(observation)
+    plan: Plan | None = None
+    with torch.no_grad():
+        if isinstance(policy, RecedingHorizon):
+            plan = policy.mpc(rows, warm_start(policy.mpc, len(rows), state, None))
+        elif isinstance(policy, PlanningPolicy):
+            plan = policy.planner.replan(rows, state, None)  # as `predict` does
+    return plan
+
+
+def _in_rows(frames: dict[str, list[Picture]], columns: int) -> Iterator[Picture]:
     captions = list(frames)
     chunks = [captions[i : i + columns] for i in range(0, len(captions), columns)]
     rows = [side_by_side({caption: frames[caption] for caption in chunk}) for chunk in chunks]
@@ -91,33 +162,3 @@ def _in_rows(
             np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), mode="edge") for p in pictures
         ]
         yield np.concatenate(padded)
-
-
-def _play(
-    actor: Actor,
-    env: gym.Env[NDArray[np.float32], NDArray[np.float32]],
-    seed: int,
-    max_steps: int | None,
-) -> tuple[list[NDArray[np.uint8]], float]:
-    """Frames of an episode's beginning, and the return of all of it."""
-    scene = env.unwrapped
-    assert isinstance(scene, DiffEnv)
-    observation, _ = env.reset(seed=seed)
-    frames: list[NDArray[np.uint8]] = []
-    rewards: list[float] = []
-    ended = False
-    while not ended and len(rewards) != max_steps:
-        if len(rewards) < STEPS:
-            _show_plan(actor, scene, observation)
-            frames.append(np.asarray(env.render(), dtype=np.uint8))
-        action, _ = actor.agent.predict(observation[None], deterministic=True)
-        observation, reward, terminated, truncated, _ = env.step(action[0])
-        rewards.append(float(reward))
-        ended = terminated or truncated
-    return frames, sum(rewards)
-
-
-def _show_plan(actor: Actor, scene: DiffEnv, observation: NDArray[np.float32]) -> None:
-    if actor.planner is not None:
-        with torch.no_grad():
-            scene.show_plan(actor.planner(torch.from_numpy(observation)[None]))

@@ -1,4 +1,4 @@
-"""One run of a comparison: a method learns from demonstrations, and is scored.
+"""A method learns from demonstrations: alone, by `train`, or in a comparison, where it is scored.
 
 The runs of a comparison share what the expert did. It lies in files two levels above a run's
 folder, and whichever run needs an episode first asks the expert for it.
@@ -6,8 +6,10 @@ folder, and whichever run needs an episode first asks the expert for it.
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ import numpy as np
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
-from mpc_gym.experiments.methods import MethodOptions, Start, find_method
+from mpc_gym.checks import check_names, check_number, check_path, check_seed, check_size
+from mpc_gym.experiments.environments import check_env
+from mpc_gym.experiments.learnable import initial_values
+from mpc_gym.experiments.methods import InitialValue, Method, MethodOptions, find_method
 from mpc_gym.experiments.run import Run
+from mpc_gym.experiments.runs import execute
 from mpc_gym.files import holding
 from mpc_gym.imitation import (
     Demonstrations,
+    Evaluation,
     Stateless,
     collect,
     concatenate,
@@ -27,29 +34,171 @@ from mpc_gym.imitation import (
     imitation_loss,
 )
 from mpc_gym.imitation.training import CHECKPOINT
-from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models.wrapped import WrappedCost
-from mpc_gym.mpc import MPC
-from mpc_gym.policies import PlanningPolicy, save_pretrained
+from mpc_gym.policies import PlanningPolicy, load_pretrained, save_pretrained
 
 EXPERT = "expert"  # the folder of what runs share; no method may be called so
 POLICY = "policy"  # the folder in a run's own that `load_pretrained` reads
+MOST_EFFORT = 10_000.0
 # Streams of start states: of a seed's demonstrations, of unseen ones, and of scores.
 LEARN, UNSEEN, SCORES = "seed", "unseen", "scores"
 STREAMS = (LEARN, UNSEEN, SCORES)
 
 
-def make_run(prefix: str, method: str, demonstrations: int, seed: int, **settings: Any) -> Run:
-    """One run of a comparison.
+@dataclass(frozen=True)
+class LearningOptions:
+    """What `train` and `compare` are both told.
 
     Args:
-        prefix: of its name; what has the same prefix shares what the expert did.
-        method, demonstrations, seed: the point in the grid.
-        **settings: of `run`.
+        env: the environment's id.
+        learn: what of the model is learned, see `initial_values`; empty: as in the paper.
+        seed: of initial weights, of the order of learning, and of the expert's start states.
+        horizon: of all plans.
+        starts: initial guesses of all plans.
+        effort: by which each method's number of optimiser steps is multiplied.
     """
-    name = f"{method.replace(':', '.')}/{demonstrations:03d}-demonstrations/seed-{seed}"
-    grid = {"method": method, "demonstrations": demonstrations, "seed": seed}
-    return Run(f"{prefix}/{name}", f"{__name__}:run", {**grid, **settings})
+
+    env: str
+    learn: Sequence[str] = field(default=(), kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    horizon: int = field(default=MethodOptions.horizon, kw_only=True)
+    starts: int = field(default=MethodOptions.starts, kw_only=True)
+    effort: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_env(self.env)
+        kept = self.__dict__  # Python's own numbers, which the file of a run can hold
+        for name in ("horizon", "starts"):
+            kept[name] = check_size(name, getattr(self, name))
+        kept["effort"] = check_number("effort", self.effort, above=0.0, most=MOST_EFFORT)
+        kept["seed"] = check_seed("seed", self.seed)
+        check_names("learn", self.learn)
+
+
+@dataclass(frozen=True)
+class TrainOptions(LearningOptions):
+    """What to train, and on what; see `LearningOptions` for what is not said here.
+
+    Args:
+        method: a name of `METHODS`, or "package.module:function" of your own.
+        folder: for `config.json`, log, checkpoint and, in `policy`, the policy. A training run that
+            was stopped there is gone on with.
+        demonstrations: a file that `Demonstrations.save` wrote, or how many episodes to ask the
+            expert for.
+
+    Raises:
+        ValueError: an option is impossible, or the file cannot be used.
+    """
+
+    method: str = "mpc.dx"
+    folder: Path = Path("trained")
+    demonstrations: Path | int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_path("folder", self.folder)
+        if isinstance(self.demonstrations, str | Path):
+            check_path("the file of demonstrations", self.demonstrations)
+        else:
+            self.__dict__["demonstrations"] = check_size("demonstrations", self.demonstrations)
+        self.run()  # which refuses what cannot be learned, or learned from
+
+    def run(self) -> Run:
+        """What is executed; its settings hold all that the policy depends on."""
+        method = find_method(self.method, "method")
+        settings = {
+            **settings_of(method, self.env, tuple(self.learn), self.effort),
+            "seed": self.seed,
+            "horizon": self.horizon,
+            "starts": self.starts,
+        }
+        if isinstance(self.demonstrations, int):
+            settings["episodes"] = self.demonstrations
+        else:
+            path = Path(self.demonstrations).absolute()
+            try:
+                known = Demonstrations.load(path)
+            except FileNotFoundError as error:
+                raise ValueError(str(error)) from error
+            check_demonstrations(known, self.env, path)
+            settings |= {"file": str(path), "fingerprint": known.fingerprint()}
+        return Run(Path(self.folder).absolute().name, f"{__name__}:run_training", settings)
+
+
+def train(options: TrainOptions, progress: bool = False) -> BasePolicy:
+    """Train, or go on with it.
+
+    Args:
+        options: what, and on what.
+        progress: show it, where the output is a terminal.
+
+    Returns:
+        The policy, as `load_pretrained` reads it from the subfolder `policy`.
+
+    Raises:
+        ValueError: before anything is computed: the folder cannot be written to, is on a full disk
+            or holds something else.
+        FailedRunsError: the training failed.
+    """
+    folder = Path(options.folder).absolute()
+    execute([options.run()], folder.parent, progress=progress)
+    return load_pretrained(folder / POLICY)
+
+
+def settings_of(method: Method, env: str, learn: tuple[str, ...], effort: float) -> dict[str, Any]:
+    """The settings of a run that are the method's own.
+
+    Raises:
+        ValueError: something to learn is unknown.
+    """
+    return {
+        "env": env,
+        "method": method.name,
+        "learn": initial_values(env, method, learn),
+        "updates": method.scaled_updates(effort),
+    }
+
+
+def run_training(
+    folder: Path,
+    env: str,
+    method: str,
+    seed: int,
+    learn: dict[str, InitialValue],
+    horizon: int,
+    starts: int,
+    updates: int,
+    episodes: int = 0,
+    file: str = "",
+    fingerprint: str = "",
+) -> dict[str, Any]:
+    """Let a method learn from a file, or from the expert.
+
+    Args:
+        folder: for log, checkpoint and policy.
+        env: the environment's id.
+        method: its name.
+        seed: see `TrainOptions`.
+        learn, horizon, starts, updates: see `MethodOptions`.
+        episodes: to ask the expert for, where there is no file.
+        file: of demonstrations.
+        fingerprint: of the demonstrations in the file.
+
+    Returns:
+        The "parameters" that were learned, and the "seconds" it took (None where it was resumed).
+
+    Raises:
+        ValueError: the file holds other demonstrations than it did.
+    """
+    options = MethodOptions(learn, horizon, starts, updates)
+    if file:
+        demonstrations = Demonstrations.load(file)
+        if demonstrations.fingerprint() != fingerprint:
+            raise ValueError(f"{file} was changed since this training began. Choose another folder")
+    else:
+        demonstrations = ExpertFiles(folder, env, options, None).episodes(LEARN, episodes, seed)
+    policy, seconds = _learn(method, demonstrations, env, seed, folder, options)
+    return {"parameters": learned_parameters(policy, learn), "seconds": seconds}
 
 
 def run(
@@ -58,7 +207,7 @@ def run(
     method: str,
     demonstrations: int,
     seed: int,
-    learn: dict[str, Start],
+    learn: dict[str, InitialValue],
     horizon: int,
     starts: int,
     updates: int,
@@ -67,7 +216,7 @@ def run(
     unseen: int,
     max_steps: int | None,
 ) -> dict[str, Any]:
-    """Let one method learn, and score it.
+    """One run of a comparison: let a method learn, and score it.
 
     Args:
         folder: for log, checkpoint and policy.
@@ -86,31 +235,26 @@ def run(
         "seconds_per_decision".
     """
     options = MethodOptions(learn, horizon, starts, updates, hidden)
-    expert = Expert(folder.parents[2] / EXPERT, env, options, max_steps)
+    expert = ExpertFiles(folder.parents[2] / EXPERT, env, options, max_steps)
     examples = expert.episodes(LEARN, demonstrations, seed)
-    policy, seconds = learn_by(method, examples, env, seed, folder, options)
-    save_pretrained(policy, folder / POLICY, _description(env, method, demonstrations))
-    scores = expert.episodes(SCORES, episodes)
-    with quiet():
-        evaluation = evaluate(
-            Stateless(policy), env, episode_seeds(SCORES, episodes), max_steps=max_steps
-        )
-        loss = imitation_loss(policy, expert.episodes(UNSEEN, unseen))
+    policy, seconds = _learn(method, examples, env, seed, folder, options)
+    seeds = episode_seeds(SCORES, episodes)
+    score = score_policy(policy, env, seeds, expert.episodes(UNSEEN, unseen), max_steps)
     return {
         "env": env,
         "method": method,
         "demonstrations": demonstrations,
         "seed": seed,
-        "returns": evaluation.returns.tolist(),
-        "expert_returns": scores.returns.tolist(),
-        "imitation_loss": loss,
+        "returns": score.evaluation.returns.tolist(),
+        "expert_returns": expert.episodes(SCORES, episodes).returns.tolist(),
+        "imitation_loss": score.imitation_loss,
         "parameters": learned_parameters(policy, learn),
         "seconds": seconds,
-        "seconds_per_decision": evaluation.seconds_per_decision,
+        "seconds_per_decision": score.evaluation.seconds_per_decision,
     }
 
 
-def learn_by(
+def _learn(
     method: str,
     demonstrations: Demonstrations,
     env: str,
@@ -118,23 +262,52 @@ def learn_by(
     folder: Path,
     options: MethodOptions,
 ) -> tuple[BasePolicy, float | None]:
-    """What a method makes of demonstrations, and the seconds it took; None where it was resumed."""
+    """A method's policy, which is saved, and the seconds it took; None where it was resumed."""
     resumed = (folder / CHECKPOINT).exists()
     began = time.perf_counter()
-    with quiet():
+    with without_convergence_warnings():
         policy = find_method(method).train(demonstrations, env, seed, folder, options)
-    return policy, None if resumed else time.perf_counter() - began
+    seconds = None if resumed else time.perf_counter() - began
+    text = f"Trained in {env} by `{method}` from {demonstrations.episodes} demonstrations."
+    save_pretrained(policy, folder / POLICY, text)
+    return policy, seconds
+
+
+@dataclass(frozen=True)
+class Score:
+    """How an agent did.
+
+    Attributes:
+        evaluation: on unseen start states.
+        imitation_loss: on unseen demonstrations; None for the expert, who gave them.
+    """
+
+    evaluation: Evaluation
+    imitation_loss: float | None = None
+
+
+def score_policy(
+    policy: BasePolicy,
+    env: str,
+    seeds: Sequence[int],
+    unseen: Demonstrations,
+    max_steps: int | None,
+) -> Score:
+    """Score a policy as it was trained, and as the expert acts: by the observation alone."""
+    with without_convergence_warnings():
+        evaluation = evaluate(Stateless(policy), env, seeds, max_steps=max_steps)
+        return Score(evaluation, imitation_loss(policy, unseen))
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warning that plans did not converge: with wrong physics some do not."""
+def without_convergence_warnings() -> Iterator[None]:
+    """Do not warn that plans did not converge: with wrong physics some do not."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
         yield
 
 
-class Expert:
+class ExpertFiles:
     """What the expert did, in files: it plans with the true model, by the observation alone.
 
     Args:
@@ -164,29 +337,29 @@ class Expert:
         path = self.folder / f"{name}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         with holding(self.folder / f".{name}.lock", str(path), timeout=None):
-            known = Demonstrations.load(path) if path.exists() else None
-            if known is not None:
-                check_demonstrations(known, self.env, path)
-            have = known.episodes if known is not None else 0
+            known = [Demonstrations.load(path)] if path.exists() else []
+            for each in known:
+                check_demonstrations(each, self.env, path)
+            have = sum(each.episodes for each in known)
             if have < count:
-                agent = Stateless(self.planner())
                 seeds = episode_seeds(stream, count, seed)[have:]
-                new = collect(
-                    agent,
-                    self.env,
-                    len(seeds),
-                    seeds[0],
-                    max_steps=self.max_steps,
-                    progress_bar=False,
-                )
-                known = new if known is None else concatenate([known, new])
-                known.save(path)
-        assert known is not None
-        return known.select(range(count))
+                known.append(self._collected(seeds))
+                concatenate(known).save(path)
+        return concatenate(known).select(range(count))
 
-    def planner(self) -> MPC:
-        """What the expert plans with."""
-        return make_mpc(self.env, learn=(), model="true", **self.options.planning)
+    def _collected(self, seeds: range) -> Demonstrations:
+        return collect(
+            self._agent,
+            self.env,
+            len(seeds),
+            seeds[0],
+            max_steps=self.max_steps,
+            progress_bar=False,
+        )
+
+    @cached_property
+    def _agent(self) -> Stateless:
+        return Stateless(self.options.expert(self.env))
 
 
 def episode_seeds(stream: str, count: int, seed: int = 0) -> range:
@@ -208,15 +381,16 @@ def check_demonstrations(demonstrations: Demonstrations, env: str, path: Path) -
     Raises:
         ValueError: they are.
     """
-    if (demonstrations.env_id, demonstrations.env_kwargs) != (env, {}):
-        found = " ".join(map(str, (demonstrations.env_id, demonstrations.env_kwargs or "")))
+    registered = env.rpartition(":")[2]  # without the module that registers it
+    if (demonstrations.env_id, demonstrations.env_kwargs) != (registered, {}):
+        known = " ".join(map(str, (demonstrations.env_id, demonstrations.env_kwargs or "")))
         raise ValueError(
-            f"{path} holds demonstrations of {found.strip()}, expected {env}. Choose another file, "
+            f"{path} holds demonstrations of {known.strip()}, expected {env}. Choose another file, "
             "or that environment"
         )
 
 
-def learned_parameters(policy: BasePolicy, learn: dict[str, Start]) -> dict[str, Any]:
+def learned_parameters(policy: BasePolicy, learn: dict[str, InitialValue]) -> dict[str, Any]:
     """The values of what was learned, by the names in `learn`.
 
     Args:
@@ -225,23 +399,16 @@ def learned_parameters(policy: BasePolicy, learn: dict[str, Start]) -> dict[str,
     """
     if not isinstance(policy, PlanningPolicy):
         return {}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     cost: nn.Module = policy.mpc.cost
     while isinstance(cost, WrappedCost):
         own = cost.named_parameters(recurse=False)
-        found |= {f"{type(cost).__name__}.{name}": value.tolist() for name, value in own}
+        values |= {f"{type(cost).__name__}.{name}": value.tolist() for name, value in own}
         cost = cost.cost
     for full in learn:
         group, dot, name = full.partition(".")
         if dot:
             value = getattr(policy.mpc.dynamics if group == "dynamics" else cost, name)
             assert isinstance(value, Tensor)
-            found[full] = value.tolist()
-    return found
-
-
-def _description(env: str, method: str, demonstrations: int) -> str:
-    return (
-        f"Trained in {env} by `{method}` of `mpc-gym compare` from {demonstrations} "
-        "demonstrations of an expert that plans with the true model."
-    )
+            values[full] = value.tolist()
+    return values

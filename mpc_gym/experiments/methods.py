@@ -5,8 +5,8 @@ policy. To add one, write such a function anywhere and name it "package.module:f
 it into `METHODS`.
 
 What they are told differs, and so does what they know beforehand (`Method.knows`, `Method.sees`).
-Those that learn the dynamics begin with the wrong physics of `problems`, those that learn the cost
-with all its weights at sigmoid(0) = 0.5 and without linear terms, as in Amos et al. (2018).
+Those that learn the dynamics begin with the wrong physics of `environments`, those that learn the
+cost with all its weights at sigmoid(0) = 0.5 and without linear terms, as in Amos et al. (2018).
 """
 
 import importlib
@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,25 @@ from mpc_gym.imitation import (
     SystemIdentification,
     concatenate,
 )
+from mpc_gym.make_mpc import make_mpc
+from mpc_gym.mpc import MPC
 from mpc_gym.policies import LSTMPolicy, MPCPolicy
 
-VALIDATION_FRACTION = 0.2
 MAX_EPOCHS = 300
-CHECKPOINT_SECONDS = 3.0
-MAX_ITERATIONS = 50  # as in `demo`: plans that take more have settled long before
+MAX_ITERATIONS = 50  # plans that take more have settled long before
+VALIDATION_FRACTION = 0.2
+BATCH_SIZE = 256
 
-Start = float | list[float] | None
+# Of `BehavioralCloning`. The prediction of the next state finds the physics from afar, where most
+# plans begin at a bound and the action has no gradient; the action then agrees with it.
+CLONE_DYNAMICS: dict[str, Any] = {"prediction_weight": 10.0, "learning_rate": 0.1}
+CLONE_COST: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.03}
+CLONE_NETWORK: dict[str, Any] = {"learning_rate": 3e-3}
+# Of every training.
+TRAINING: dict[str, Any] = {"batch_size": BATCH_SIZE, "validation_fraction": VALIDATION_FRACTION}
+CHECKPOINT_SECONDS = 3.0
+
+InitialValue = float | list[float] | None
 
 
 @dataclass(frozen=True)
@@ -43,15 +55,15 @@ class MethodOptions:
     """How a method learns.
 
     Args:
-        learn: what of the model it learns, by the parameters' names, and where each starts (None:
-            an addition to the cost, at zero). See `MPCPolicy`.
+        learn: what of the model it learns, by the parameters' names, and the initial value of each
+            (None: an addition to the cost, zero). See `MPCPolicy`.
         horizon: of plans and sequences.
         starts: initial guesses of each plan.
         updates: steps of the optimiser, about; see `epochs`.
         hidden: units of the LSTM.
     """
 
-    learn: Mapping[str, Start] = field(default_factory=dict)
+    learn: Mapping[str, InitialValue] = field(default_factory=dict)
     horizon: int = 20
     starts: int = 8
     updates: int = 100
@@ -59,8 +71,12 @@ class MethodOptions:
 
     @property
     def planning(self) -> dict[str, Any]:
-        """Options of an MPC; the expert has them too."""
+        """Options of an MPC; the expert has them too, so that with the same physics they agree."""
         return {"horizon": self.horizon, "starts": self.starts, "max_iterations": MAX_ITERATIONS}
+
+    def expert(self, env: str | gym.Env[Any, Any]) -> MPC:
+        """What the expert of an environment plans with: the true model."""
+        return make_mpc(env, learn=(), model="true", **self.planning)
 
 
 ARGUMENTS = ("demonstrations", "env_id", "seed", "folder", "options")
@@ -88,6 +104,10 @@ class Method:
     learns: tuple[str, ...]
     updates: int
     train: Train
+
+    def scaled_updates(self, effort: float) -> int:
+        """Steps of the optimiser, of which there are so many times as many as usual."""
+        return max(1, round(effort * self.updates))
 
 
 def find_method(name: str, argument: str = "methods") -> Method:
@@ -118,7 +138,7 @@ def find_method(name: str, argument: str = "methods") -> Method:
         raise ValueError(
             f"{argument}: {name!r} must be a function of {', '.join(ARGUMENTS)}, got {found(train)}"
         )
-    return Method(name, "its own affair", "its own affair", (), 1000, train)
+    return Method(name, "-", "-", (), 1000, train)
 
 
 def _takes(function: Callable[..., object], arguments: int) -> bool:
@@ -138,171 +158,82 @@ def epochs(demonstrations: Demonstrations, updates: int, batch_size: int) -> int
     return min(MAX_EPOCHS, math.ceil(updates / math.ceil(steps / batch_size)))
 
 
-def train_mpc(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-    **cloning: Any,
+def make_policy(
+    policy_class: type[BasePolicy], env_id: str, seed: int | None = None, **options: Any
 ) -> BasePolicy:
-    """Clone the expert's actions by gradients through plans.
+    """A policy for an environment.
 
     Args:
-        demonstrations, env_id, seed, folder, options: of every method.
-        **cloning: options of `BehavioralCloning`.
+        policy_class: of the policy.
+        env_id: of the environment.
+        seed: which alone decides the initial weights; None: the caller's random numbers do.
+        **options: of the policy.
     """
-    policy = _make(MPCPolicy, env_id, learn=dict(options.learn), **options.planning)
-    return _clone(policy, demonstrations, seed, folder, options.updates, **cloning)
+    with gym.make(env_id) as env, torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        policy = policy_class(env.observation_space, env.action_space, _no_schedule, **options)
+    return policy  # noqa: RET504  (to a type checker, the context might swallow an exception)
 
 
-def train_dynamics(
+def _no_schedule(_: float) -> float:
+    """The learning rate of SB3's optimiser, which is not used: cloning brings its own."""
+    return 0.0
+
+
+def _clone(
     demonstrations: Demonstrations,
     env_id: str,
     seed: int,
     folder: Path | None,
     options: MethodOptions,
+    *,
+    policy_class: type[BasePolicy] = MPCPolicy,
+    **cloning: Any,
 ) -> BasePolicy:
-    """`mpc.dx`: act as the expert does, and predict what was observed next."""
-    # Where most plans begin at a bound the action has no gradient, and the prediction has one.
-    return train_mpc(
-        demonstrations, env_id, seed, folder, options, prediction_weight=10.0, learning_rate=0.1
+    """Learn the expert's actions, by gradients through plans or networks."""
+    policy = make_policy(policy_class, env_id, seed, **_policy_options(policy_class, options))
+    examples, cloning = _examples(demonstrations), {**TRAINING, **cloning}
+    training = BehavioralCloning(
+        policy,
+        examples,
+        seed=seed,
+        folder=folder,
+        checkpoint_seconds=CHECKPOINT_SECONDS,
+        **cloning,
     )
+    count = epochs(examples, options.updates, cloning["batch_size"])
+    return training.train(count, progress_bar=False)
 
 
-def train_dynamics_by_actions(
+def _policy_options(policy_class: type[BasePolicy], options: MethodOptions) -> dict[str, Any]:
+    if issubclass(policy_class, MPCPolicy):
+        return {"learn": dict(options.learn), **options.planning}
+    if issubclass(policy_class, LSTMPolicy):
+        return {"horizon": options.horizon, "hidden": options.hidden}
+    return {}
+
+
+def _identify_system(
     demonstrations: Demonstrations,
     env_id: str,
     seed: int,
     folder: Path | None,
     options: MethodOptions,
 ) -> BasePolicy:
-    """`mpc.dx.actions`: act as the expert does, which is all that this method is told."""
-    return train_mpc(demonstrations, env_id, seed, folder, options, learning_rate=0.1)
-
-
-def train_cost(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-) -> BasePolicy:
-    """`mpc.cost`: act as the expert does, with the true dynamics."""
-    return train_mpc(
-        demonstrations, env_id, seed, folder, options, optimizer="rmsprop", learning_rate=0.03
-    )
-
-
-def train_cost_and_dynamics(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-) -> BasePolicy:
-    """`mpc.cost.dx`: both at once."""
-    return train_mpc(
-        demonstrations,
-        env_id,
-        seed,
-        folder,
-        options,
-        prediction_weight=10.0,
-        optimizer="rmsprop",
-        learning_rate=0.03,
-    )
-
-
-def identify_system(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-) -> BasePolicy:
-    """`sysid`: learn to predict, then plan."""
-    policy = _make(MPCPolicy, env_id, learn=dict(options.learn), **options.planning)
+    """Learn to predict, then plan."""
+    policy = make_policy(MPCPolicy, env_id, seed, **_policy_options(MPCPolicy, options))
     examples = _examples(demonstrations)
     SystemIdentification(
         policy,
         examples,
         learning_rate=0.1,
-        batch_size=256,
-        validation_fraction=VALIDATION_FRACTION,
         seed=seed,
         folder=folder,
         checkpoint_seconds=CHECKPOINT_SECONDS,
-    ).train(epochs(examples, options.updates, 256), progress_bar=False)
+        **TRAINING,
+    ).train(epochs(examples, options.updates, BATCH_SIZE), progress_bar=False)
     return policy
-
-
-def clone_with_mlp(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-) -> BasePolicy:
-    """`mlp`: SB3's `MlpPolicy` clones the actions."""
-    policy = _make(ActorCriticPolicy, env_id, seed)
-    return _clone(
-        policy,
-        demonstrations,
-        seed,
-        folder,
-        options.updates,
-        learning_rate=3e-3,
-        batch_size=128,
-    )
-
-
-def clone_with_lstm(
-    demonstrations: Demonstrations,
-    env_id: str,
-    seed: int,
-    folder: Path | None,
-    options: MethodOptions,
-) -> BasePolicy:
-    """`nn`: an LSTM writes down what the expert does over the next steps."""
-    policy = _make(LSTMPolicy, env_id, seed, horizon=options.horizon, hidden=options.hidden)
-    return _clone(
-        policy,
-        demonstrations,
-        seed,
-        folder,
-        options.updates,
-        loss="plan",
-        learning_rate=3e-3,
-        batch_size=64,
-    )
-
-
-_PHYSICS = "the cost, and the equations of motion with wrong parameters"
-_METHODS = (
-    Method("mpc.dx", _PHYSICS, "actions and next observations", ("dynamics",), 100, train_dynamics),
-    Method("mpc.dx.actions", _PHYSICS, "actions", ("dynamics",), 100, train_dynamics_by_actions),
-    Method(
-        "mpc.cost",
-        "the dynamics, and the cost with wrong weights",
-        "actions",
-        ("cost",),
-        200,
-        train_cost,
-    ),
-    Method(
-        "mpc.cost.dx",
-        "the equations of motion and the cost, both with wrong parameters",
-        "actions and next observations",
-        ("dynamics", "cost"),
-        200,
-        train_cost_and_dynamics,
-    ),
-    Method("sysid", _PHYSICS, "next observations", ("dynamics",), 300, identify_system),
-    Method("mlp", "nothing", "actions", (), 10_000, clone_with_mlp),
-    Method("nn", "nothing", "actions, over the next steps", (), 2000, clone_with_lstm),
-)
-METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 
 
 def _examples(demonstrations: Demonstrations) -> Demonstrations:
@@ -312,38 +243,50 @@ def _examples(demonstrations: Demonstrations) -> Demonstrations:
     return concatenate([demonstrations, demonstrations])
 
 
-def _clone(
-    policy: BasePolicy,
-    demonstrations: Demonstrations,
-    seed: int,
-    folder: Path | None,
-    updates: int,
-    *,
-    batch_size: int = 256,
-    **cloning: Any,
-) -> BasePolicy:
-    examples = _examples(demonstrations)
-    training = BehavioralCloning(
-        policy,
-        examples,
-        batch_size=batch_size,
-        validation_fraction=VALIDATION_FRACTION,
-        seed=seed,
-        folder=folder,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        **cloning,
-    )
-    return training.train(epochs(examples, updates, batch_size), progress_bar=False)
-
-
-def _make(policy_class: type[BasePolicy], env_id: str, seed: int = 0, **options: Any) -> BasePolicy:
-    """A policy for an environment, with initial weights that the seed alone decides."""
-    with gym.make(env_id) as env, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        policy = policy_class(env.observation_space, env.action_space, _no_schedule, **options)
-    return policy  # noqa: RET504  (to a type checker, the context might swallow an exception)
-
-
-def _no_schedule(_: float) -> float:
-    """The learning rate of SB3's optimiser, which is not used: cloning brings its own."""
-    return 0.0
+_PHYSICS = "the cost, and the equations of motion with wrong parameters"
+_BOTH = "actions and next observations"
+_METHODS = (
+    Method("mpc.dx", _PHYSICS, _BOTH, ("dynamics",), 100, partial(_clone, **CLONE_DYNAMICS)),
+    Method(
+        "mpc.dx.actions",
+        _PHYSICS,
+        "actions",
+        ("dynamics",),
+        100,
+        partial(_clone, **{**CLONE_DYNAMICS, "prediction_weight": 0.0}),
+    ),
+    Method(
+        "mpc.cost",
+        "the dynamics, and the cost with wrong weights",
+        "actions",
+        ("cost",),
+        200,
+        partial(_clone, **CLONE_COST),
+    ),
+    Method(
+        "mpc.cost.dx",
+        "the equations of motion and the cost, both with wrong parameters",
+        _BOTH,
+        ("dynamics", "cost"),
+        200,
+        partial(_clone, **{**CLONE_DYNAMICS, **CLONE_COST}),
+    ),
+    Method("sysid", _PHYSICS, "next observations", ("dynamics",), 300, _identify_system),
+    Method(
+        "mlp",
+        "nothing",
+        "actions",
+        (),
+        10_000,
+        partial(_clone, policy_class=ActorCriticPolicy, batch_size=128, **CLONE_NETWORK),
+    ),
+    Method(
+        "nn",
+        "nothing",
+        "actions, over the next steps",
+        (),
+        2000,
+        partial(_clone, policy_class=LSTMPolicy, loss="plan", batch_size=64, **CLONE_NETWORK),
+    ),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

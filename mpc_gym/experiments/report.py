@@ -1,160 +1,135 @@
-"""The result of the demo as a table, a plot and numbers."""
+"""The report of a comparison: Markdown with a plot and a video, and tables as CSV."""
 
-import json
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
-from rich import box
-from rich.table import Table
+import numpy as np
 
-from mpc_gym.experiments.problems import Quantity
-from mpc_gym.experiments.result import Demo, Score
-from mpc_gym.files import replacing, write
+from mpc_gym.experiments.film import film
+from mpc_gym.experiments.learner import POLICY, SCORES, episode_seeds
+from mpc_gym.experiments.methods import MethodOptions
+from mpc_gym.experiments.progress import Stages
+from mpc_gym.experiments.run import versions_text
+from mpc_gym.experiments.summary import method_table, parameter_table, plot, score_table
+from mpc_gym.experiments.tables import picture
+from mpc_gym.files import write
+from mpc_gym.imitation import Stateless
+from mpc_gym.policies import load_pretrained
 
-COLUMNS = {
-    "expert": "Expert",
-    "mpc_before": "MPC\nbefore",
-    "mpc": "MPC\ncloned",
-    "mlp": "MLP\ncloned",
-}
-NOTHING = "-"
-# Okabe & Ito (2008): told apart by every kind of colour vision.
-MPC_COLOUR, MLP_COLOUR, OTHER_COLOURS = "#0072B2", "#D55E00", ("#009E73", "#CC79A7", "#E69F00")
+REPORT = "report.md"
+IMAGES = "images"
+PLOT = "data-efficiency.png"
+VIDEOS = ("comparison.mp4", "comparison.gif")
+COLUMNS = 4  # of the video
+ABOUT = (
+    "Each run's folder holds its settings, versions, metrics, TensorBoard events, checkpoint and "
+    "policy."
+)
+NOTE = """\
+Not every method is told the same. Those that see the next observations can fit the physics to them;
+those that see the actions alone must infer it from what the expert does, which is nothing where its
+control sits at a limit. The MLP and the LSTM have no model to begin with. One demonstration serves
+for learning and for validation; of more, a fifth of the episodes (at least one) is held out to
+choose the best weights by."""
 
 
-def table(demo: Demo) -> Table:
-    """One column for each agent."""
-    options = demo.options
-    episodes = len(demo.scores["expert"].evaluation.returns)
-    result = Table(
-        title=f"{options.env}: {options.demonstrations} demonstrations, seed {options.seed}",
-        caption=f"return: mean ± standard error over {episodes} unseen start states\n"
-        "imitation loss: mean squared error of actions on unseen demonstrations,\n"
-        "in units of half the action range",
-        box=box.SIMPLE_HEAD,
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report is of.
+
+    Args:
+        folder: of the comparison.
+        env: the environment's id.
+        filmed: number of demonstrations of the policies in the video; 0 for no video.
+        planning: how the expert plans.
+        max_steps: an episode of the video ends after so many steps at the latest.
+    """
+
+    folder: Path
+    env: str
+    filmed: int
+    planning: MethodOptions
+    max_steps: int | None
+
+
+def write_report(
+    options: ReportOptions, results: Mapping[str, dict[str, Any]], stages: Stages
+) -> list[Path]:
+    """Write the report.
+
+    Args:
+        options: what it is of.
+        results: of the runs, by their names.
+        stages: where the progress is shown.
+
+    Returns:
+        The files, the report first.
+    """
+    folder, found = options.folder, list(results.values())
+    methods = list(dict.fromkeys(result["method"] for result in found))
+    plot(found, folder / IMAGES / PLOT)
+    videos = _film(options, results, methods, stages) if options.filmed else []
+    scores = score_table("scores", "Scores", found)
+    learned = parameter_table("parameters", "Learned parameters", found)
+    tables = [scores, *([learned] if learned.rows else [])]
+    for table in tables:
+        write(folder / f"{table.name}.csv", table.csv())
+    parts = [
+        f"# Learning from demonstrations in {options.env}",
+        _introduction(options, found),
+        picture(folder / IMAGES / PLOT, "Return and imitation loss over the demonstrations"),
+        *([_video(options)] if videos else []),
+        method_table(methods).markdown(),
+        NOTE,
+        *(table.markdown() for table in tables),
+        f"---\n\n{versions_text([folder / name for name in results])} {ABOUT}",
+    ]
+    write(folder / REPORT, "\n\n".join(parts) + "\n")
+    pictures = [folder / IMAGES / PLOT, *videos]
+    return [folder / REPORT, *pictures, *(folder / f"{table.name}.csv" for table in tables)]
+
+
+def _introduction(options: ReportOptions, found: list[dict[str, Any]]) -> str:
+    seeds = len({result["seed"] for result in found})
+    return f"""\
+Each method learned from the same demonstrations of an expert that plans with the true model, by the
+observation alone. Every learner that plans looks {options.planning.horizon} steps ahead, as the
+expert does. Returns are means over {len(found[0]["returns"])} start states that no method has seen,
+the same for all; the imitation loss is the mean squared error of actions on unseen demonstrations,
+in units of half the action range. Seeds: {seeds}; they change the demonstrations, initial weights
+and the order of learning. Lines in the plot are medians over the seeds, bands reach from the lowest
+to the highest; the grey band is the standard error of the expert's return."""
+
+
+def _video(options: ReportOptions) -> str:
+    mp4, gif = VIDEOS
+    number = options.filmed
+    return (
+        f"From one start state, after {number} demonstration{'s' if number > 1 else ''} "
+        f"([as a video]({mp4})):\n\n![The expert and the methods side by side]({gif})"
     )
-    result.add_column(no_wrap=True)
-    for title in COLUMNS.values():
-        result.add_column(title, justify="right", no_wrap=True)
-    scores = [demo.scores[agent] for agent in COLUMNS]
-    result.add_row("return", *map(_return, scores))
-    result.add_row("imitation loss", *map(_imitation_loss, scores))
-    result.add_row("seconds per decision", *map(_seconds, scores), end_section=True)
-    for quantity in options.problem.quantities:
-        values = quantity_values(demo, quantity)
-        cells = (f"{values[agent]:.4g}" for agent in ("true", "mpc_before", "mpc"))
-        result.add_row(quantity.name, *cells, NOTHING)
-    return result
 
 
-def _return(score: Score) -> str:
-    mean, error = score.evaluation.mean, score.evaluation.standard_error
-    # two digits of the error, and as many of the mean as it makes sense of
-    decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 1
-    return f"{mean:.{decimals}f} ± {error:.{decimals}f}"
-
-
-def _imitation_loss(score: Score) -> str:
-    return NOTHING if score.imitation_loss is None else f"{score.imitation_loss:.1e}"
-
-
-def _seconds(score: Score) -> str:
-    return f"{score.evaluation.seconds_per_decision:.1e}"
-
-
-def quantity_values(demo: Demo, quantity: Quantity) -> dict[str, float]:
-    """What `quantity` is by the true, the wrong and the learned physics."""
-    return {name: quantity.of(physics) for name, physics in demo.physics.items()}
-
-
-def metrics(demo: Demo) -> dict[str, Any]:
-    """All results, as JSON can hold them."""
-    options = demo.options
-    return {
-        "environment": options.env,
-        "demonstrations": options.demonstrations,
-        "seed": options.seed,
-        "fast": options.fast,
-        "agents": {agent: _score_metrics(score) for agent, score in demo.scores.items()},
-        "parameters": demo.physics,
-        "quantities": {
-            quantity.name: _quantity_metrics(quantity_values(demo, quantity))
-            for quantity in options.problem.quantities
-        },
-        "learning": {agent: _history(rows) for agent, rows in demo.histories.items()},
-    }
-
-
-def _history(rows: list[dict[str, float]]) -> list[dict[str, float | None]]:
-    """The rows with None for a mean of nothing, for which JSON has no number."""
-    return [{key: x if math.isfinite(x) else None for key, x in row.items()} for row in rows]
-
-
-def _score_metrics(score: Score) -> dict[str, Any]:
-    evaluation = score.evaluation
-    return {
-        "return_mean": evaluation.mean,
-        "return_standard_error": evaluation.standard_error,
-        "returns": evaluation.returns.tolist(),
-        "imitation_loss": score.imitation_loss,
-        "seconds_per_decision": evaluation.seconds_per_decision,
-    }
-
-
-def _quantity_metrics(values: dict[str, float]) -> dict[str, float]:
-    return {**values, "relative_error": abs(values["mpc"] / values["true"] - 1)}
-
-
-def write_metrics(demo: Demo, path: Path) -> None:
-    """Write `metrics` as JSON, whole or not at all."""
-    write(path, json.dumps(metrics(demo), indent=2, allow_nan=False) + "\n")
-
-
-def learning_curve(demo: Demo) -> Figure:
-    """Left, how the policies come to act as the expert; right, how the MPC comes to its physics."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    loss, physics = figure.subplots(1, 2)
-    _plot_losses(loss, demo)
-    _plot_physics(physics, demo)
-    for axes in (loss, physics):
-        axes.set_yscale("log", nonpositive="mask")  # a guess may be exactly right
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _plot_losses(axes: Axes, demo: Demo) -> None:
-    for agent, label, colour in (("mpc", "MPC", MPC_COLOUR), ("mlp", "MLP", MLP_COLOUR)):
-        history = demo.histories[agent]
-        epochs = [row["epoch"] for row in history]
-        axes.plot(epochs, [row["validation/action_loss"] for row in history], colour, label=label)
-    axes.set_xscale("symlog", linthresh=1)  # of hundreds of epochs, the first few matter most
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set(title="Actions on held-out demonstrations", xlabel="epoch", ylabel="imitation loss")
-    axes.legend(frameon=False)
-
-
-def _plot_physics(axes: Axes, demo: Demo) -> None:
-    true = demo.physics["true"]
-    history = demo.histories["mpc"]
-    for quantity, colour in zip(
-        demo.options.problem.quantities, (MPC_COLOUR, *OTHER_COLOURS), strict=False
-    ):
-        errors = []
-        for row in history:
-            guess = {name: row[f"parameters/mpc.dynamics.{name}"] for name in true}
-            errors.append(abs(quantity.of(guess) / quantity.of(true) - 1))
-        axes.plot([row["epoch"] for row in history], errors, color=colour, label=quantity.name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Physics of the MPC policy", xlabel="epoch", ylabel="relative error")
-    axes.legend(frameon=False)
-
-
-def write_learning_curve(demo: Demo, path: Path) -> None:
-    """Write `learning_curve` as a picture, whole or not at all."""
-    with replacing(path) as unfinished:
-        learning_curve(demo).savefig(unfinished, dpi=150)
+def _film(
+    options: ReportOptions,
+    results: Mapping[str, dict[str, Any]],
+    methods: list[str],
+    stages: Stages,
+) -> list[Path]:
+    agents: dict[str, Any] = {"expert": Stateless(options.planning.expert(options.env))}
+    for method in methods:
+        name = next(
+            name
+            for name, result in results.items()
+            if (result["method"], result["demonstrations"]) == (method, options.filmed)
+        )
+        agents[method] = Stateless(load_pretrained(options.folder / name / POLICY))
+    paths = [options.folder / name for name in VIDEOS]
+    # where the expert earns least there is the most to see
+    returns = next(iter(results.values()))["expert_returns"]
+    seed = episode_seeds(SCORES, len(returns))[int(np.argmin(returns))]
+    with stages.stage("The video is drawn", len(agents) + len(paths)) as advance:
+        film(agents, options.env, seed, options.max_steps, paths, advance, columns=COLUMNS)
+    return paths

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import rich.table
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from mpc_gym.envs.base import DiffEnv
+from mpc_gym.experiments.environments import find_system, true_physics
 from mpc_gym.experiments.methods import METHODS
 from mpc_gym.experiments.plots import (
     COLOURS,
@@ -22,7 +21,6 @@ from mpc_gym.experiments.plots import (
     make_figure,
     save_figure,
 )
-from mpc_gym.experiments.problems import PROBLEMS
 from mpc_gym.experiments.tables import Table, shown
 
 Result = Mapping[str, Any]
@@ -41,7 +39,7 @@ class Summary:
         imitation_losses: [seeds].
         seconds: of learning, the median; None where all runs were resumed.
         parameters: what was learned, the median over the seeds; of the dynamics, what the motion
-            determines (see `problems`).
+            determines (see `environments`).
     """
 
     method: str
@@ -114,19 +112,14 @@ def _quantities(result: Result) -> dict[str, Any]:
         for name in parameters
         if name.startswith("dynamics.")
     }
-    problem = PROBLEMS.get(result["env"])
-    if problem is None or not learned or not learned.keys() <= problem.wrong_physics.keys():
+    if not learned:
+        return parameters
+    system = find_system(result["env"])
+    if not learned.keys() <= system.wrong_physics.keys():
         return parameters
     others = {name: value for name, value in parameters.items() if not name.startswith("dynamics.")}
-    physics = true_physics(result["env"]) | learned
-    return {quantity.name: quantity.of(physics) for quantity in problem.quantities} | others
-
-
-def true_physics(env_id: str) -> dict[str, float]:
-    """The physical parameters of an environment."""
-    model = gym.make(env_id).unwrapped
-    assert isinstance(model, DiffEnv)
-    return model.physics
+    physics = {**true_physics(result["env"]), **learned}
+    return {quantity.name: quantity.of(physics) for quantity in system.quantities} | others
 
 
 def expert_returns(results: Iterable[Result]) -> Any:
@@ -171,8 +164,9 @@ def parameter_table(name: str, title: str, results: Sequence[Result]) -> Table:
         if each.parameters
     ]
     env_id = results[0]["env"]
-    if rows and env_id in PROBLEMS:
-        true = {q.name: q.of(true_physics(env_id)) for q in PROBLEMS[env_id].quantities}
+    if rows:
+        physics = true_physics(env_id)
+        true = {q.name: q.of(physics) for q in find_system(env_id).quantities}
         rows.insert(0, ["the truth", "-", _values(true)])
     return Table(name, title, ("method", "demonstrations", "learned, median over seeds"), rows)
 

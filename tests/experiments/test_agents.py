@@ -4,8 +4,8 @@ import pytest
 from stable_baselines3 import PPO
 
 import mpc_gym  # noqa: F401  (registers the environments)
-from mpc_gym.experiments.agents import load_agent
-from mpc_gym.experiments.record import RecordOptions, record
+from mpc_gym.experiments.agents import EpisodeOptions, load_agent
+from mpc_gym.experiments.film import record
 from mpc_gym.policies import MPCPolicy
 
 
@@ -44,7 +44,7 @@ def test_a_pretrained_policy_is_recorded_with_its_plan(planner, tmp_path, monkey
     shown = []
     monkeypatch.setattr(DiffEnv, "show_plan", lambda self, plan: shown.append(plan))
     folder = str(planner / "pretrained")
-    record(RecordOptions("DiffPendulum-v0", folder, output=tmp_path, max_steps=2))
+    record(EpisodeOptions("DiffPendulum-v0", (folder,), 1, max_steps=2), tmp_path)
     assert [plan is None for plan in shown] == [False, False, True]
 
 

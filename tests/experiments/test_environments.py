@@ -1,9 +1,24 @@
 import io
+from collections.abc import Iterator
 
+import gymnasium as gym
+import pytest
+import torch
 from rich.console import Console
 
+from mpc_gym.envs.pendulum import DiffPendulumEnv
 from mpc_gym.envs.registration import ENTRY_POINTS
-from mpc_gym.experiments.environments import environments_table
+from mpc_gym.experiments.environments import (
+    CARTPOLE,
+    PENDULUM,
+    System,
+    check_env,
+    environment_ids,
+    environments_table,
+    find_system,
+)
+
+LISTED = {"DiffPendulum-v0": PENDULUM, "DiffCartPole-v0": CARTPOLE}
 
 
 def test_the_table_holds_every_environment_with_its_limits_in_eighty_columns() -> None:
@@ -13,3 +28,81 @@ def test_the_table_holds_every_environment_with_its_limits_in_eighty_columns() -
     for expected in (*ENTRY_POINTS, "-8 to 8", "-100 to 100", "no limit", "wind 0.1", "200"):
         assert expected in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize("env_id", ENTRY_POINTS)
+def test_wrong_physics_names_parameters_of_the_environment_and_is_wrong(env_id: str) -> None:
+    dynamics = gym.make(env_id).unwrapped.dynamics
+    true = {name: parameter.item() for name, parameter in dynamics.named_parameters()}
+    system = find_system(env_id)
+    assert set(system.wrong_physics) <= set(true)
+    wrong = [
+        quantity.name
+        for quantity in system.quantities
+        if quantity.of(system.wrong_physics) != pytest.approx(quantity.of(true), rel=0.2)
+    ]
+    assert len(wrong) >= 2
+
+
+def moved(env_id: str, physics: dict[str, float]) -> torch.Tensor:
+    dynamics = gym.make(env_id, **physics).unwrapped.dynamics
+    generator = torch.Generator().manual_seed(0)
+    angle, other = torch.randn(2, 64, generator=generator, dtype=torch.float64)
+    if env_id == "DiffPendulum-v0":
+        columns = (angle.cos(), angle.sin(), other)
+    else:
+        columns = (other, -other, angle.cos(), angle.sin(), other + 1)
+    control = torch.randn(64, 1, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        return dynamics(torch.stack(columns, -1), control)
+
+
+def test_pendulums_with_the_same_quantities_move_alike() -> None:
+    physics = {"gravity": 10.0, "mass": 1.0, "length": 1.0}
+    other = {"gravity": 5.0, "mass": 4.0, "length": 0.5}
+    for quantity in PENDULUM.quantities:
+        assert quantity.of(physics) == pytest.approx(quantity.of(other))
+    torch.testing.assert_close(moved("DiffPendulum-v0", physics), moved("DiffPendulum-v0", other))
+
+
+@pytest.mark.parametrize(("env_id", "system"), LISTED.items())
+def test_a_change_of_any_quantity_changes_the_motion(env_id: str, system: System) -> None:
+    physics = dict(system.wrong_physics)
+    for name, value in physics.items():
+        changed = {**physics, name: 1.1 * value}
+        assert not torch.allclose(moved(env_id, physics), moved(env_id, changed))
+
+
+def test_an_environment_without_a_model_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"env must be one of DiffPendulum-v0.*'Pendulum-v1'"):
+        find_system("Pendulum-v1")
+
+
+class HeavyPendulum(DiffPendulumEnv):
+    """A user's own environment; it is not listed anywhere."""
+
+
+@pytest.fixture
+def own() -> Iterator[str]:
+    gym.register("HeavyPendulum-v0", entry_point=f"{__name__}:HeavyPendulum", max_episode_steps=30)
+    yield "HeavyPendulum-v0"
+    gym.registry.pop("HeavyPendulum-v0")
+
+
+def test_a_users_own_environment_is_listed_and_taken(own: str) -> None:
+    assert own in environment_ids()
+    check_env(own)
+    assert find_system(own) is PENDULUM  # by its dynamics
+
+
+def test_the_module_that_registers_an_environment_may_stand_before_its_id() -> None:
+    check_env("mpc_gym:DiffPendulum-v0")
+    with pytest.raises(ValueError, match="env: 'no_such_package' cannot be imported"):
+        check_env("no_such_package:DiffPendulum-v0")
+
+
+def test_a_system_that_is_not_listed_begins_half_as_large_again(monkeypatch) -> None:
+    monkeypatch.setattr("mpc_gym.experiments.environments.SYSTEMS", {})
+    system = find_system.__wrapped__("DiffPendulum-v0")
+    assert system.wrong_physics == {"gravity": 15.0, "mass": 1.5, "length": 1.5}
+    assert [quantity.name for quantity in system.quantities] == list(system.wrong_physics)

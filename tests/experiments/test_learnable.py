@@ -1,11 +1,12 @@
 import pytest
 
-from mpc_gym.experiments.learnable import check_env_id, starts
+from mpc_gym.experiments.environments import check_env
+from mpc_gym.experiments.learnable import initial_values
 from mpc_gym.experiments.methods import METHODS, find_method
 
 
 def of(method: str, env: str = "DiffPendulum-v0", *learn: str):
-    return starts(env, METHODS[method], learn)
+    return initial_values(env, METHODS[method], learn)
 
 
 def test_by_default_learning_begins_where_the_papers_does() -> None:
@@ -75,4 +76,4 @@ def test_an_unknown_method_is_refused(name: str, message: str) -> None:
 
 def test_an_environment_without_a_model_is_refused() -> None:
     with pytest.raises(ValueError, match="env must be one of DiffPendulum-v0"):
-        check_env_id("Pendulum-v1")
+        check_env("Pendulum-v1")

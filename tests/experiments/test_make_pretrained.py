@@ -3,11 +3,11 @@
 import gymnasium as gym
 import pytest
 
-from mpc_gym.experiments.make_pretrained import RECIPES, Effort, make_pretrained
+from mpc_gym.experiments.make_pretrained import RECIPES, Size, make_pretrained
 from mpc_gym.imitation import evaluate
 from mpc_gym.policies import MPCPolicy, load_pretrained, shipped_policies
 
-SHORT = Effort(
+SHORT = Size(
     demonstrations=3,
     mpc_epochs=12,
     rounds=2,

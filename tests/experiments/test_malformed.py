@@ -5,10 +5,9 @@ from functools import partial
 import numpy as np
 
 from mpc_gym.experiments import DemoOptions
+from mpc_gym.experiments.agents import EpisodeOptions
 from mpc_gym.experiments.compare import CompareOptions
-from mpc_gym.experiments.demonstrate import EpisodeOptions
-from mpc_gym.experiments.record import RecordOptions
-from mpc_gym.experiments.train import TrainOptions
+from mpc_gym.experiments.learner import TrainOptions
 from reproduction.reproduce import ReproduceOptions
 from tests.malformed import EMPTY, ONE, PAIR, Case, failures, rows
 
@@ -26,20 +25,14 @@ LEARNING = {
 CASES = {
     "DemoOptions": Case(
         DemoOptions,
-        {"output": lambda: "."},
+        {"folder": lambda: "."},
         {
             "env": "word",
             "demonstrations": "count",
             "seed": "seed",
-            "output": "path",
-            "fast": "flag",
+            "folder": "path",
+            "quick": "flag",
         },
-    ),
-    "RecordOptions": Case(
-        partial(RecordOptions, env=ENV),
-        {},
-        {**EPISODES, "policy": "word", "output": "path"},
-        none=("max_steps",),
     ),
     "EpisodeOptions": Case(
         partial(EpisodeOptions, env=ENV),

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
-from mpc_gym.experiments.demonstrate import EpisodeOptions, collect_to, score
-from mpc_gym.experiments.train import TrainOptions, train
+from mpc_gym.experiments.agents import EpisodeOptions, collect_to, score_agents
+from mpc_gym.experiments.learner import TrainOptions, train
 from mpc_gym.imitation import Demonstrations, Stateless, collect, evaluate
 from mpc_gym.policies import MPCPolicy, load_pretrained
 
@@ -28,7 +28,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three short demonstrations, which the command wrote."""
     path: Path = tmp_path_factory.mktemp("demonstrations") / "expert.npz"
     arguments = ["collect", "--env", ENV, "--episodes", "3", "--seed", "5", "--max-steps", "20"]
-    result = runner.invoke(app, [*arguments, "--output", str(path)])
+    result = runner.invoke(app, [*arguments, "--file", str(path)])
     assert result.exit_code == 0, result.output
     assert "3 episodes, 60 steps" in result.output
     return path
@@ -67,7 +67,7 @@ def test_a_seed_gives_the_same_policy_again_and_a_finished_one_is_kept(
     trained: Path, file: Path, tmp_path: Path
 ) -> None:
     options = TrainOptions(
-        ENV, "mpc.dx", tmp_path / "again", file, ("mass", "length=0.7"), effort=0.1
+        ENV, "mpc.dx", tmp_path / "again", file, learn=("mass", "length=0.7"), effort=0.1
     )
     again = train(options).state_dict()
     for name, value in load_pretrained(trained / "policy").state_dict().items():
@@ -97,7 +97,7 @@ def test_the_scores_are_those_of_the_policies(trained: Path, tmp_path: Path) -> 
     model = PPO("MlpPolicy", ENV, device="cpu", seed=0)
     model.save(tmp_path / "ppo.zip")
     names = ("expert", str(trained / "policy"), str(tmp_path / "ppo.zip"))
-    scores = score(EpisodeOptions(ENV, names, episodes=3, seed=2, max_steps=15))
+    scores = score_agents(EpisodeOptions(ENV, names, episodes=3, seed=2, max_steps=15))
     agents = (
         Stateless(make_mpc(ENV, horizon=20, starts=8, max_iterations=50)),
         load_pretrained(trained / "policy"),
@@ -131,7 +131,7 @@ def test_a_trained_policy_gives_demonstrations_too(trained: Path, tmp_path: Path
         ("train", ["--folder", "/dev/null/x"], "folder"),
         ("collect", ["--episodes", "0"], "episodes must be at least 1"),
         ("collect", ["--policy", "nowhere"], "policy must be "),
-        ("collect", ["--output", "/dev/null/x.npz"], "output must be a folder that can be"),
+        ("collect", ["--file", "/dev/null/x.npz"], "file must be a folder that can be"),
         ("evaluate", ["--policy", "nowhere"], "policy must be "),
         ("evaluate", ["--max-steps", "-3"], "max_steps must be at least 1"),
         ("evaluate", ["--env", "Pendulum-v1"], "env must be one of DiffPendulum-v0"),
@@ -144,7 +144,7 @@ def test_what_a_user_gets_wrong_is_said_in_words(
     monkeypatch.chdir(tmp_path)
     defaults = {
         "train": ["--folder", "new"],
-        "collect": ["--output", "new.npz"],
+        "collect": ["--file", "new.npz"],
         "evaluate": ["--policy", "expert"],
     }[command]
     result = runner.invoke(app, [command, "--env", ENV, *defaults, *arguments])
@@ -166,7 +166,7 @@ def test_demonstrations_of_another_environment_are_refused(file: Path, tmp_path:
 
 def test_nothing_is_overwritten(trained: Path, file: Path) -> None:
     before = file.read_bytes()
-    with pytest.raises(ValueError, match="output must be a new file"):
+    with pytest.raises(ValueError, match="file must be a new file"):
         collect_to(EpisodeOptions(ENV), file)
     assert file.read_bytes() == before
     policy = (trained / "policy/policy.safetensors").read_bytes()
@@ -182,14 +182,14 @@ def test_two_that_collect_to_one_file_do_not_lose_each_others_episodes(
     options = EpisodeOptions(ENV, ("random",), episodes=1, max_steps=4)
 
     def another_one_comes(*_: object, **__: object) -> Demonstrations:
-        with pytest.raises(ValueError, match=r"output '.*new\.npz' is in use by another process"):
+        with pytest.raises(ValueError, match=r"file '.*new\.npz' is in use by another process"):
             collect_to(options, path)
         return collect(Stateless(make_mpc(ENV, learn=(), horizon=2)), ENV, 1, max_steps=4)
 
-    monkeypatch.setattr("mpc_gym.experiments.demonstrate.collect", another_one_comes)
+    monkeypatch.setattr("mpc_gym.experiments.agents.collect", another_one_comes)
     found = collect_to(options, path)
     assert Demonstrations.load(path).fingerprint() == found.fingerprint()
-    with pytest.raises(ValueError, match="output must be a new file"):
+    with pytest.raises(ValueError, match="file must be a new file"):
         collect_to(options, path)
     assert [each.name for each in tmp_path.iterdir()] == ["new.npz"]
 
@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_file(tmp_path: Path, monkeypat
     monkeypatch.setattr(np, "savez_compressed", fail)
     path = tmp_path / "new.npz"
     arguments = ["collect", "--env", ENV, "--episodes", "1", "--max-steps", "2"]
-    result = runner.invoke(app, [*arguments, "--output", str(path)])
+    result = runner.invoke(app, [*arguments, "--file", str(path)])
     assert result.exit_code == 1
     assert "No space left on device" in result.output
     assert not list(tmp_path.iterdir())

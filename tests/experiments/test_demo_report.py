@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mpc_gym.experiments import Demo, learning_curve, metrics, table
-from mpc_gym.experiments.report import write_metrics
+from mpc_gym.experiments.demo import write_metrics
 from mpc_gym.imitation import Evaluation
 
 
@@ -16,7 +16,7 @@ def refuse(constant: str) -> None:
 
 
 def test_metrics_are_strict_json_and_hold_what_was_measured(demo: Demo) -> None:
-    text = (demo.options.output / "metrics.json").read_text(encoding="utf-8")
+    text = (demo.options.folder / "metrics.json").read_text(encoding="utf-8")
     found = json.loads(text, parse_constant=refuse)
     assert found == json.loads(json.dumps(metrics(demo)))
     for agent, score in demo.scores.items():
