@@ -145,13 +145,13 @@ def demo(
     """
     import torch
 
-    from mpc_gym.experiments import FILES, DemoOptions, run_demo, table
+    from mpc_gym.experiments import DemoOptions, run_demo, table
 
     torch.set_num_threads(1)  # more of them only get in each other's way: the networks are small
     console = Console()
     result = run_demo(DemoOptions(env, demonstrations, seed, folder, quick), console)
     console.print(table(result))
-    for name in FILES:
+    for name in result.options.files:
         wrote(folder / name)
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mpc_gym.checks import check_flag, check_path, check_seed, check_size
-from mpc_gym.experiments.environments import Physics, System, check_env, find_system
+from mpc_gym.experiments.environments import Physics, System, can_draw, check_env, find_system
 from mpc_gym.experiments.film import film
 from mpc_gym.experiments.learner import Score, score_policy, without_convergence_warnings
 from mpc_gym.experiments.methods import (
@@ -112,6 +112,11 @@ class DemoOptions:
         return find_system(self.env)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Which of `FILES` are written: of an environment that does not draw, no videos."""
+        return FILES if can_draw(self.env) else FILES[len(VIDEOS) :]
+
+    @property
     def size(self) -> Size:
         """How long to learn and to measure."""
         return QUICK if self.quick else FULL
@@ -196,11 +201,12 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
     with stages.stage("The cloned policies are scored"):
         scores |= {"mpc": score(mpc), "mlp": score(mlp)}
     agents = {"Expert": expert, "Cloned MPC": Stateless(mpc), "Cloned MLP": Stateless(mlp)}
-    paths = [options.folder / name for name in VIDEOS]
+    paths = [options.folder / name for name in VIDEOS if name in options.files]
     with stages.stage("The video is drawn", len(agents) + len(paths)) as advance:
         # where the expert earns least there is the most to see
         seed = score_seeds[int(np.argmin(returns.returns))]
-        film(agents, env, seed, size.max_steps, paths, advance)
+        if paths:
+            film(agents, env, seed, size.max_steps, paths, advance)
     return Demo(options, scores, physics, histories)
 
 

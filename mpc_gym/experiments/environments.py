@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mpc_gym.checks import found
 from mpc_gym.envs.base import DiffEnv
-from mpc_gym.make_mpc import make_mpc
+from mpc_gym.make_mpc import make_mpc, model_of
 from mpc_gym.models import CartPoleDynamics, PendulumDynamics, current_values
 
 Physics = Mapping[str, float]
@@ -150,9 +150,19 @@ def _has_model(registered: str) -> bool:
         return False
     try:
         creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
-    except Exception:  # whatever the modules of others raise when they are imported
+        plain = isinstance(creator, type) and not issubclass(creator, gym.Wrapper)
+        if plain and (issubclass(creator, DiffEnv) or not hasattr(creator, "nominal_dynamics")):
+            return issubclass(creator, DiffEnv)
+        model_of("env", registered)
+    except Exception:  # whatever the modules of others raise when they are imported or made
         return False
-    return isinstance(creator, type) and issubclass(creator, DiffEnv)
+    return True
+
+
+def can_draw(env_id: str) -> bool:
+    """Whether there can be videos of an environment."""
+    env = gym.make(env_id)
+    return "rgb_array" in env.metadata.get("render_modes", ())
 
 
 def environments_table() -> Table:
@@ -165,17 +175,15 @@ def environments_table() -> Table:
     for env_id in environment_ids():
         spellings.setdefault(str(gym.registry[env_id].entry_point), []).append(env_id)
     for ids in spellings.values():
-        with gym.make(ids[0]) as env:
-            model = env.unwrapped
-            assert isinstance(model, DiffEnv)
-            assert env.spec is not None
-            table.add_row(
-                "\n".join(ids),
-                _limits(model.observation_space),
-                _limits(model.action_space),
-                str(env.spec.max_episode_steps),
-                "\n".join(f"{name} {value:g}" for name, value in model.physics.items()),
-            )
+        model = model_of("env", ids[0])
+        physics = model.physics if isinstance(model, DiffEnv) else true_physics(ids[0])
+        table.add_row(
+            "\n".join(ids),
+            _limits(model.observation_space),
+            _limits(model.action_space),
+            str(gym.registry[ids[0]].max_episode_steps),
+            "\n".join(f"{name} {value:g}" for name, value in physics.items()),
+        )
     return table
 
 

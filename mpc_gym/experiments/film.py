@@ -8,14 +8,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from mpc_gym.envs.base import DiffEnv
 from mpc_gym.experiments.agents import EpisodeOptions
+from mpc_gym.experiments.environments import can_draw
 from mpc_gym.experiments.progress import Advance
 from mpc_gym.files import make_writable_folder
 from mpc_gym.imitation import Stateless
-from mpc_gym.imitation.episodes import Envs, play
+from mpc_gym.imitation.episodes import play
 from mpc_gym.mpc import Plan
 from mpc_gym.policies import PlanningPolicy, RecedingHorizon
 from mpc_gym.policies.receding_horizon import warm_start
@@ -80,7 +83,7 @@ def film(
         columns: agents in a row; None for all.
     """
     frames: dict[str, list[Picture]] = {}
-    with closing(_one_env(env_id, width=SIZE, height=SIZE)) as envs:
+    with closing(_one_env(env_id, SIZE)) as envs:
         fps = envs.metadata["render_fps"]
         for name, agent in agents.items():
             pictures: list[Picture] = []
@@ -94,9 +97,15 @@ def film(
         advance()
 
 
-def _one_env(env_id: str, **size: Any) -> Envs:
-    # a single environment draws what it is told to show
-    envs: Envs = gym.make_vec(env_id, 1, "sync", render_mode="rgb_array", **size)
+def _one_env(env_id: str, size: int | None = None) -> SyncVectorEnv:
+    """One environment that draws; of this package, in frames of so many pixels."""
+    if not can_draw(env_id):
+        raise ValueError(f"env must draw, and {env_id} has no render mode 'rgb_array'")
+    envs = gym.make_vec(env_id, 1, "sync", render_mode="rgb_array")
+    assert isinstance(envs, SyncVectorEnv)
+    model = envs.envs[0].unwrapped
+    if size is not None and isinstance(model, DiffEnv):
+        model.width = model.height = size
     return envs
 
 
@@ -113,11 +122,12 @@ class _Camera:
     def __init__(
         self,
         agent: PolicyPredictor,
-        envs: Envs,
+        envs: SyncVectorEnv,
         append: Callable[[Picture], None],
         steps: int | None = None,
     ) -> None:
         self._agent, self._envs, self._append, self._left = agent, envs, append, steps
+        self._shows_plans = envs.envs[0].has_wrapper_attr("show_plan")
 
     def predict(
         self,
@@ -132,8 +142,9 @@ class _Camera:
         return self._agent.predict(observation, state, episode_start, deterministic)
 
     def show(self, plan: Plan | None) -> None:
-        self._envs.call("show_plan", plan)  # type: ignore[attr-defined]
-        (picture,) = self._envs.render()  # type: ignore[misc]
+        if self._shows_plans:
+            self._envs.call("show_plan", plan)
+        (picture,) = self._envs.render()
         self._append(np.asarray(picture, dtype=np.uint8))
 
 

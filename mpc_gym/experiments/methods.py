@@ -23,6 +23,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.checks import check_instance, found
+from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.imitation import (
     BehavioralCloning,
     Demonstrations,
@@ -172,6 +173,8 @@ def make_policy(
     with gym.make(env_id) as env, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        if issubclass(policy_class, MPCPolicy) and not isinstance(env.observation_space, EnvBox):
+            options["mpc"] = env_id  # the spaces of other packages do not say whose they are
         policy = policy_class(env.observation_space, env.action_space, _no_schedule, **options)
     return policy  # noqa: RET504  (to a type checker, the context might swallow an exception)
 

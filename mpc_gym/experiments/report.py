@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc_gym.experiments.environments import can_draw
 from mpc_gym.experiments.film import film
 from mpc_gym.experiments.learner import POLICY, SCORES, episode_seeds
 from mpc_gym.experiments.methods import MethodOptions
@@ -70,7 +71,7 @@ def write_report(
     folder, found = options.folder, list(results.values())
     methods = list(dict.fromkeys(result["method"] for result in found))
     plot(found, folder / IMAGES / PLOT)
-    videos = _film(options, results, methods, stages) if options.filmed else []
+    videos = _film(options, results, methods, stages)
     scores = score_table("scores", "Scores", found)
     learned = parameter_table("parameters", "Learned parameters", found)
     tables = [scores, *([learned] if learned.rows else [])]
@@ -118,6 +119,8 @@ def _film(
     methods: list[str],
     stages: Stages,
 ) -> list[Path]:
+    if not options.filmed or not can_draw(options.env):
+        return []
     agents: dict[str, Any] = {"expert": Stateless(options.planning.expert(options.env))}
     for method in methods:
         name = next(
