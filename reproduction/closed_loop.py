@@ -26,7 +26,7 @@ from mpc_gym.experiments.summary import (
     summaries,
 )
 from mpc_gym.experiments.tables import picture
-from reproduction.section import Finding, Section
+from reproduction.report import Finding, Section
 
 __all__ = ["run", "runs", "section"]
 

@@ -12,7 +12,8 @@ loss through the plan, by physics, cost, or both. All are chosen by the imitatio
 validation plans, each planned from nothing, as the learner would act.
 """
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mpc_gym import MPC, Plan
 from mpc_gym.experiments.plots import thinned
-from mpc_gym.imitation.losses import Rows, Sum, Value
-from mpc_gym.imitation.metrics import Row
-from mpc_gym.imitation.rates import FallingRate
-from mpc_gym.imitation.training import Training, TrainingOptions
-from mpc_gym.mpc import MPC
+from mpc_gym.imitation import (
+    FallingRate,
+    Loss,
+    Sum,
+    Training,
+    TrainingOptions,
+    Value,
+    WarmStartedLoss,
+)
 from reproduction.problems import Hessian, LearnedCost, Plans, System
 
 SYSID = "sysid"
@@ -46,6 +52,8 @@ HUNDREDFOLD = 0.01
 ALL_DONE = "all epochs done"
 CHECKPOINT_SECONDS = 5.0
 LOG_EPOCHS = 5
+
+History = list[dict[str, float]]
 
 
 def make_planner(system: System, method: str, hessian: Hessian, starts: int) -> MPC:
@@ -72,30 +80,20 @@ def make_planner(system: System, method: str, hessian: Hessian, starts: int) -> 
     return system.controller(dynamics, cost, hessian, starts)
 
 
-class NetworkLoss:
+class NetworkLoss(Loss):
     """The imitation loss of a module that maps start states to controls."""
 
     def __init__(self, network: nn.Module, plans: Plans) -> None:
-        self.network = network
+        self.learner = network
         self.plans = plans
 
-    def __call__(self, rows: Rows) -> Value:
+    def __call__(self, rows: Tensor) -> Value:
         """The errors of these plans."""
-        controls = self.network(self.plans.states[rows, 0])
-        return _value(controls - self.plans.controls[rows], {})
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing is remembered."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing is remembered."""
+        error = self.learner(self.plans.states[rows, 0]) - self.plans.controls[rows]
+        return Value(((1.0, Sum.of(error.square())),), {})
 
 
-class ModelLoss:
+class ModelLoss(Loss):
     """The model loss of a controller; without gradients (in validation), its imitation loss.
 
     Args:
@@ -104,11 +102,10 @@ class ModelLoss:
     """
 
     def __init__(self, mpc: MPC, plans: Plans) -> None:
-        self.mpc = mpc
+        self.learner = self.mpc = mpc
         self.plans = plans
-        self.warm_starts = torch.zeros_like(plans.controls)
 
-    def __call__(self, rows: Rows) -> Value:
+    def __call__(self, rows: Tensor) -> Value:
         """The errors of these plans."""
         self._keep_positive()
         if torch.is_grad_enabled():
@@ -116,30 +113,19 @@ class ModelLoss:
         plan = self.mpc(self.plans.states[rows, 0])
         # a plan that could not be computed is none: as many controls as zero
         error = plan.controls.nan_to_num(0.0) - self.plans.controls[rows]
-        metrics = {"model_loss": self.model_error(rows)}
-        return _value(error, metrics | _unconverged(plan.converged))
+        metrics = {"model_loss": self.model_error(rows), "not_converged": _not_converged(plan)}
+        return Value(((1.0, Sum.of(error.square())),), metrics)
 
-    def training_value(self, rows: Rows) -> Value:
+    def training_value(self, rows: Tensor) -> Value:
         """What is minimised."""
         error = self.model_error(rows)
-        return Value(((1.0, error),), {"model_loss": Sum(error.total.detach(), error.count)})
+        return Value(((1.0, error),), {"model_loss": error.detach()})
 
-    def model_error(self, rows: Rows) -> Sum:
+    def model_error(self, rows: Tensor) -> Sum:
         """The squared error of predicted states, along the expert's plans."""
         states, controls = self.plans.states[rows], self.plans.controls[rows]
         error = self.mpc.dynamics(states[:, :-1], controls[:, :-1]) - states[:, 1:]
-        return Sum(error.square().sum(), error.numel())
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The controls from which the training plans are solved."""
-        return {"warm_starts": self.warm_starts.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take these."""
-        self.warm_starts.copy_(state["warm_starts"])
+        return Sum.of(error.square())
 
     def _keep_positive(self) -> None:
         with torch.no_grad():
@@ -148,12 +134,11 @@ class ModelLoss:
                     parameter.clamp_(min=LEAST)
 
 
-class ImitationLoss(ModelLoss):
+class ImitationLoss(ModelLoss, WarmStartedLoss):
     """The imitation loss of a controller, through its plans.
 
-    In training each plan is solved from the last one of its start state, and every 50 epochs from
-    the first guess again. Plans that did not converge have no gradient and do not count. A cost
-    that is learned is learned in turns of 10 epochs: its linear term, then its weights.
+    Plans that did not converge in training have no gradient and do not count. A cost that is
+    learned is learned in turns of 10 epochs: its linear term, then its weights.
 
     Args:
         mpc: the learner.
@@ -166,41 +151,33 @@ class ImitationLoss(ModelLoss):
         self, mpc: MPC, plans: Plans, guess: Float[Tensor, "plans horizon n_ctrl"] | None = None
     ) -> None:
         super().__init__(mpc, plans)
-        self.guess = guess
+        nothing = torch.zeros_like(plans.controls)
+        WarmStartedLoss.__init__(self, nothing if guess is None else guess, WARM_START_EPOCHS)
         self.planner = mpc if guess is None else _from_one_start(mpc)
 
-    def training_value(self, rows: Rows) -> Value:
+    def training_value(self, rows: Tensor) -> Value:
         """What is minimised."""
         plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
-        converged = plan.converged
-        self.warm_starts[rows] = torch.where(
-            converged[:, None, None], plan.controls.detach(), self._first_guess(rows)
-        )
-        error = (plan.controls - self.plans.controls[rows])[converged]
-        return _value(error, _unconverged(converged))
+        self.remember(rows, plan)
+        error = (plan.controls - self.plans.controls[rows])[plan.converged]
+        return Value(((1.0, Sum.of(error.square())),), {"not_converged": _not_converged(plan)})
 
     def begin_epoch(self, epoch: int) -> None:
         """Forget the warm starts, and pass the turn, when it is time."""
-        if epoch % WARM_START_EPOCHS == 0:
-            every = torch.arange(len(self.warm_starts))
-            self.warm_starts.copy_(self._first_guess(every))
+        WarmStartedLoss.begin_epoch(self, epoch)
         if isinstance(self.mpc.cost, LearnedCost):
             weights_turn = (epoch // COST_EPOCHS) % 2 == 1
             self.mpc.cost.logits.requires_grad_(weights_turn)
             self.mpc.cost.p.requires_grad_(not weights_turn)
 
-    def _first_guess(self, rows: Rows) -> Tensor:
-        return torch.zeros_like(self.warm_starts[rows]) if self.guess is None else self.guess[rows]
-
 
 def learn(
     folder: Path,
-    learner: nn.Module,
     loss: NetworkLoss | ModelLoss,
-    training_rows: Rows,
-    judged_rows: Rows,
+    training_rows: Tensor,
+    validation_rows: Tensor,
     epochs: int,
-    enough: Callable[[list[Row]], str | None],
+    enough: Callable[[History], str | None],
     identity: dict[str, Any],
     falling_epochs: int = 0,
 ) -> dict[str, Any]:
@@ -208,10 +185,9 @@ def learn(
 
     Args:
         folder: for log and checkpoint; goes on from a checkpoint there.
-        learner: trained in place.
-        loss: of it.
+        loss: of the learner, which is trained in place.
         training_rows: of the plans to learn from.
-        judged_rows: of the plans of the curves, by which the best epoch is chosen.
+        validation_rows: of the plans of the curves, by which the best epoch is chosen.
         epochs: at most.
         enough: told all rows so far after each epoch, why to stop there; None to go on.
         identity: JSON data that tells this run from others, its "seed" among it.
@@ -222,26 +198,30 @@ def learn(
         "test_model_loss" and "last_test_model_loss"; "validation_loss", "best_epoch", "epochs",
         "ended" (why), "hundredfold" (the first epoch with a hundredth of the first validation loss,
         or None), "unconverged" (share of the training plans), "parameters" (the best, of a
-        controller), and curves over "epoch" of "imitation_loss",
-        its best so far, "best_loss", and "model_loss".
+        controller), and curves over "epoch" of "imitation_loss", its best so far, "best_loss", and
+        "model_loss".
     """
     optimizer = "adam" if isinstance(loss, NetworkLoss) else "rmsprop"
-    constant = epochs - falling_epochs
-    rate = FallingRate(RATES[optimizer], FINAL_RATE, constant, falling_epochs)
+    rate = FallingRate(RATES[optimizer], FINAL_RATE, epochs - falling_epochs, falling_epochs)
     training = Training(
-        learner,
+        loss.learner,
         loss,
         training_rows,
-        judged_rows,
+        validation_rows,
         TrainingOptions(optimizer, rate, BATCH, identity["seed"]),
         identity,
         folder,
         CHECKPOINT_SECONDS,
         LOG_EPOCHS,
     )
-    history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
-    last = _test(learner, loss, training.last_weights)
-    best = _test(learner, loss, training.best.weights)
+    with warnings.catch_warnings():
+        # far from the expert's model a plan may not converge; the results count such plans
+        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
+        history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
+        last = _test(loss, training.last_weights)
+        best = _test(loss, training.best.weights)
+    first = history[0]["validation/loss"]
+    below = (int(r["epoch"]) for r in history if r["validation/loss"] < HUNDREDFOLD * first)
     kept = [history[i] for i in thinned(len(history))]
     result: dict[str, Any] = {
         **{f"last_{name}": value for name, value in last.items()},
@@ -250,7 +230,7 @@ def learn(
         "best_epoch": training.best.epoch,
         "epochs": training.epoch,
         "ended": enough(history) or ALL_DONE,
-        "hundredfold": _first_below(history, HUNDREDFOLD * history[0]["validation/loss"]),
+        "hundredfold": next(below, None),
         "epoch": [row["epoch"] for row in kept],
         "imitation_loss": [row["validation/loss"] for row in kept],
         "best_loss": [row["validation/best_loss"] for row in kept],
@@ -265,11 +245,9 @@ def learn(
     return result
 
 
-def _test(
-    learner: nn.Module, loss: NetworkLoss | ModelLoss, weights: dict[str, Tensor]
-) -> dict[str, float]:
+def _test(loss: NetworkLoss | ModelLoss, weights: dict[str, Tensor]) -> dict[str, float]:
     """The losses of the test plans, with these weights."""
-    learner.load_state_dict(weights)
+    loss.learner.load_state_dict(weights)
     with torch.no_grad():
         value = loss(loss.plans.test)
     losses = {"test_loss": value.mean()}
@@ -278,11 +256,11 @@ def _test(
     return losses
 
 
-def never(_: list[Row]) -> None:
+def never(_: History) -> None:
     """No reason to end before all epochs are done."""
 
 
-def small_or_flat(history: list[Row], patience: int, fall: float) -> str | None:
+def small_or_flat(history: History, patience: int, fall: float) -> str | None:
     """Why learning may end: the best validation loss has long been small, or flat.
 
     Args:
@@ -300,26 +278,11 @@ def small_or_flat(history: list[Row], patience: int, fall: float) -> str | None:
     return None
 
 
-def _first_below(history: list[Row], bound: float) -> int | None:
-    return next((int(row["epoch"]) for row in history if row["validation/loss"] < bound), None)
-
-
 def _from_one_start(mpc: MPC) -> MPC:
     """The same controller on the same modules, with one initial guess."""
-    return MPC(
-        mpc.dynamics,
-        mpc.cost,
-        mpc.horizon,
-        mpc.control_low,
-        mpc.control_high,
-        hessian=mpc.hessian,
-    )
+    limits = (mpc.control_low, mpc.control_high)
+    return MPC(mpc.dynamics, mpc.cost, mpc.horizon, *limits, hessian=mpc.hessian)
 
 
-def _value(error: Tensor, metrics: dict[str, Sum]) -> Value:
-    """The mean squared error, with what to log beside it."""
-    return Value(((1.0, Sum(error.square().sum(), error.numel())),), metrics)
-
-
-def _unconverged(converged: Tensor) -> dict[str, Sum]:
-    return {"not_converged": Sum((~converged).sum(), len(converged))}
+def _not_converged(plan: Plan) -> Sum:
+    return Sum((~plan.converged).sum(), len(plan.converged))

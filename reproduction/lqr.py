@@ -29,13 +29,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mpc_gym.experiments.run import Run
-from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
-from mpc_gym.imitation.metrics import Metrics, Row
-from mpc_gym.imitation.rates import FallingRate
-from mpc_gym.models import LinearDynamics, QuadraticCost
-from mpc_gym.mpc import MPC
+from mpc_gym import MPC, QuadraticCost
+from mpc_gym.experiments.runs import Run
+from mpc_gym.imitation import FallingRate, Metrics, read_checkpoint, write_checkpoint
+from mpc_gym.models import LinearDynamics
 from reproduction.lqr_section import section
+from reproduction.report import Result
 
 __all__ = ["run", "runs", "section"]
 
@@ -66,28 +65,24 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
         quick: two seeds and few steps.
         seed: the first of the seeds.
     """
-    seeds = range(seed, seed + (QUICK_SEEDS if quick else SEEDS))
-    steps = QUICK_STEPS if quick else STEPS
+    fixed = {
+        "trial_steps": TRIAL_STEPS,
+        "decay_steps": QUICK_DECAY_STEPS if quick else DECAY_STEPS,
+    }
     return [
         Run(
-            name=f"lqr/guesses-{guesses}/seed-{each}",
-            function=f"{__name__}:run",
-            settings={
-                "seed": each,
-                "guesses": guesses,
-                "trial_steps": TRIAL_STEPS,
-                "steps": steps[guesses],
-                "decay_steps": QUICK_DECAY_STEPS if quick else DECAY_STEPS,
-            },
+            f"lqr/guesses-{guesses}/seed-{each}",
+            f"{__name__}:run",
+            {"seed": each, "guesses": guesses, "steps": steps, **fixed},
         )
-        for guesses in steps
-        for each in seeds
+        for guesses, steps in (QUICK_STEPS if quick else STEPS).items()
+        for each in range(seed, seed + (QUICK_SEEDS if quick else SEEDS))
     ]
 
 
 def run(
     folder: Path, seed: int, guesses: int, trial_steps: int, steps: int, decay_steps: int
-) -> dict[str, Any]:
+) -> Result:
     """Let one learner imitate the expert.
 
     Args:
@@ -100,20 +95,13 @@ def run(
 
     Returns:
         The settings, and curves over "step" of "imitation_loss" (its expectation over the start
-        states), "batch_loss" (of that step's start states) and "model_loss"; "A", "B" at the end;
-        "tried", the number of initial models.
+        states) and "model_loss"; "A", "B" at the end; "tried", the number of initial models.
     """
-    settings = {
-        "seed": seed,
-        "guesses": guesses,
-        "trial_steps": trial_steps,
-        "steps": steps,
-        "decay_steps": decay_steps,
-    }
+    settings = {name: value for name, value in locals().items() if name != "folder"}
     expert = Expert(make_expert())
     generator = Generator().manual_seed(seed)
     learner, tried = Learner(expert, draw_model(generator)), 1
-    rows: list[Row] = []
+    rows: list[dict[str, float]] = []
     path = folder / CHECKPOINT
     if path.exists():
         state = read_checkpoint(path, settings)
@@ -126,9 +114,8 @@ def run(
         write_checkpoint(path, settings, {**content, "rows": rows, "tried": tried})
 
     if not rows and guesses > 1:
-        learner, tried = choose_learner(
-            expert, generator, guesses, trial_steps, learner, tried, save
-        )
+        trial = (generator, guesses, trial_steps)
+        learner, tried = choose_learner(*trial, learner, tried, save)
     metrics = Metrics(folder, rows, by="step")
     rows = metrics.rows
     rate = FallingRate(LEARNING_RATE, FINAL_RATE, steps, decay_steps)
@@ -202,7 +189,7 @@ class Learner:
         return loss.item()
 
     @torch.no_grad()
-    def losses(self) -> Row:
+    def losses(self) -> dict[str, float]:
         """The expected imitation loss, and the model loss."""
         imitation = self.imitation_loss(self._representative).item()
         models = (self.mpc.dynamics.parameters(), self.expert.mpc.dynamics.parameters())
@@ -250,7 +237,6 @@ def draw_starts(generator: Generator) -> Float[Tensor, "batch n"]:
 
 
 def choose_learner(
-    expert: Expert,
     generator: Generator,
     guesses: int,
     trial_steps: int,
@@ -263,7 +249,7 @@ def choose_learner(
     Where none does it has the last one.
 
     Args:
-        expert, generator: of learners and start states.
+        generator: of initial models and start states.
         guesses: initial models, at most.
         trial_steps: that each has to show promise.
         learner, tried: the one whose trial comes next, and its number.
@@ -276,7 +262,7 @@ def choose_learner(
             learner.step(draw_starts(generator), LEARNING_RATE)
         if learner.losses()["imitation_loss"] < PROMISING * untrained or tried == guesses:
             return learner, tried
-        learner, tried = Learner(expert, draw_model(generator)), tried + 1
+        learner, tried = Learner(learner.expert, draw_model(generator)), tried + 1
 
 
 def _trajectory(mpc: MPC, x_init: Float[Tensor, "batch n"]) -> Float[Tensor, "batch T n+m"]:

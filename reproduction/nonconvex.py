@@ -11,15 +11,15 @@ the network, whose epochs take longest, ends wherever it is flat. Where the cons
 of the paper hides what could be learned, a falling one is tried beside it.
 """
 
-import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from mpc_gym.experiments.run import Run
-from mpc_gym.policies.lstm import LSTMPlanner
+from mpc_gym.experiments.runs import Run
+from mpc_gym.policies import LSTMPlanner
 from reproduction.learning import (
     NETWORK,
     PLANNERS,
@@ -31,31 +31,43 @@ from reproduction.learning import (
     make_planner,
     small_or_flat,
 )
-from reproduction.nonconvex_runs import CONSTANT, EPOCHS, FALLING, PATIENCE
-from reproduction.nonconvex_section import section
+from reproduction.nonconvex_section import (
+    BOTH,
+    CONSTANT,
+    EPOCHS,
+    EXPERT,
+    FALLING,
+    GUIDED,
+    ONE,
+    PATIENCE,
+    THROUGH_PLANS,
+    section,
+)
 from reproduction.problems import HORIZON, SYSTEMS, Hessian, expert_plans
+from reproduction.report import Result
 
 __all__ = ["run", "runs", "section"]
 
 SEEDS = 4
 DEMONSTRATIONS: tuple[int, ...] = (10, 50, 100)
-GUIDED_METHODS = (SYSID, "mpc.dx", "mpc.cost")
 SOME = (50,)  # of them, where the number is not what is asked
-THROUGH_PLANS = tuple(method for method in PLANNERS if method != SYSID)
-# epochs at most, epochs after which a loss is flat, and how far it has to have fallen by then
-EFFORT = {"epochs": EPOCHS, "patience": PATIENCE, "fall": 0.01, "rate": CONSTANT}
-NETWORK_EFFORT = {**EFFORT, "fall": 1.0}
-FALLING_METHODS = (SYSID, "mpc.dx")
-FALLING_EFFORT = {**EFFORT, "patience": EPOCHS, "rate": FALLING}
 QUICK_EPOCHS, QUICK_NETWORK_EPOCHS = 60, 20
+PAPER = {
+    "hessian": "exact",
+    "planning": ONE,
+    "epochs": EPOCHS,
+    "patience": PATIENCE,
+    "fall": 0.01,
+    "rate": CONSTANT,
+}
 
 
-class Planning(NamedTuple):
-    """How often expert and learner plan anew from another initial guess.
+class Guesses(NamedTuple):
+    """How many initial guesses each plan is solved from, of which the best plan counts.
 
     Args:
-        expert: initial guesses of the expert.
-        learner: initial guesses of the learner.
+        expert: of the expert's plans.
+        learner: of the learner's plans.
         guided: whether the learner's training plans begin at the demonstrated controls instead.
     """
 
@@ -64,13 +76,12 @@ class Planning(NamedTuple):
     guided: bool = False
 
 
-PLANNING = {
-    "one start": Planning(1, 1),
-    "eight of the expert": Planning(8, 1),
-    "eight of both": Planning(8, 8),
-    "eight, guided": Planning(8, 8, guided=True),
+GUESSES = {
+    ONE: Guesses(1, 1),
+    EXPERT: Guesses(8, 1),
+    BOTH: Guesses(8, 8),
+    GUIDED: Guesses(8, 8, guided=True),
 }
-PAPER = "one start"
 
 
 def runs(quick: bool, seed: int = 0) -> list[Run]:
@@ -80,64 +91,43 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
         quick: one seed, few demonstrations and epochs.
         seed: the first of the seeds.
     """
-    chosen = [
-        (system, *each)
-        for system in SYSTEMS
-        for each in (
-            *(("exact", PAPER, method, DEMONSTRATIONS) for method in (NETWORK, *PLANNERS)),
-            *(("gauss-newton", PAPER, method, DEMONSTRATIONS) for method in THROUGH_PLANS),
-        )
-    ]
-    chosen += [
-        ("cartpole", "exact", planning, method, counts)
-        for planning, method, counts in (
-            ("eight of the expert", "mpc.dx", SOME),
-            ("eight of both", "mpc.dx", SOME),
-            *(("eight, guided", method, DEMONSTRATIONS) for method in GUIDED_METHODS),
-        )
-    ]
-    efforts = [(each, NETWORK_EFFORT if NETWORK in each else EFFORT) for each in chosen]
-    efforts += [
-        ((system, "exact", PAPER, method, DEMONSTRATIONS), FALLING_EFFORT)
-        for system in SYSTEMS
-        for method in FALLING_METHODS
-    ]
-    return [
-        _run(system, method, hessian, planning, count, each, _quick(effort) if quick else effort)
-        for (system, hessian, planning, method, counts), effort in efforts
-        for count in (SOME if quick else counts)
-        for each in range(seed, seed + (1 if quick else SEEDS))
-    ]
+    found = []
+    for settings, counts in _variants():
+        if quick:
+            network = settings["method"] == NETWORK
+            settings["epochs"] = QUICK_NETWORK_EPOCHS if network else QUICK_EPOCHS
+        folder = "{system}/{planning}/{method}/{hessian}/{rate}-rate".format(**settings)
+        found += [
+            Run(
+                f"nonconvex/{folder}/plans-{count}/seed-{each}",
+                f"{__name__}:run",
+                {**settings, "demonstrations": count, "seed": each},
+            )
+            for count in (SOME if quick else counts)
+            for each in range(seed, seed + (1 if quick else SEEDS))
+        ]
+    return found
 
 
-def _quick(effort: dict[str, Any]) -> dict[str, Any]:
-    epochs = QUICK_NETWORK_EPOCHS if effort == NETWORK_EFFORT else QUICK_EPOCHS
-    return {**effort, "epochs": epochs}
+def _variants() -> Iterator[tuple[dict[str, Any], tuple[int, ...]]]:
+    """All settings but demonstrations and seed; and the numbers of demonstrations."""
 
+    def variant(system: str, method: str, **change: Any) -> dict[str, Any]:
+        return {**PAPER, "system": system, "method": method, **change}
 
-def _run(
-    system: str,
-    method: str,
-    hessian: str,
-    planning: str,
-    count: int,
-    seed: int,
-    effort: dict[str, Any],
-) -> Run:
-    folder = f"nonconvex/{system}/{planning}/{method}/{hessian}/{effort['rate']}-rate"
-    return Run(
-        name=f"{folder}/plans-{count}/seed-{seed}",
-        function=f"{__name__}:run",
-        settings={
-            "system": system,
-            "method": method,
-            "hessian": hessian,
-            "planning": planning,
-            "demonstrations": count,
-            "seed": seed,
-            **effort,
-        },
-    )
+    for system in SYSTEMS:
+        yield variant(system, NETWORK, fall=1.0), DEMONSTRATIONS
+        for method in PLANNERS:
+            yield variant(system, method), DEMONSTRATIONS
+        for method in THROUGH_PLANS:
+            yield variant(system, method, hessian="gauss-newton"), DEMONSTRATIONS
+    for planning in (EXPERT, BOTH):
+        yield variant("cartpole", "mpc.dx", planning=planning), SOME
+    for method in (SYSID, "mpc.dx", "mpc.cost"):
+        yield variant("cartpole", method, planning=GUIDED), DEMONSTRATIONS
+    for system in SYSTEMS:
+        for method in (SYSID, "mpc.dx"):
+            yield variant(system, method, rate=FALLING, patience=EPOCHS), DEMONSTRATIONS
 
 
 def run(
@@ -152,7 +142,7 @@ def run(
     patience: int,
     fall: float,
     rate: str,
-) -> dict[str, Any]:
+) -> Result:
     """Let one learner imitate the expert.
 
     Args:
@@ -160,7 +150,7 @@ def run(
         system: one of `SYSTEMS`.
         method: "nn", or one of `PLANNERS`.
         hessian: of the learner's plans and gradients.
-        planning: one of `PLANNING`.
+        planning: one of `GUESSES`.
         demonstrations: the expert's plans to learn from.
         seed: of the start states, the network's weights and the order of learning.
         epochs: at most.
@@ -170,39 +160,22 @@ def run(
     Returns:
         The settings, and what `learn` returns.
     """
-    settings = {
-        "system": system,
-        "method": method,
-        "hessian": hessian,
-        "planning": planning,
-        "demonstrations": demonstrations,
-        "seed": seed,
-        "epochs": epochs,
-        "patience": patience,
-        "fall": fall,
-        "rate": rate,
-    }
-    chosen, how = SYSTEMS[system], PLANNING[planning]
-    plans = expert_plans(chosen, seed, how.expert)
-    learner: torch.nn.Module
+    settings = {name: value for name, value in locals().items() if name != "folder"}
+    guesses = GUESSES[planning]
+    plans = expert_plans(SYSTEMS[system], seed, guesses.expert)
     loss: NetworkLoss | ModelLoss
     if method == NETWORK:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             sizes = (plans.states.shape[-1], plans.controls.shape[-1])
-            learner = LSTMPlanner(*sizes, HORIZON)
-        loss = NetworkLoss(learner, plans)
+            loss = NetworkLoss(LSTMPlanner(*sizes, HORIZON), plans)
     else:
-        learner = mpc = make_planner(chosen, method, hessian, how.learner)
+        mpc = make_planner(SYSTEMS[system], method, hessian, guesses.learner)
         if method == SYSID:
             loss = ModelLoss(mpc, plans)
         else:
-            loss = ImitationLoss(mpc, plans, plans.controls if how.guided else None)
-    with warnings.catch_warnings():
-        # far from the expert's model a plan may not converge; the results count such plans
-        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
-        enough = partial(small_or_flat, patience=patience, fall=fall)
-        rows = (plans.training(demonstrations), plans.validation)
-        falling = epochs // 2 if rate == FALLING else 0
-        found = learn(folder, learner, loss, *rows, epochs, enough, settings, falling)
-    return {**settings, **found}
+            loss = ImitationLoss(mpc, plans, plans.controls if guesses.guided else None)
+    rows = (plans.training(demonstrations), plans.validation)
+    enough = partial(small_or_flat, patience=patience, fall=fall)
+    falling_epochs = epochs // 2 if rate == FALLING else 0
+    return {**settings, **learn(folder, loss, *rows, epochs, enough, settings, falling_epochs)}

@@ -6,7 +6,8 @@ speed has no limit, its cost is quadratic, and it starts in the upper half.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,13 +16,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mpc_gym.envs.cartpole import MAX_FORCE, DiffCartPoleEnv, goal_cost
-from mpc_gym.envs.pendulum import DiffPendulumEnv
-from mpc_gym.models import CartPoleDynamics, Dynamics, PendulumDynamics, QuadraticCost
-from mpc_gym.mpc import MPC
+from mpc_gym import MPC, CartPoleDynamics, PendulumDynamics, QuadraticCost
+from mpc_gym.envs import DiffCartPoleEnv, DiffPendulumEnv
+from mpc_gym.models import Dynamics
 
 HORIZON = 20
-MAX_TORQUE = 2.0
+CONTROL_PENALTY = 0.001
 TRAINING, VALIDATION, TEST = 100, 10, 10
 
 Hessian = Literal["exact", "gauss-newton"]
@@ -37,7 +37,7 @@ class System:
         dynamics: makes the dynamics with given physical parameters.
         expert: the true physics.
         learner: the physics that a learner begins with, and all that it may change.
-        cost: makes the cost.
+        goal, weights: of the cost, a number each for every state.
         limit: of the absolute control.
         start_limit: of the coordinates of a start state, which is uniform within.
         states_from: states, from coordinates.
@@ -47,10 +47,16 @@ class System:
     dynamics: Callable[..., Dynamics]
     expert: Physics
     learner: Physics
-    cost: Callable[[], QuadraticCost]
+    goal: tuple[float, ...]
+    weights: tuple[float, ...]
     limit: float
     start_limit: tuple[float, ...]
     states_from: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    def cost(self) -> QuadraticCost:
+        """The paper's cost: near the goal, with little control."""
+        goal, weights = (torch.tensor(v, dtype=torch.float64) for v in (self.goal, self.weights))
+        return QuadraticCost.from_goal(goal, weights, CONTROL_PENALTY)
 
     def controller(
         self, dynamics: nn.Module, cost: nn.Module, hessian: Hessian, starts: int
@@ -59,27 +65,14 @@ class System:
         return MPC(dynamics, cost, HORIZON, -self.limit, self.limit, hessian=hessian, starts=starts)
 
 
-def pendulum_cost() -> QuadraticCost:
-    """The paper's cost of the pendulum: upright, at rest, with little torque."""
-    return QuadraticCost.from_goal(
-        goal_state=torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64),
-        goal_weights=torch.tensor([1.0, 1.0, 0.1], dtype=torch.float64),
-        control_penalty=0.001,
-    )
-
-
-def _pendulum(**physics: float) -> PendulumDynamics:
-    return PendulumDynamics(**physics, max_speed=None)
-
-
-_PENDULUM = {"gravity": 10.0, "mass": 1.0, "length": 1.0}
 PENDULUM = System(
     title="pendulum",
-    dynamics=_pendulum,
-    expert=_PENDULUM,
+    dynamics=partial(PendulumDynamics, max_speed=None),
+    expert={"gravity": 10.0, "mass": 1.0, "length": 1.0},
     learner={"gravity": 15.0, "mass": 3.0, "length": 0.5},
-    cost=pendulum_cost,
-    limit=MAX_TORQUE,
+    goal=(1.0, 0.0, 0.0),
+    weights=(1.0, 1.0, 0.1),
+    limit=2.0,
     start_limit=(np.pi / 2, 1.0),
     states_from=DiffPendulumEnv.states_from,
 )
@@ -88,8 +81,9 @@ CARTPOLE = System(
     dynamics=CartPoleDynamics,
     expert={"gravity": 9.8, "cart_mass": 1.0, "pole_mass": 0.1, "pole_length": 0.5},
     learner={"gravity": 9.8, "cart_mass": 3.0, "pole_mass": 0.1, "pole_length": 1.0},
-    cost=goal_cost,
-    limit=MAX_FORCE,
+    goal=(0.0, 0.0, 1.0, 0.0, 0.0),
+    weights=(0.1, 0.1, 1.0, 1.0, 0.1),
+    limit=100.0,
     start_limit=(0.5, 0.5, np.pi, 1.0),
     states_from=DiffCartPoleEnv.states_from,
 )
@@ -104,15 +98,11 @@ def windy_pendulum(seed: int) -> System:
     """
     spread = np.random.default_rng([seed, 1]).uniform(-0.5, 0.5, 3)
     guess = np.array([5.0, 1.0, 1.0]) + np.array([3.0, 1.0, 1.0]) * spread
-    return System(
+    return replace(
+        PENDULUM,
         title="pendulum in wind",
-        dynamics=_pendulum,
-        expert={**_PENDULUM, "damping": 1.0, "wind": 0.1},  # as in `DiffPendulumWindy-v0`
-        learner=dict(zip(_PENDULUM, guess.tolist(), strict=True)),
-        cost=pendulum_cost,
-        limit=MAX_TORQUE,
-        start_limit=PENDULUM.start_limit,
-        states_from=PENDULUM.states_from,
+        expert={**PENDULUM.expert, "damping": 1.0, "wind": 0.1},  # as in `DiffPendulumWindy-v0`
+        learner=dict(zip(PENDULUM.expert, guess.tolist(), strict=True)),
     )
 
 

@@ -1,16 +1,17 @@
-"""The report: Markdown with plots, the findings as JSON, tables as CSV."""
+"""The report: what the experiments say, in Markdown with plots, findings in JSON, tables in CSV."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rich.table
 
-from mpc_gym.experiments.tables import shown
+from mpc_gym.experiments.plots import Line, draw_lines, make_figure, save_figure
+from mpc_gym.experiments.tables import Cell, Table, shown
 from mpc_gym.files import write
-from reproduction.section import Finding, Section
 
 REPORT = "report.md"
 FINDINGS = "findings.json"
@@ -21,12 +22,94 @@ INTRODUCTION = """\
 # The experiments of "Differentiable MPC for End-to-end Planning and Control"
 
 B. Amos, I. Rodriguez, J. Sacks, B. Boots, J. Z. Kolter, NeurIPS 2018,
-[arXiv:1810.13400](https://arxiv.org/abs/1810.13400), section 5, run again with `mpc-gym reproduce`.
+[arXiv:1810.13400](https://arxiv.org/abs/1810.13400), section 5, run again with `make reproduce`.
 Lines in the plots are medians over the seeds, bands reach from the lowest to the highest, and
 where every seed has its own line the title says so."""
 QUICK = """\
 **This is a quick run, with few seeds and steps. It shows that everything works; what its numbers
 say about the findings means nothing.**"""
+
+Result = dict[str, Any]  # of a run, with its settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper, and what came out.
+
+    Args:
+        name: unique in the report, for instance "a" or "b, pendulum".
+        statement: the claim, in one sentence.
+        holds: whether it came out.
+        numbers: what decides it, as JSON data.
+        diagnosis: where it does not hold, or not as expected: why. Markdown.
+    """
+
+    name: str
+    statement: str
+    holds: bool
+    numbers: dict[str, Any]
+    diagnosis: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment in the report.
+
+    Args:
+        title: the heading.
+        text: Markdown: what was run, its plots (see `picture`) and what they show.
+        findings: stated after the text.
+        tables: after the findings, and as CSV.
+    """
+
+    title: str
+    text: str
+    findings: Sequence[Finding]
+    tables: Sequence[Table] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a plot, with a logarithmic y axis.
+
+    Args:
+        title: above it.
+        xlabel, ylabel: of the axes.
+        lines: medians and bands over the seeds.
+        ticks: of a logarithmic x axis; none for a linear one.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Sequence[Line]
+    ticks: Sequence[int] = ()
+
+
+def plot(path: Path, panels: Sequence[Panel], y_ticks: Sequence[float] = ()) -> None:
+    """Write panels side by side as a picture.
+
+    Args:
+        path: of the picture.
+        panels: from left to right.
+        y_ticks: of the first panel, where its values span less than two powers of ten.
+    """
+    figure, places = make_figure(len(panels))
+    for axes, panel in zip(places, panels, strict=True):
+        axes.set(xscale="log" if panel.ticks else "linear", yscale="log")
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
+        axes.set_title(panel.title)
+        draw_lines(axes, panel.lines)
+        if panel.ticks:
+            axes.set_xticks(panel.ticks, [str(tick) for tick in panel.ticks])
+    if y_ticks:
+        places[0].set_yticks(y_ticks, [f"{tick:g}" for tick in y_ticks])
+    save_figure(figure, path)
+
+
+def make_table(name: str, title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    """A table of rows that all have the same columns."""
+    return Table(name, title, tuple(rows[0]), [list(row.values()) for row in rows])
 
 
 def write_report(
@@ -43,9 +126,15 @@ def write_report(
     Returns:
         The files written.
     """
+    findings = [
+        {"experiment": name, **vars(finding)}
+        for name, section in sections.items()
+        for finding in section.findings
+    ]
+    data = {"quick": quick, "findings": _finite(findings)}
     texts = {
         folder / REPORT: _report(sections, quick, versions),
-        folder / FINDINGS: json.dumps(_data(sections, quick), indent=2, allow_nan=False) + "\n",
+        folder / FINDINGS: json.dumps(data, indent=2, allow_nan=False) + "\n",
     }
     for section in sections.values():
         for table in section.tables:
@@ -57,22 +146,11 @@ def write_report(
 
 def findings_table(sections: Mapping[str, Section]) -> rich.table.Table:
     """The findings for a terminal."""
-    table = rich.table.Table()
-    for heading in ("", "finding", "holds"):
-        table.add_column(heading)
+    table = rich.table.Table("", "finding", "holds")
     for section in sections.values():
         for finding in section.findings:
-            table.add_row(finding.name, finding.statement, "yes" if finding.holds else "no")
+            table.add_row(finding.name, finding.statement, shown(finding.holds))
     return table
-
-
-def _data(sections: Mapping[str, Section], quick: bool) -> dict[str, Any]:
-    findings = [
-        {"experiment": name, **vars(finding)}
-        for name, section in sections.items()
-        for finding in section.findings
-    ]
-    return {"quick": quick, "findings": _finite(findings)}
 
 
 def _finite(data: Any) -> Any:
@@ -87,8 +165,12 @@ def _finite(data: Any) -> Any:
 
 
 def _report(sections: Mapping[str, Section], quick: bool, versions: str) -> str:
-    findings = [finding for section in sections.values() for finding in section.findings]
-    parts = [INTRODUCTION, *([QUICK] if quick else []), "## Findings", _overview(findings)]
+    overview = ["| | finding | holds |", "| --- | --- | --- |"]
+    for section in sections.values():
+        for each in section.findings:
+            verdict = "yes" if each.holds else "**no**"
+            overview.append(f"| {each.name} | {each.statement} | {verdict} |")
+    parts = [INTRODUCTION, *([QUICK] if quick else []), "## Findings", "\n".join(overview)]
     for section in sections.values():
         parts += [f"## {section.title}", section.text.strip()]
         parts += map(_finding, section.findings)
@@ -98,21 +180,11 @@ def _report(sections: Mapping[str, Section], quick: bool, versions: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(findings: Sequence[Finding]) -> str:
-    rows = [f"| {each.name} | {each.statement} | {_verdict(each)} |" for each in findings]
-    return "\n".join(["| | finding | holds |", "| --- | --- | --- |", *rows])
-
-
 def _finding(finding: Finding) -> str:
     numbers = "\n".join(f"- {name}: {_number(value)}" for name, value in finding.numbers.items())
     verdict = "It holds." if finding.holds else "It does not hold."
     claim = f"**Finding ({finding.name}). {finding.statement}** {verdict}"
-    parts = [claim, numbers, finding.diagnosis]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _verdict(finding: Finding) -> str:
-    return "yes" if finding.holds else "**no**"
+    return "\n\n".join(part for part in (claim, numbers, finding.diagnosis) if part)
 
 
 def _number(value: Any) -> str:

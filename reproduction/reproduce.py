@@ -17,8 +17,7 @@ from mpc_gym.experiments.engines import check_engine
 from mpc_gym.experiments.run import Run, check_folder, finished, versions_text
 from mpc_gym.experiments.runs import FailedRunsError, execute
 from mpc_gym.files import claim
-from reproduction.report import IMAGES, write_report
-from reproduction.section import Section
+from reproduction.report import IMAGES, Section, write_report
 
 # the modules beside this one, with a hyphen for an underscore
 EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")

@@ -8,6 +8,7 @@ iterations, and both ways differentiate the same solve.
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,13 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mpc_gym.experiments.plots import Line, draw_lines, make_figure, save_figure
-from mpc_gym.experiments.run import Run
-from mpc_gym.experiments.tables import Table, picture, shown
-from mpc_gym.imitation.metrics import Metrics
-from mpc_gym.make_mpc import make_mpc
-from mpc_gym.mpc import MPC
-from reproduction.section import Finding, Section
+from mpc_gym import MPC, make_mpc
+from mpc_gym.experiments.plots import Line
+from mpc_gym.experiments.runs import Run
+from mpc_gym.experiments.tables import picture, shown
+from mpc_gym.imitation import Metrics
+from reproduction.report import Finding, Panel, Result, Section, make_table, plot
 
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 16
@@ -37,21 +37,26 @@ CONSTANT, LINEAR = 0.25, 0.75  # bounds of the exponent of the iterations
 
 
 class Mode(NamedTuple):
-    """A way to differentiate."""
+    """A way to differentiate.
+
+    Args:
+        title: in the plot.
+        options: of the controller.
+    """
 
     title: str
     options: dict[str, str]
 
 
 MODES = {
-    "implicit-native": Mode("implicit", {"differentiate": "implicit", "backend": "native"}),
-    "implicit-reference": Mode(
-        "implicit,\nreference", {"differentiate": "implicit", "backend": "torch"}
-    ),
-    "unrolled-reference": Mode(
-        "unrolled,\nreference", {"differentiate": "unrolled", "backend": "torch"}
-    ),
+    f"{differentiate}-{solver}": Mode(title, {"differentiate": differentiate, "backend": backend})
+    for differentiate, solver, backend, title in (
+        ("implicit", "native", "native", "implicit"),
+        ("implicit", "reference", "torch", "implicit,\nreference"),
+        ("unrolled", "reference", "torch", "unrolled,\nreference"),
+    )
 }
+Groups = dict[str, list[Result]]  # by mode, in the order of the iterations
 
 
 def runs(quick: bool, seed: int = 0) -> list[Run]:
@@ -61,23 +66,19 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
         quick: two numbers of iterations.
         seed: of nothing, as nothing is drawn.
     """
+    fixed = {"seed": seed, "seconds": 0.2 if quick else 2.0}
     return [
         Run(
-            name=f"runtime/{mode}/iterations-{iterations}",
-            function=f"{__name__}:run",
-            settings={
-                "seed": seed,
-                "mode": mode,
-                "iterations": iterations,
-                "seconds": 0.2 if quick else 2.0,
-            },
+            f"runtime/{mode}/iterations-{iterations}",
+            f"{__name__}:run",
+            {"mode": mode, "iterations": iterations, **fixed},
         )
         for iterations in ((1, 8) if quick else ITERATIONS)
         for mode in MODES
     ]
 
 
-def run(folder: Path, seed: int, mode: str, iterations: int, seconds: float) -> dict[str, Any]:
+def run(folder: Path, seed: int, mode: str, iterations: int, seconds: float) -> Result:
     """Measure one way to differentiate at one number of iterations.
 
     It takes seconds, so it leaves no checkpoint: a run that was stopped begins anew.
@@ -92,14 +93,9 @@ def run(folder: Path, seed: int, mode: str, iterations: int, seconds: float) -> 
     Returns:
         The settings, "found_iterations", and the times of the passes "forward" and "backward" [s].
     """
-    mpc = controller(LOOSE, **MODES[mode].options)
-    measure(mpc)  # compiles
-    mpc.tolerance = tolerance_for(iterations)
     metrics = Metrics(folder, [], by="measurement")
-    spent = 0.0
-    while len(metrics.rows) < LEAST or (len(metrics.rows) < MOST and spent < seconds):
-        times = measure(mpc)
-        spent += times["forward"] + times["backward"]
+    mpc = compiled_controller(mode, tolerance_for(iterations))
+    for times in measurements(mpc, seconds):
         metrics.record({"measurement": float(len(metrics.rows)), **times})
     metrics.close()
     return {
@@ -143,15 +139,35 @@ def tolerance_for(iterations: int) -> float:
     return math.exp(loose)
 
 
-def measure(mpc: MPC) -> dict[str, float]:
-    """Durations of a forward and of a backward pass [s], and the iterations in between."""
+def compiled_controller(mode: str, tolerance: float) -> MPC:
+    """A controller that differentiates in this way, with all compiled that measuring needs."""
+    mpc = controller(LOOSE, **MODES[mode].options)
+    measure(mpc)
+    mpc.tolerance = tolerance
+    return mpc
+
+
+def measurements(mpc: MPC, seconds: float) -> Iterator[dict[str, float]]:
+    """Measure as often as fits in these seconds, at least `LEAST` times and at most `MOST`."""
+    spent = 0.0
+    for count in range(MOST):
+        if count >= LEAST and spent >= seconds:
+            return
+        times = measure(mpc)
+        spent += times["forward"] + times["backward"]
+        yield times
+
+
+def measure(mpc: MPC, batch: int = BATCH) -> dict[str, float]:
+    """Durations of a "forward" and of a "backward" pass [s], and the "iterations" in between."""
     mpc.zero_grad()
-    x_init = start_states()
+    x_init = start_states(batch)
     start = time.perf_counter()
     plan = mpc(x_init)
     solved = time.perf_counter()
     plan.controls.square().mean().backward()
     done = time.perf_counter()
+    assert bool(plan.converged.all()), "a solve that did not converge has no gradient to time"
     iterations = float(plan.iterations.max())
     return {"forward": solved - start, "backward": done - solved, "iterations": iterations}
 
@@ -165,22 +181,18 @@ def exponent(iterations: list[int], times: list[float]) -> float:
     return slope
 
 
-def section(results: dict[str, dict[str, Any]], images: Path) -> Section:
+def section(results: dict[str, Result], images: Path) -> Section:
     """The finding, and the times over the iterations.
 
     Args:
         results: of the runs, by their names.
         images: folder for the plot.
     """
-    by_mode = {
-        mode: sorted(
-            (result for result in results.values() if result["mode"] == mode),
-            key=lambda result: result["found_iterations"],
-        )
-        for mode in MODES
-    }
+    groups: Groups = {mode: [] for mode in MODES}
+    for result in sorted(results.values(), key=lambda result: int(result["found_iterations"])):
+        groups[result["mode"]].append(result)
     path = images / "runtime.png"
-    _plot(by_mode, path)
+    plot(path, [_panel(groups, name) for name in ("forward", "backward")])
     text = f"""\
 Duration of the forward and the backward pass of a batch of {BATCH} cart-poles over {HORIZON}
 stages, for tolerances that take Gauss-Newton from one iteration to dozens. "implicit" is this
@@ -189,67 +201,51 @@ the derivative alone. Lines are medians of {LEAST} to {MOST} measurements, bands
 halves.
 
 {picture(path, "Forward and backward time over the number of iterations")}"""
-    return Section("Solver runtime (section 5.1)", text, [_finding(by_mode)], [_table(by_mode)])
+    rows = [
+        {
+            "derivative": mode,
+            "iterations": result["found_iterations"],
+            "forward [ms]": 1e3 * median(result["forward"]),
+            "backward [ms]": 1e3 * median(result["backward"]),
+            "measurements": len(result["backward"]),
+        }
+        for mode, group in groups.items()
+        for result in group
+    ]
+    table = make_table("runtime", "Median times", rows)
+    return Section("Solver runtime (section 5.1)", text, [_finding(groups)], [table])
 
 
-def _finding(by_mode: dict[str, list[dict[str, Any]]]) -> Finding:
-    exponents, ratios = {}, {}
-    for mode, group in by_mode.items():
-        iterations = [result["found_iterations"] for result in group]
-        times = [median(result["backward"]) for result in group]
-        exponents[mode] = exponent(iterations, times)
-        ratios[mode] = times[-1] / times[0]
+def _iterations(group: list[Result]) -> list[int]:
+    return [result["found_iterations"] for result in group]
+
+
+def _finding(groups: Groups) -> Finding:
+    times = {mode: [median(r["backward"]) for r in group] for mode, group in groups.items()}
+    exponents = {mode: exponent(_iterations(groups[mode]), times[mode]) for mode in groups}
+    ratios = {mode: values[-1] / values[0] for mode, values in times.items()}
     constant = all(abs(exponents[mode]) <= CONSTANT for mode in MODES if "implicit" in mode)
-    linear = exponents["unrolled-reference"] >= LINEAR
-    diagnosis = (
-        "The exponents are those of a line through the logarithms of the median times; constant "
-        f"means at most {CONSTANT}, linear at least {LINEAR}. From the fewest iterations "
-        f"({by_mode['implicit-native'][0]['found_iterations']}) to the most "
-        f"({by_mode['implicit-native'][-1]['found_iterations']}) the backward pass takes "
-        + ", ".join(f"{shown(ratio)} times as long ({mode})" for mode, ratio in ratios.items())
-        + "."
-    )
+    fewest, *_, most = _iterations(groups["implicit-native"])
+    longer = ", ".join(f"{shown(ratio)} times as long ({mode})" for mode, ratio in ratios.items())
     return Finding(
         name="e",
         statement="The time of the backward pass is constant in the iterations, where that of "
         "unrolled differentiation is linear.",
-        holds=constant and linear,
+        holds=constant and exponents["unrolled-reference"] >= LINEAR,
         numbers={
             "exponent of the iterations": exponents,
             "backward time, most to fewest iterations": ratios,
         },
-        diagnosis=diagnosis,
+        diagnosis="The exponents are those of a line through the logarithms of the median times; "
+        f"constant means at most {CONSTANT}, linear at least {LINEAR}. From the fewest iterations "
+        f"({fewest}) to the most ({most}) the backward pass takes {longer}.",
     )
 
 
-def _table(by_mode: dict[str, list[dict[str, Any]]]) -> Table:
-    rows = [
-        [
-            mode,
-            result["found_iterations"],
-            1e3 * median(result["forward"]),
-            1e3 * median(result["backward"]),
-            len(result["backward"]),
-        ]
-        for mode, group in by_mode.items()
-        for result in group
-    ]
-    columns = ("derivative", "iterations", "forward [ms]", "backward [ms]", "measurements")
-    return Table("runtime", "Median times", columns, rows)
-
-
-def _plot(by_mode: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    figure, panels = make_figure(2)
-    for axes, name in zip(panels, ("forward", "backward"), strict=True):
-        axes.set(xscale="log", yscale="log", xlabel="iterations", ylabel="time [ms]")
-        axes.set_title(f"{name.capitalize()} pass")
-        draw_lines(axes, [_line(mode, group, name) for mode, group in by_mode.items()])
-        ticks = [result["found_iterations"] for result in by_mode["implicit-native"]]
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    save_figure(figure, path)
-
-
-def _line(mode: str, group: list[dict[str, Any]], name: str) -> Line:
-    y = np.array([np.quantile(result[name], (0.25, 0.5, 0.75)) for result in group]).T
-    x = [float(result["found_iterations"]) for result in group]
-    return Line(MODES[mode].title, x, 1e3 * y, list(MODES).index(mode), markers=True)
+def _panel(groups: Groups, name: str) -> Panel:
+    lines = []
+    for colour, (mode, group) in enumerate(groups.items()):
+        y = np.array([np.quantile(result[name], (0.25, 0.5, 0.75)) for result in group]).T
+        lines.append(Line(MODES[mode].title, _iterations(group), 1e3 * y, colour, markers=True))
+    ticks = _iterations(groups["implicit-native"])
+    return Panel(f"{name.capitalize()} pass", "iterations", "time [ms]", lines, ticks)

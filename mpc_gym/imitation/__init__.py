@@ -1,22 +1,40 @@
-"""Learning from demonstrations: collecting them, behavioural cloning, system identification."""
+"""Learning from demonstrations: collecting them, behavioural cloning, system identification.
 
+`Training` minimises any `Loss` over rows of examples, with a log and checkpoints.
+"""
+
+from mpc_gym.imitation.checkpoint import read_checkpoint, write_checkpoint
 from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import Evaluation, collect, evaluate, evaluate_from
 from mpc_gym.imitation.dagger import DAgger
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.episodes import Stateless
+from mpc_gym.imitation.losses import Loss, Sum, Value, WarmStartedLoss
+from mpc_gym.imitation.metrics import Metrics
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.system_identification import SystemIdentification
+from mpc_gym.imitation.training import Training, TrainingOptions
 
 __all__ = [
     "BehavioralCloning",
     "DAgger",
     "Demonstrations",
     "Evaluation",
+    "FallingRate",
+    "Loss",
+    "Metrics",
     "Stateless",
+    "Sum",
     "SystemIdentification",
+    "Training",
+    "TrainingOptions",
+    "Value",
+    "WarmStartedLoss",
     "collect",
     "concatenate",
     "evaluate",
     "evaluate_from",
     "imitation_loss",
+    "read_checkpoint",
+    "write_checkpoint",
 ]

@@ -8,7 +8,7 @@ observed change, so that 1 is the error of predicting no motion.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
+from mpc_gym.mpc import Plan
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 Rows = Int[Tensor, " rows"]
@@ -32,12 +33,21 @@ class Sum:
     total: Float[Tensor, ""]
     count: int
 
+    @classmethod
+    def of(cls, errors: Float[Tensor, "..."]) -> "Sum":
+        """The sum of these errors, all of which count."""
+        return cls(errors.sum(), errors.numel())
+
     def __add__(self, other: "Sum") -> "Sum":
         return Sum(self.total + other.total, self.count + other.count)
 
     def mean(self) -> float:
         """The mean; infinity where there is nothing to take it of, as nothing is known then."""
         return self.total.item() / self.count if self.count else math.inf
+
+    def detach(self) -> "Sum":
+        """The same without a gradient."""
+        return Sum(self.total.detach(), self.count)
 
 
 @dataclass(frozen=True)
@@ -74,41 +84,64 @@ class Value:
 
     def detach(self) -> "Value":
         """The same without a gradient."""
-        return Value(
-            tuple((weight, Sum(term.total.detach(), term.count)) for weight, term in self.terms),
-            self.metrics,
-        )
+        return Value(tuple((weight, term.detach()) for weight, term in self.terms), self.metrics)
 
 
-class Loss(Protocol):
-    """A loss over rows (time steps) of demonstrations, and what it remembers between calls."""
+class Loss:
+    """A loss over rows of examples; a subclass that remembers something says what."""
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
+        raise NotImplementedError
 
     def begin_epoch(self, epoch: int) -> None:
         """Told before every epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
+        """What it remembers between calls, for a checkpoint."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember that again."""
 
 
-class _Stateless:
+class WarmStartedLoss(Loss):
+    """A loss of plans of which each is solved, in training, from the last one of its row.
+
+    That keeps it in its local optimum while the model changes. Every `epochs` epochs all are solved
+    from the guess again.
+
+    Args:
+        guess: of the plans' controls, a row an example.
+        epochs: after which the warm starts are forgotten.
+    """
+
+    def __init__(self, guess: Float[Tensor, "N horizon n_ctrl"], epochs: int) -> None:
+        self.guess = guess
+        self.warm_starts = guess.clone()
+        self.warm_start_epochs = epochs
+
+    def remember(self, rows: Rows, plan: Plan) -> None:
+        """Take the plans of these rows, where they converged, as the next warm starts."""
+        self.warm_starts[rows] = torch.where(
+            plan.converged[:, None, None], plan.controls.detach().double(), self.guess[rows]
+        )
+
     def begin_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+        """Forget the warm starts when it is time."""
+        if epoch % self.warm_start_epochs == 0:
+            self.warm_starts.copy_(self.guess)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing is remembered."""
-        return {}
+        """The warm starts."""
+        return {"warm_starts": self.warm_starts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing is remembered."""
+        """Take these warm starts."""
+        self.warm_starts.copy_(state["warm_starts"])
 
 
-class ActionLoss(_Stateless):
+class ActionLoss(Loss):
     """Mean squared error of a policy's deterministic action."""
 
     def __init__(self, policy: BasePolicy, demonstrations: Demonstrations) -> None:
@@ -131,7 +164,7 @@ class ActionLoss(_Stateless):
         return _value("action_loss", ((actions - self.actions[rows]) / self.scale).square())
 
 
-class _WindowLoss:
+class _WindowLoss(Loss):
     """The next actions after each row, which a sequence of controls is compared with."""
 
     def __init__(
@@ -146,13 +179,12 @@ class _WindowLoss:
         self.steps = steps
 
 
-class PlanLoss(_WindowLoss):
+class PlanLoss(_WindowLoss, WarmStartedLoss):
     """Mean squared error of the first `steps` controls of a plan against the actions that followed.
 
     Actions past the end of an episode do not count; nor, in training, do plans that did not
-    converge, which have no gradient: their share is logged as `not_converged`. In training, each
-    row's plan is solved from its last one, which keeps it in its local optimum while the model
-    changes; every `warm_start_epochs` epochs all are solved from nothing again.
+    converge, which have no gradient: their share is logged as `not_converged`. Their warm starts
+    are forgotten every `warm_start_epochs` epochs.
 
     Without gradients (in validation) the policy is judged as it acts: all plans are solved from
     nothing and count, converged or not. Else weights under which the hard plans fail would be
@@ -167,12 +199,10 @@ class PlanLoss(_WindowLoss):
         warm_start_epochs: int,
     ) -> None:
         super().__init__(policy, demonstrations, steps)
-        mpc = policy.mpc
         self.policy = policy
-        self.warm_start_epochs = warm_start_epochs
-        self.warm_starts: Float[Tensor, "N horizon n_ctrl"] = torch.zeros(
-            len(self.windows), mpc.horizon, mpc.n_ctrl, dtype=torch.float64, device=policy.device
-        )
+        size = (len(self.windows), policy.mpc.horizon, policy.mpc.n_ctrl)
+        guess = torch.zeros(size, dtype=torch.float64, device=policy.device)
+        WarmStartedLoss.__init__(self, guess, warm_start_epochs)
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
@@ -181,9 +211,7 @@ class PlanLoss(_WindowLoss):
         plan = self.policy.planner.plan(self.observations[rows], warm_start)
         converged = plan.converged
         if training:
-            self.warm_starts[rows] = torch.where(
-                converged[:, None, None], plan.controls.detach().double(), 0.0
-            )
+            self.remember(rows, plan)
         error = ((plan.controls[:, : self.steps] - self.windows[rows]) / self.scale).square()
         error = error.mean(-1)  # (rows, steps)
         mask = self.mask[rows]
@@ -197,21 +225,8 @@ class PlanLoss(_WindowLoss):
             },
         )
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Forget the warm starts every `warm_start_epochs` epochs."""
-        if epoch % self.warm_start_epochs == 0:
-            self.warm_starts.zero_()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The warm starts."""
-        return {"warm_starts": self.warm_starts.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take these warm starts."""
-        self.warm_starts.copy_(state["warm_starts"])
-
-
-class SequenceLoss(_WindowLoss, _Stateless):
+class SequenceLoss(_WindowLoss):
     """Mean squared error of the first `steps` controls of an LSTM's sequence, as in `PlanLoss`."""
 
     def __init__(self, policy: LSTMPolicy, demonstrations: Demonstrations, steps: int) -> None:
@@ -230,7 +245,7 @@ class SequenceLoss(_WindowLoss, _Stateless):
         return Value(((1.0, _masked_sum(error, mask)),), metrics)
 
 
-class PredictionLoss(_Stateless):
+class PredictionLoss(Loss):
     """Mean squared error of a model's prediction of the next observation (float64)."""
 
     def __init__(self, dynamics: nn.Module, demonstrations: Demonstrations) -> None:
@@ -256,7 +271,7 @@ class PredictionLoss(_Stateless):
         return _value("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
 
 
-class WeightedLoss:
+class WeightedLoss(Loss):
     """A weighted sum of losses."""
 
     def __init__(self, parts: Sequence[tuple[float, Loss]]) -> None:
@@ -296,8 +311,8 @@ def half_range(space: spaces.Space[Any]) -> NDArray[np.floating]:
 
 def _value(name: str, errors: Float[Tensor, "rows columns"]) -> Value:
     """Errors of which all count, also logged under this name."""
-    total = errors.sum()
-    return Value(((1.0, Sum(total, errors.numel())),), {name: Sum(total.detach(), errors.numel())})
+    total = Sum.of(errors)
+    return Value(((1.0, total),), {name: total.detach()})
 
 
 def _masked_sum(values: Tensor, mask: Tensor) -> Sum:

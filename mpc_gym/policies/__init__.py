@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3 import A2C, PPO, SAC, TD3
 
-from mpc_gym.policies.lstm import LSTMPolicy
+from mpc_gym.policies.lstm import LSTMPlanner, LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
 from mpc_gym.policies.planning_policy import CriticFirst, PlanningPolicy
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CriticFirst",
+    "LSTMPlanner",
     "LSTMPolicy",
     "MPCPolicy",
     "PlanningPolicy",

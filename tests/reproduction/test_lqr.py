@@ -117,7 +117,7 @@ def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
         first = lqr.Learner(expert, lqr.draw_model(generator))
         saved: list[int] = []
         learner, tried = lqr.choose_learner(
-            expert, generator, 3, 20, first, 1, lambda _, number, to=saved: to.append(number)
+            generator, 3, 20, first, 1, lambda _, number, to=saved: to.append(number)
         )
         assert saved == list(range(1, tried + 1))
         assert tried == (1 if promising else 3)

@@ -3,8 +3,7 @@ import json
 from pathlib import Path
 
 from mpc_gym.experiments.tables import Table
-from reproduction.report import write_report
-from reproduction.section import Finding, Section
+from reproduction.report import Finding, Section, write_report
 
 SECTION = Section(
     title="An experiment",
