@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.differentiation import LOOSE, controller, one_run, start_states, tolerance_for
 from benchmarks.fresh import in_child, peak_memory, run_script
 from benchmarks.judge import GradientVerdict, judge_gradients, stationarity, total_cost
 from benchmarks.measure import Timing, interleaved
@@ -22,6 +21,7 @@ from benchmarks.rivals.available import NATIVE, available
 from benchmarks.rivals.ours import Ours
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.mpc.backend import Settings
+from reproduction.runtime import compiled_controller, measure, tolerance_for
 
 COLUMNS = ("measure", "measured", "unit", "target", "met")
 RIVAL_FACTORS = {  # times slower than this project, at least
@@ -161,15 +161,13 @@ def _threads(options: Options, table: Table) -> None:
 
 def _backward(options: Options, table: Table) -> None:
     """`.backward()` at batch 128 of the mean square of the controls, by all parameters."""
-    controllers, counts = [], []
-    for iterations in (5, 500):
-        mpc = controller(backend="native", tolerance=LOOSE)
-        one_run(mpc, 128)  # compiles
-        mpc.tolerance = tolerance_for(iterations)
-        counts.append(int(mpc(start_states(1)).iterations))
-        controllers.append(mpc)
+    controllers = [
+        compiled_controller("implicit-native", tolerance_for(iterations)) for iterations in (5, 500)
+    ]
+    counts = [int(measure(mpc, 128)["iterations"]) for mpc in controllers]
     runs = [
-        [one_run(mpc, 128)[1] for mpc in controllers] for _ in range(10 if options.quick else 40)
+        [1e3 * measure(mpc, 128)["backward"] for mpc in controllers]
+        for _ in range(10 if options.quick else 40)
     ]
     few, many = np.median(runs, 0)
     for count, duration in zip(counts, (few, many), strict=True):
