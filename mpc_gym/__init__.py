@@ -84,25 +84,25 @@ __all__ = [
     "save_pretrained",
 ]
 
-_ROOMS = ("mpc", "compiled", "policies", "imitation")  # each needs those before it
+_LAZY = ("mpc", "compiled", "policies", "imitation")  # sub-packages; each needs those before it
 _OPTIONAL = ("TQCMPCPolicy",)  # needs sb3-contrib, so `from mpc_gym import *` leaves it out
 
 register_environments()
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_LAZY})
 
 
 if not TYPE_CHECKING:  # which would take any name for one that exists
 
     def __getattr__(name: str) -> Any:
-        """Import a room, or the room that has a public name, when it is first asked for."""
-        if name in _ROOMS:
+        """Import a sub-package, or the one that has a public name, when it is first asked for."""
+        if name in _LAZY:
             return import_module(f"mpc_gym.{name}")
         if name in __all__ or name in _OPTIONAL:
-            for room in _ROOMS:
-                module = import_module(f"mpc_gym.{room}")
+            for package in _LAZY:
+                module = import_module(f"mpc_gym.{package}")
                 if name in module.__all__:
                     value = globals()[name] = getattr(module, name)
                     return value

@@ -73,11 +73,11 @@ def test_a_type_checker_sees_the_names_that_are_there() -> None:
     assert imported == set(mpc_gym.__all__) - {"__version__"} | {"TQCMPCPolicy"}
 
 
-@pytest.mark.parametrize("room", ["mpc_gym", "mpc_gym.models", "mpc_gym.envs", "mpc_gym.mpc"])
-def test_the_reference_has_every_public_name_and_no_other(room: str) -> None:
+@pytest.mark.parametrize("package", ["mpc_gym", "mpc_gym.models", "mpc_gym.envs", "mpc_gym.mpc"])
+def test_the_reference_has_every_public_name_and_no_other(package: str) -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
     listed = [name.rpartition(".") for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
-    public = set(importlib.import_module(room).__all__) - {"__version__"}
+    public = set(importlib.import_module(package).__all__) - {"__version__"}
     assert public - {name for _, _, name in listed} == set()
     for module, _, name in listed:
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"

@@ -173,7 +173,7 @@ class DiffCartPoleEnv(DiffEnv):
         beside those that swing it up.
         """
         from mpc_gym.rendering import Canvas, palette, shapes
-        from mpc_gym.rendering.scene import angles_between, between, ghosts
+        from mpc_gym.rendering.scene import ghosts, interpolated, interpolated_angles
 
         unit = 2 * physics["pole_length"]  # [m]
         position = float(scene.state[0]) / unit
@@ -182,8 +182,8 @@ class DiffCartPoleEnv(DiffEnv):
         camera = position - min(max(position, -stay), stay)
         canvas = Canvas(width, height, (camera, 0.0), REACH)
         _draw_track(canvas, camera, unit)
-        theta = angles_between(scene.trail[:, 2], scene.trail[:, 3])
-        x = between(scene.trail[:, 0]) / unit
+        theta = interpolated_angles(scene.trail[:, 2], scene.trail[:, 3])
+        x = interpolated(scene.trail[:, 0]) / unit
         shapes.draw_trail(canvas, np.stack((x + np.sin(theta), np.cos(theta)), -1), TRAIL)
         for ghost, opacity in ghosts(scene.plan_states):
             colour = palette.blend(palette.PLAN, opacity)

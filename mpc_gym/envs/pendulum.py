@@ -161,12 +161,12 @@ class DiffPendulumEnv(DiffEnv):
     ) -> NDArray[np.uint8]:
         """A frame [height, width, 3]: rod, trail, ghosts of the plan, an arrow for the torque."""
         from mpc_gym.rendering import Canvas, palette, shapes
-        from mpc_gym.rendering.scene import angles_between, ghosts
+        from mpc_gym.rendering.scene import ghosts, interpolated_angles
 
         canvas = Canvas(width, height, PIVOT_AT, REACH)
         canvas.ring(PIVOT_AT, 1.0, GUIDE_LINE, palette.GUIDE)
         canvas.rod((0.0, 1.0 - 2 * BOB), (0.0, 1.0 + 2 * BOB), GUIDE_LINE, palette.GUIDE)
-        theta = angles_between(scene.trail[:, 0], scene.trail[:, 1])
+        theta = interpolated_angles(scene.trail[:, 0], scene.trail[:, 1])
         shapes.draw_trail(canvas, np.stack((-np.sin(theta), np.cos(theta)), -1), TRAIL)
         for ghost, opacity in ghosts(scene.plan_states):
             colour = palette.blend(palette.PLAN, opacity)

@@ -89,16 +89,16 @@ def ghosts(
             yield ahead[index], NEAREST + progress * (FARTHEST - NEAREST)
 
 
-def between(values: Float[np.ndarray, " past"]) -> Float[np.ndarray, " points"]:
-    """Values with others between them, linearly."""
+def interpolated(values: Float[np.ndarray, " past"]) -> Float[np.ndarray, " points"]:
+    """Values at each time step and, linear, at times in between."""
     last = len(values) - 1
     times = np.linspace(0, last, last * POINTS_PER_STEP + 1)
     points: Float[np.ndarray, " points"] = np.interp(times, np.arange(last + 1), values)
     return points
 
 
-def angles_between(
+def interpolated_angles(
     cosine: Float[np.ndarray, " past"], sine: Float[np.ndarray, " past"]
 ) -> Float[np.ndarray, " points"]:
-    """Angles with others between them, the short way round."""
-    return between(np.unwrap(np.arctan2(sine, cosine)))
+    """Angles at each time step and, the short way round, at times in between."""
+    return interpolated(np.unwrap(np.arctan2(sine, cosine)))

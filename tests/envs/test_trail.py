@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mpc_gym.rendering.palette import BACKGROUND
-from mpc_gym.rendering.scene import angles_between, between
+from mpc_gym.rendering.scene import interpolated, interpolated_angles
 from tests.envs.drawings import draw_cartpole, draw_pendulum
 
 
@@ -45,9 +45,9 @@ def test_a_trail_of_one_state_draws_nothing() -> None:
 
 def test_between_angles_it_goes_the_short_way_round() -> None:
     ends = np.array([3.0, -3.0])
-    angles = angles_between(np.cos(ends), np.sin(ends))
+    angles = interpolated_angles(np.cos(ends), np.sin(ends))
     assert (np.abs(angles) >= 3.0 - 1e-12).all()
-    np.testing.assert_allclose(between(np.array([0.0, 4.0, 0.0])), [0, 1, 2, 3, 4, 3, 2, 1, 0])
+    np.testing.assert_allclose(interpolated(np.array([0.0, 4.0, 0.0])), [0, 1, 2, 3, 4, 3, 2, 1, 0])
 
 
 def test_a_caption_stands_in_the_upper_left_corner_unless_the_picture_is_tiny() -> None:
