@@ -49,13 +49,14 @@ imported.{function_note}
 
 
 def model_card(
-    policy: BasePolicy, arguments: dict[str, Any], description: str, license_id: str
+    policy: BasePolicy, arguments: dict[str, Any], folder: str, description: str, license_id: str
 ) -> str:
     """The page, in Markdown with a front matter in YAML.
 
     Args:
         policy: what is saved.
         arguments: its constructor arguments, as they are saved.
+        folder: from which the card's example loads it.
         description: in Markdown: what it was trained on, and how well it does.
         license_id: as model hubs write it ("mit", "apache-2.0").
     """
@@ -71,7 +72,7 @@ def model_card(
         title=f"{class_name} for {env_id}" if env_id else class_name,
         description=description.strip() or "A policy for Stable-Baselines3.",
         facts=_facts(policy, arguments),
-        usage=_usage(type(policy), env_id, function),
+        usage=_usage(type(policy), folder, env_id, function),
         function_note=f"\nFor `mpc=` pass the function `{function}`." if function else "",
         learned=_learned(policy),
         licence=license_id,
@@ -98,10 +99,16 @@ def _cell(value: object) -> str:
     return str(value).replace("\n", " ").replace("|", "\\|")
 
 
-def _usage(policy_class: type[BasePolicy], env_id: str | None, function: str | None) -> str:
+def _usage(
+    policy_class: type[BasePolicy], folder: str, env_id: str | None, function: str | None
+) -> str:
     name = policy_class.__name__
     unknown = name not in POLICY_MODULES  # so the reader has to bring the class
-    given = ['"this_folder"', *([name] if unknown else []), *(["mpc=make_mpc"] if function else [])]
+    given = [
+        json.dumps(folder),
+        *([name] if unknown else []),
+        *(["mpc=make_mpc"] if function else []),
+    ]
     imports = [
         *(["import gymnasium as gym"] if env_id else []),
         "from mpc_gym.policies import load_pretrained",

@@ -86,49 +86,7 @@ def save_pretrained(
             holds a `config.json` or `README.md` of another origin.
         OSError: the folder cannot be written to; the disk is full, for instance.
     """
-    folder = check_path("folder", folder)
-    check_replaceable(folder)
-    tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
-    _check_finite("policy", tensors, policy)
-    # a copy each: what shares its memory, or is not contiguous, cannot be written
-    content = safetensors.torch.save(
-        {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    )
-    given = {
-        name: value
-        for name, value in policy._get_constructor_parameters().items()
-        if name not in (*SPACES, "lr_schedule")
-    }
-    arguments, digest = encode_arguments(given), hashlib.sha256(content).hexdigest()
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "class": type(policy).__name__,
-        "arguments": arguments,
-        "learning_rate": _learning_rate(policy),
-        **{name: encode_space(name, getattr(policy, name)) for name in SPACES},
-        "versions": {
-            "mpc_gym": mpc_gym.__version__,
-            "torch": str(torch.__version__),
-            "stable_baselines3": stable_baselines3.__version__,
-        },
-        "tensors": {name: _describe(tensor) for name, tensor in tensors.items()},
-        "tensors_sha256": digest,
-    }
-    card = model_card(policy, arguments, description, license_id).encode()
-    text = json.dumps(config, indent=2, allow_nan=False).encode()
-    check_tensor_file("policy", content)
-    check_demand({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
-    for name, data, limit in (
-        ("the weights", content, MAX_TENSOR_BYTES),
-        ("the arguments", text, MAX_CONFIG_BYTES),
-    ):
-        if len(data) > limit:
-            raise ValueError(
-                f"policy cannot be saved: {name} take {len(data)} bytes, and at most {limit} are "
-                "loaded"
-            )
-    replace_files(folder, digest, content, text, card)
+    _save(policy, check_path("folder", folder), "this_folder", description, license_id)
 
 
 def push_to_hub(
@@ -159,7 +117,7 @@ def push_to_hub(
     check_repository("repo_id", repo_id)
     library("push_to_hub")  # before anything is written
     with TemporaryDirectory() as folder:
-        save_pretrained(policy, folder, description, license_id)
+        _save(policy, Path(folder), repo_id, description, license_id)
         return upload(Path(folder), repo_id, private)
 
 
@@ -282,6 +240,52 @@ def load_shipped(name: str, device: torch.device | str = "auto") -> BasePolicy:
         ValueError: there is none of that name.
     """
     return load_pretrained(shipped_folder(name), device=device)
+
+
+def _save(policy: BasePolicy, folder: Path, shown: str, description: str, license_id: str) -> None:
+    """As `save_pretrained`, with a model card that loads the policy from `shown`."""
+    check_replaceable(folder)
+    tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
+    _check_finite("policy", tensors, policy)
+    # a copy each: what shares its memory, or is not contiguous, cannot be written
+    content = safetensors.torch.save(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    )
+    given = {
+        name: value
+        for name, value in policy._get_constructor_parameters().items()
+        if name not in (*SPACES, "lr_schedule")
+    }
+    arguments, digest = encode_arguments(given), hashlib.sha256(content).hexdigest()
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class": type(policy).__name__,
+        "arguments": arguments,
+        "learning_rate": _learning_rate(policy),
+        **{name: encode_space(name, getattr(policy, name)) for name in SPACES},
+        "versions": {
+            "mpc_gym": mpc_gym.__version__,
+            "torch": str(torch.__version__),
+            "stable_baselines3": stable_baselines3.__version__,
+        },
+        "tensors": {name: _describe(tensor) for name, tensor in tensors.items()},
+        "tensors_sha256": digest,
+    }
+    card = model_card(policy, arguments, shown, description, license_id).encode()
+    text = json.dumps(config, indent=2, allow_nan=False).encode()
+    check_tensor_file("policy", content)
+    check_demand({**{name: getattr(policy, name) for name in SPACES}, **given}, tensors)
+    for name, data, limit in (
+        ("the weights", content, MAX_TENSOR_BYTES),
+        ("the arguments", text, MAX_CONFIG_BYTES),
+    ):
+        if len(data) > limit:
+            raise ValueError(
+                f"policy cannot be saved: {name} take {len(data)} bytes, and at most {limit} are "
+                "loaded"
+            )
+    replace_files(folder, digest, content, text, card)
 
 
 def _learning_rate(policy: BasePolicy) -> float:

@@ -126,7 +126,9 @@ def test_a_policy_goes_to_the_hub_and_comes_back(policy_class, hub):
     assert address == f"https://huggingface.co/{NAME}/commit/{COMMIT}"
     assert names(hub.repository()) == ["README.md", *DOWNLOADED]
     assert hub.private
-    assert "Swings up." in (hub.repository() / "README.md").read_text()
+    card = (hub.repository() / "README.md").read_text()
+    assert "Swings up." in card
+    assert f'policy = load_pretrained("{NAME}")' in card
     np.testing.assert_array_equal(act(load_pretrained(NAME)), act(policy))
     assert hub.downloaded() == DOWNLOADED
 
