@@ -232,8 +232,8 @@ def _episode_seeds(options: DemoOptions) -> tuple[range, range, range]:
 
 
 def _physics(mpc: MPC, system: System) -> Physics:
-    parameters = current_values(mpc.dynamics)
-    return {name: parameters[name].item() for name in system.wrong_physics}
+    values = current_values(mpc.dynamics)
+    return {name: values[name].item() for name in system.wrong_physics if values[name].ndim == 0}
 
 
 def table(demo: Demo) -> Table:
@@ -319,7 +319,8 @@ def learning_curve(demo: Demo) -> Figure:
     loss.set(title="Actions on held-out demonstrations", xlabel="epoch", ylabel="imitation loss")
     _plot_physics(physics, demo)
     for axes in (loss, physics):
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
         axes.set_yscale("log", nonpositive="mask")  # a guess may be exactly right
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -48,10 +48,10 @@ class System:
 
     Args:
         wrong_physics: the first guess of each parameter of the dynamics that is learned.
-        quantities: what can be learned of them.
+        quantities: the numbers among what can be learned of them.
     """
 
-    wrong_physics: Physics
+    wrong_physics: Mapping[str, Any]
     quantities: tuple[Quantity, ...]
 
 
@@ -82,8 +82,8 @@ SYSTEMS = {PendulumDynamics: PENDULUM, CartPoleDynamics: CARTPOLE}
 def find_system(env_id: str) -> System:
     """What is to be learned in an environment: by the class of its nominal dynamics.
 
-    In a system that is not listed, each number among the dynamics' parameters that is not zero
-    begins at one and a half times its value.
+    In a system that is not listed, each parameter of the dynamics that is not zero begins at one
+    and a half times its value.
 
     Raises:
         ValueError: the environment has no differentiable model.
@@ -92,9 +92,10 @@ def find_system(env_id: str) -> System:
     dynamics: Any = make_mpc(env_id).dynamics
     if type(dynamics) in SYSTEMS:
         return SYSTEMS[type(dynamics)]
-    physics = {name: value for name, value in _numbers(dynamics).items() if value}
-    wrong = {name: WRONG * value for name, value in physics.items()}
-    return System(wrong, _parameters(*physics))
+    values = current_values(dynamics)
+    names = [name for name, _ in dynamics.named_parameters() if values[name].any()]
+    wrong = {name: (WRONG * values[name]).tolist() for name in names}
+    return System(wrong, _parameters(*(name for name in names if values[name].ndim == 0)))
 
 
 @cache
@@ -145,8 +146,9 @@ def check_env(env_id: str) -> None:
 
 def _has_model(registered: str) -> bool:
     spec = gym.registry.get(registered)
-    entry = None if spec is None else spec.entry_point
-    if entry is None or (isinstance(entry, str) and entry.startswith("gymnasium.")):
+    entry: Any = None if spec is None else spec.entry_point
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    if entry is None or module.startswith("gymnasium."):  # which has none
         return False
     try:
         creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry

@@ -107,17 +107,22 @@ def _medians(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _quantities(result: Result) -> dict[str, Any]:
     """The parameters; of the dynamics, where it is known, what the motion determines of them."""
     parameters = dict(result["parameters"])
+    of_dynamics = {name for name in parameters if name.startswith("dynamics.")}
     learned = {
         name.partition(".")[2]: parameters[name]
-        for name in parameters
-        if name.startswith("dynamics.")
+        for name in of_dynamics
+        if not isinstance(parameters[name], list)
     }
     if not learned:
         return parameters
     system = find_system(result["env"])
     if not learned.keys() <= system.wrong_physics.keys():
         return parameters
-    others = {name: value for name, value in parameters.items() if not name.startswith("dynamics.")}
+    others = {
+        name: value
+        for name, value in parameters.items()
+        if name not in of_dynamics or isinstance(value, list)
+    }
     physics = {**true_physics(result["env"]), **learned}
     return {quantity.name: quantity.of(physics) for quantity in system.quantities} | others
 

@@ -1,12 +1,16 @@
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
-from mpc_gym.envs.pendulum import DiffPendulumEnv
+from mpc_gym import make_mpc
+from mpc_gym.cli import app
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.environments import (
     CARTPOLE,
@@ -17,6 +21,7 @@ from mpc_gym.experiments.environments import (
     environments_table,
     find_system,
 )
+from tests import theirs
 
 LISTED = {"DiffPendulum-v0": PENDULUM, "DiffCartPole-v0": CARTPOLE}
 
@@ -78,21 +83,48 @@ def test_an_environment_without_a_model_is_refused_by_name() -> None:
         find_system("Pendulum-v1")
 
 
-class HeavyPendulum(DiffPendulumEnv):
-    """A user's own environment; it is not listed anywhere."""
-
-
 @pytest.fixture
-def own() -> Iterator[str]:
-    gym.register("HeavyPendulum-v0", entry_point=f"{__name__}:HeavyPendulum", max_episode_steps=30)
-    yield "HeavyPendulum-v0"
-    gym.registry.pop("HeavyPendulum-v0")
+def their_id() -> Iterator[str]:
+    theirs.register()
+    yield theirs.THEIRS
+    del gym.registry[theirs.THEIRS]
 
 
-def test_a_users_own_environment_is_listed_and_taken(own: str) -> None:
-    assert own in environment_ids()
-    check_env(own)
-    assert find_system(own) is PENDULUM  # by its dynamics
+def test_an_environment_of_another_library_is_listed_and_taken(their_id: str) -> None:
+    assert environment_ids() == [*ENTRY_POINTS, their_id]
+    check_env(their_id)
+    matrices = make_mpc(their_id).dynamics
+    system = find_system.__wrapped__(their_id)
+    np.testing.assert_allclose(system.wrong_physics["A"], 1.5 * matrices.A.detach())
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(environments_table())
+    assert their_id in console.export_text()
+
+
+@pytest.mark.slow
+def test_every_command_takes_an_environment_of_another_library(
+    their_id: str, tmp_path: Path
+) -> None:
+    chosen = ["--env", their_id, "--folder", str(tmp_path / "new")]
+    compared = ["--methods", "mpc.dx", "mlp", "--demonstrations", "1", "--seeds", "1"]
+    for command, folder, arguments in (
+        ("demo", "demo", ["--quick"]),
+        ("train", "train", ["--demonstrations", "2", "--effort", "0.05"]),
+        ("compare", "compare", [*compared, "--effort", "0.05", "--episodes", "2"]),
+    ):
+        chosen[-1] = str(tmp_path / folder)
+        result = CliRunner().invoke(app, [command, *chosen, *arguments])
+        assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {"learning_curve.png", "metrics.json"}  # it does not draw
+    policy = str(tmp_path / "train" / "policy")
+    result = CliRunner().invoke(
+        app, ["evaluate", "--env", their_id, "--policy", policy, "expert", "--episodes", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(app, ["record", *chosen])
+    assert result.exit_code == 2
+    assert "no render mode 'rgb_array'" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_the_module_that_registers_an_environment_may_stand_before_its_id() -> None:
