@@ -12,12 +12,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.report import Table
 from mpc_gym.files import replacing
+from mpc_gym.rendering.palette import LINES
 
 mpl.use("Agg")
 
-# Okabe & Ito (2008): told apart with any kind of colour vision; never by colour alone, since every
-# line carries its name and a marker.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Never by colour alone: every line carries its name and a marker.
+COLOURS = (LINES[1], LINES[0], *LINES[2:6])
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, MUTED = "#222222", "#777777"
 Series = dict[str, tuple[list[float], list[float]]]

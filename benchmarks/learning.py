@@ -34,6 +34,7 @@ from mpc_gym.files import replacing, write
 from mpc_gym.imitation import Stateless, evaluate
 from mpc_gym.models import current_values
 from mpc_gym.policies import CriticFirst, MPCPolicy, RecedingHorizon, SACMPCPolicy
+from mpc_gym.rendering.palette import LINES
 
 ENV_ID = "DiffPendulum-v0"
 WRONG = {"gravity": 15.0, "mass": 3.0, "length": 0.5}
@@ -202,7 +203,7 @@ def plot(results: Results, path: Path) -> None:
     true = -results.references[TRUE]["return"]
     axes.axhline(true, color="black", linewidth=1)
     axes.axhline(1.1 * true, color="black", linewidth=1, linestyle=":")
-    colours = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")
+    colours = (LINES[0], LINES[2], LINES[1], LINES[3])
     for (name, curves), colour in zip(results.curves.items(), colours, strict=False):
         for i, curve in enumerate(curves):
             axes.plot(

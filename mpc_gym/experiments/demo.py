@@ -32,13 +32,14 @@ from mpc_gym.experiments.methods import (
     MethodOptions,
     make_policy,
 )
-from mpc_gym.experiments.plots import COLOURS, save_figure
+from mpc_gym.experiments.plots import save_figure
 from mpc_gym.experiments.progress import Stages
 from mpc_gym.files import make_writable_folder, write
 from mpc_gym.imitation import BehavioralCloning, Demonstrations, Stateless, collect, evaluate
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy
+from mpc_gym.rendering.palette import LINES
 
 VIDEOS = ("demo.mp4", "demo.gif")
 LEARNING_CURVE = "learning_curve.png"
@@ -311,7 +312,7 @@ def learning_curve(demo: Demo) -> Figure:
     """Left, how the policies come to act as the expert; right, how the MPC comes to its physics."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, physics = figure.subplots(1, 2)
-    for (agent, history), colour in zip(demo.histories.items(), COLOURS, strict=False):
+    for (agent, history), colour in zip(demo.histories.items(), LINES, strict=False):
         losses = [row["validation/action_loss"] for row in history]
         loss.plot([row["epoch"] for row in history], losses, colour, label=agent.upper())
     loss.set_xscale("symlog", linthresh=1)  # of hundreds of epochs, the first few matter most
@@ -330,7 +331,7 @@ def learning_curve(demo: Demo) -> Figure:
 def _plot_physics(axes: Axes, demo: Demo) -> None:
     true, history = demo.physics["true"], demo.histories["mpc"]
     guesses = [{name: row[f"parameters/mpc.dynamics.{name}"] for name in true} for row in history]
-    colours = [colour for colour in COLOURS if colour != COLOURS[1]]  # which is the MLP's
+    colours = [colour for colour in LINES if colour != LINES[1]]  # which is the MLP's
     for i, quantity in enumerate(demo.options.system.quantities):
         errors = [abs(quantity.of(guess) / quantity.of(true) - 1) for guess in guesses]
         colour = colours[i % len(colours)]

@@ -14,12 +14,10 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from mpc_gym.files import replacing
+from mpc_gym.rendering.palette import LINES
 
-# Okabe & Ito (2008): told apart with every kind of colour vision. Yellow is left out, as it is too
-# pale for a line.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK, GRID = "#222222", "#E0E0E0"
+INK, GRID, GREY = "#222222", "#E0E0E0", "#666666"
 MAX_POINTS = 200
 LABEL_HEIGHT = 0.075  # of a name's line, as a part of the panel's height
 
@@ -32,7 +30,7 @@ class Line:
         name: written at the line's end; empty for no name.
         x: where it was measured.
         y: one row a seed.
-        colour: an index of `COLOURS`.
+        colour: an index of `LINES`.
         markers: whether each point of `x` has a marker, as few points should.
     """
 
@@ -58,7 +56,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
     """
     for line in lines:
         y = np.asarray(line.y, dtype=float)
-        colour = COLOURS[line.colour]
+        colour = LINES[line.colour]
         axes.fill_between(line.x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
         marker = MARKERS[line.colour] if line.markers else None
         axes.plot(line.x, np.median(y, 0), color=colour, linewidth=2, marker=marker, markersize=6)
@@ -71,7 +69,7 @@ def draw_each(axes: Axes, lines: Sequence[Line]) -> None:
     Call it once the scales of the axes are set: each name stands at the median of its lines' ends.
     """
     for line in lines:
-        axes.plot(line.x, np.transpose(line.y), color=COLOURS[line.colour], linewidth=1.2)
+        axes.plot(line.x, np.transpose(line.y), color=LINES[line.colour], linewidth=1.2)
     _finish(axes, lines)
 
 
@@ -94,7 +92,7 @@ def label_ends(axes: Axes, ends: dict[str, tuple[float, float, int]]) -> None:
         [LABEL_HEIGHT * len(name.splitlines()) for name in order],
     )
     for name, height in zip(order, heights, strict=True):
-        colour = COLOURS[ends[name][2]]
+        colour = LINES[ends[name][2]]
         axes.annotate(
             name,
             xy=tuple(points[name]),

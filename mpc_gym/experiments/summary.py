@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from mpc_gym.experiments.environments import find_system, true_physics
 from mpc_gym.experiments.methods import METHODS
 from mpc_gym.experiments.plots import (
-    COLOURS,
+    GREY,
     GRID,
     Line,
     draw_lines,
@@ -22,9 +22,9 @@ from mpc_gym.experiments.plots import (
     save_figure,
 )
 from mpc_gym.experiments.tables import Table, shown
+from mpc_gym.rendering.palette import LINES
 
 Result = Mapping[str, Any]
-GREY = "#666666"
 LEAST_LOSS = 1e-16  # what is drawn for zero, of which there is no logarithm
 
 
@@ -247,7 +247,7 @@ def colour(method: str, methods: Sequence[str]) -> int:
     known = list(METHODS)
     others = [name for name in methods if name not in METHODS]
     index = known.index(method) if method in METHODS else len(known) + others.index(method)
-    return index % len(COLOURS)
+    return index % len(LINES)
 
 
 def _count(axes: Axes, numbers: Sequence[int]) -> None:

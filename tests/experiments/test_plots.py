@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mpc_gym.experiments.plots import (
-    COLOURS,
     LABEL_HEIGHT,
     Line,
     draw_each,
@@ -15,6 +14,7 @@ from mpc_gym.experiments.plots import (
     save_figure,
     thinned,
 )
+from mpc_gym.rendering.palette import LINES
 
 
 def draw(ends: list[float]) -> Figure:
@@ -44,7 +44,7 @@ def test_names_stand_right_of_the_lines_in_their_order_and_do_not_touch() -> Non
     assert axes.get_legend() is None
     names = sorted(axes.texts, key=lambda text: text.xyann[1])
     assert [text.get_text() for text in names] == ["line 2", "line 3", "line 0", "line 1"]
-    assert [text.get_color() for text in names] == [COLOURS[i] for i in (2, 3, 0, 1)]
+    assert [text.get_color() for text in names] == [LINES[i] for i in (2, 3, 0, 1)]
     heights = [text.xyann[1] for text in names]
     assert np.diff(heights).min() >= LABEL_HEIGHT - 1e-9
     assert max(heights) <= 1
