@@ -330,7 +330,8 @@ def learning_curve(demo: Demo) -> Figure:
 
 def _plot_physics(axes: Axes, demo: Demo) -> None:
     true, history = demo.physics["true"], demo.histories["mpc"]
-    guesses = [{name: row[f"parameters/mpc.dynamics.{name}"] for name in true} for row in history]
+    key = "parameters/planner.mpc.dynamics."
+    guesses = [{name: row[key + name] for name in true} for row in history]
     colours = [colour for colour in LINES if colour != LINES[1]]  # which is the MLP's
     for i, quantity in enumerate(demo.options.system.quantities):
         errors = [abs(quantity.of(guess) / quantity.of(true) - 1) for guess in guesses]
