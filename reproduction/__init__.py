@@ -5,7 +5,10 @@ and Control", NeurIPS 2018, https://arxiv.org/abs/1810.13400
 
 Each experiment is a module with three functions:
 
-- `runs(quick, seed) -> list[Run]`: what to run; `seed` is the first of its seeds,
-- `run(folder, **settings) -> dict`: one run, which returns numbers and curves as JSON data,
-- `section(results, images) -> Section`: what the results say, with plots in the folder `images`.
+- `runs(quick, seed) -> list[Run]`: what to run; `quick` for few seeds and steps, which shows that
+  everything works and is no result; `seed` is the first of its seeds,
+- `run(folder, **settings) -> dict`: one run, which returns numbers and curves as JSON data. The
+  folder is for its log and its checkpoint, from which it goes on when it was stopped,
+- `section(results, images) -> Section`: what the results, by the names of the runs, say; with plots
+  in the folder `images`.
 """

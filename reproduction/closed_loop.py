@@ -5,7 +5,6 @@ run in the environment itself: what it earns there beside the expert, from start
 of them has seen. Every method has the same settings at all numbers of demonstrations and seeds.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from mpc_gym.experiments.compare import grid
 from mpc_gym.experiments.learner import run
 from mpc_gym.experiments.methods import METHODS, MethodOptions
-from mpc_gym.experiments.run import Run
+from mpc_gym.experiments.runs import Run
 from mpc_gym.experiments.summary import (
     Summary,
     expert_returns,
@@ -26,7 +25,7 @@ from mpc_gym.experiments.summary import (
     summaries,
 )
 from mpc_gym.experiments.tables import picture
-from reproduction.report import Finding, Section
+from reproduction.report import Finding, Result, Section
 
 __all__ = ["run", "runs", "section"]
 
@@ -50,9 +49,7 @@ WITH_PHYSICS = ("mpc.dx", "sysid")  # that see the next observations and know th
 def runs(quick: bool, seed: int = 0) -> list[Run]:
     """Every method for every number of demonstrations and seed.
 
-    Args:
-        quick: few methods, demonstrations and steps.
-        seed: the first of the seeds.
+    Quick: few methods, demonstrations and steps.
     """
     numbers = QUICK_NUMBERS if quick else NUMBERS
     settings: dict[str, Any] = {"episodes": 16, "unseen": 5, "max_steps": None}
@@ -76,31 +73,29 @@ def runs(quick: bool, seed: int = 0) -> list[Run]:
     ]
 
 
-def section(results: dict[str, dict[str, Any]], images: Path) -> Section:
-    """The findings, and a plot for each system.
-
-    Args:
-        results: of the runs, by their names.
-        images: folder for the plots.
-    """
-    by_env: dict[str, list[dict[str, Any]]] = {}
+def section(results: dict[str, Result], images: Path) -> Section:
+    """The findings, and a plot for each system."""
+    by_env: dict[str, list[Result]] = {}
     for result in results.values():
         by_env.setdefault(result["env"], []).append(result)
-    findings, tables, pictures = [], [method_table(_methods(results.values()))], []
+    methods = dict.fromkeys(result["method"] for result in results.values())
+    findings: list[Finding] = []
+    tables, pictures = [method_table(methods)], []
     for env, group in by_env.items():
         system = SYSTEMS[env]
         path = images / f"closed-loop-{system}.png"
         plot(group, path)
         pictures.append(picture(path, f"Return and imitation loss in {env}"))
-        findings += _findings(system, group)
+        found, expert = summaries(group), expert_returns(group)
+        findings += [_level(system, found, expert), _efficiency(system, found, expert)]
         name = f"closed-loop-{system}"
         tables.append(score_table(name, f"Scores, {system}", group))
         tables.append(parameter_table(f"{name}-parameters", f"Learned, {system}", _ends(group)))
-    first = next(iter(results.values()))
+    starts = len(next(iter(results.values()))["returns"])
     text = f"""\
 The expert plans with the true model, by the observation alone; the learners that plan look as far
 ahead. All methods learn from the same episodes. Then each is run in the environment from
-{len(first["returns"])} start states that it has not seen, the same for all. The left panel shows
+{starts} start states that it has not seen, the same for all. The left panel shows
 its return less the expert's (grey: within a standard error of it), the right panel its imitation
 loss on demonstrations that it has not seen.
 
@@ -117,28 +112,19 @@ paper's 256.
     return Section("Closed loop and data efficiency (not in the paper)", text, findings, tables)
 
 
-def _methods(results: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(result["method"] for result in results))
-
-
-def _ends(group: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _ends(group: list[Result]) -> list[Result]:
     """The results of the fewest and of the most demonstrations."""
     numbers = [result["demonstrations"] for result in group]
     return [r for r in group if r["demonstrations"] in (min(numbers), max(numbers))]
 
 
-def _findings(system: str, group: list[dict[str, Any]]) -> list[Finding]:
-    found = summaries(group)
-    expert = expert_returns(group)
-    return [
-        _level(system, [s for s in found if s.method in WITH_PHYSICS], expert),
-        _efficiency(system, found, expert),
-    ]
-
-
 def _level(system: str, found: list[Summary], expert: Any) -> Finding:
     tolerance = LEVEL * abs(float(expert.mean()))
-    gaps = {_point(each): float((each.by_seed - expert.mean()).min()) for each in found}
+    gaps = {
+        _point(each): float((each.by_seed - expert.mean()).min())
+        for each in found
+        if each.method in WITH_PHYSICS
+    }
     short = [name for name, gap in gaps.items() if gap < -tolerance]
     return Finding(
         name=f"closed loop, {system}",
@@ -167,9 +153,7 @@ def _efficiency(system: str, found: list[Summary], expert: Any) -> Finding:
         statement=f"On the {system}, mpc.dx earns more after {fewest} demonstration than the MLP "
         f"and the LSTM after {most}.",
         holds=all(gap > other for other in gaps.values()),
-        numbers={
-            "median return less the expert's": {_point(planner): gap, **gaps},
-        },
+        numbers={"median return less the expert's": {_point(planner): gap, **gaps}},
     )
 
 

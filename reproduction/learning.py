@@ -32,7 +32,7 @@ from mpc_gym.imitation import (
     Value,
     WarmStartedLoss,
 )
-from reproduction.problems import Hessian, LearnedCost, Plans, System
+from reproduction.problems import Hessian, LearnedCost, PaperSystem, Plans
 
 SYSID = "sysid"
 NETWORK = "nn"
@@ -56,7 +56,7 @@ LOG_EPOCHS = 5
 History = list[dict[str, float]]
 
 
-def make_planner(system: System, method: str, hessian: Hessian, starts: int) -> MPC:
+def make_planner(system: PaperSystem, method: str, hessian: Hessian, starts: int) -> MPC:
     """A learner that plans, with what it begins with, of which only what it learns has a gradient.
 
     Args:

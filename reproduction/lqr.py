@@ -61,9 +61,7 @@ Model = tuple[Float[Tensor, "n n"], Float[Tensor, "n m"]]
 def runs(quick: bool, seed: int = 0) -> list[Run]:
     """The paper's learner, and the one that gives initial models up, for every seed.
 
-    Args:
-        quick: two seeds and few steps.
-        seed: the first of the seeds.
+    Quick: two seeds and few steps.
     """
     fixed = {
         "trial_steps": TRIAL_STEPS,
@@ -98,9 +96,9 @@ def run(
         states) and "model_loss"; "A", "B" at the end; "tried", the number of initial models.
     """
     settings = {name: value for name, value in locals().items() if name != "folder"}
-    expert = Expert(make_expert())
+    expert = LQRExpert(make_expert())
     generator = Generator().manual_seed(seed)
-    learner, tried = Learner(expert, draw_model(generator)), 1
+    learner, tried = LQRLearner(expert, draw_model(generator)), 1
     rows: list[dict[str, float]] = []
     path = folder / CHECKPOINT
     if path.exists():
@@ -109,7 +107,7 @@ def run(
         generator.set_state(state["generator"])
         rows, tried = state["rows"], state["tried"]
 
-    def save(learner: Learner, tried: int) -> None:
+    def save(learner: LQRLearner, tried: int) -> None:
         content = {"learner": learner.state_dict(), "generator": generator.get_state()}
         write_checkpoint(path, settings, {**content, "rows": rows, "tried": tried})
 
@@ -137,7 +135,7 @@ def run(
     return {**settings, "tried": tried, **curves, **model}
 
 
-class Expert:
+class LQRExpert:
     """What the expert plans, and what it knows.
 
     Its controls have no limits, so its plan is affine in the start state, and four plans are all.
@@ -156,7 +154,7 @@ class Expert:
         return self._offset + torch.einsum("bi,itk->btk", x_init, self._gains)
 
 
-class Learner:
+class LQRLearner:
     """A controller that comes to plan as an expert does.
 
     Args:
@@ -164,7 +162,7 @@ class Learner:
         model: the A and B that it begins with.
     """
 
-    def __init__(self, expert: Expert, model: Model) -> None:
+    def __init__(self, expert: LQRExpert, model: Model) -> None:
         self.expert = expert
         self.mpc = make_controller(model, expert.mpc.cost)
         self._optimizer = torch.optim.RMSprop(self.mpc.dynamics.parameters(), lr=LEARNING_RATE)
@@ -240,10 +238,10 @@ def choose_learner(
     generator: Generator,
     guesses: int,
     trial_steps: int,
-    learner: Learner,
+    learner: LQRLearner,
     tried: int,
-    save: Callable[[Learner, int], None],
-) -> tuple[Learner, int]:
+    save: Callable[[LQRLearner, int], None],
+) -> tuple[LQRLearner, int]:
     """A learner with the first initial model that stands its trial, and how many were tried.
 
     Where none does it has the last one.
@@ -262,7 +260,7 @@ def choose_learner(
             learner.step(draw_starts(generator), LEARNING_RATE)
         if learner.losses()["imitation_loss"] < PROMISING * untrained or tried == guesses:
             return learner, tried
-        learner, tried = Learner(learner.expert, draw_model(generator)), tried + 1
+        learner, tried = LQRLearner(learner.expert, draw_model(generator)), tried + 1
 
 
 def _trajectory(mpc: MPC, x_init: Float[Tensor, "batch n"]) -> Float[Tensor, "batch T n+m"]:

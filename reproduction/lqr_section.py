@@ -30,12 +30,7 @@ keeps learns for {more:,} steps more, and for {decay_steps:,} at the falling rat
 
 
 def section(results: dict[str, Result], images: Path) -> Section:
-    """The findings, and a plot for one and for several initial models.
-
-    Args:
-        results: of the runs, by their names.
-        images: folder for the plots.
-    """
+    """The findings, and a plot for one and for several initial models."""
     groups: dict[int, list[Result]] = {}
     for result in results.values():
         groups.setdefault(result["guesses"], []).append(result)

@@ -87,9 +87,7 @@ GUESSES = {
 def runs(quick: bool, seed: int = 0) -> list[Run]:
     """All methods on both systems, and further ways to plan on the cart-pole.
 
-    Args:
-        quick: one seed, few demonstrations and epochs.
-        seed: the first of the seeds.
+    Quick: one seed, few demonstrations and epochs.
     """
     found = []
     for settings, counts in _variants():

@@ -67,7 +67,7 @@ expert.
 {starts}"""
 
 
-class Results:
+class ResultsByVariant:
     """The results of the runs, by what was varied.
 
     Args:
@@ -107,13 +107,8 @@ class Results:
 
 
 def section(results: dict[str, Result], images: Path) -> Section:
-    """The findings, plots and tables.
-
-    Args:
-        results: of the runs, by their names.
-        images: folder for the plots.
-    """
-    found = Results(list(results.values()))
+    """The findings, plots and tables."""
+    found = ResultsByVariant(list(results.values()))
     panels = {
         "methods": [_methods_panel(found, system) for system in found.systems],
         "hessians": [_hessians_panel(found, system) for system in found.systems],
@@ -151,7 +146,7 @@ def _falls_to_the_end(result: Result) -> bool:
     return bool(result["ended"] == ALL_DONE and result["best_epoch"] > 0.9 * result["epochs"])
 
 
-def _loss_rows(found: Results) -> Iterator[dict[str, Any]]:
+def _loss_rows(found: ResultsByVariant) -> Iterator[dict[str, Any]]:
     for columns, groups in found.variants():
         for count, group in groups.items():
             losses = [result["test_loss"] for result in group]
@@ -159,7 +154,7 @@ def _loss_rows(found: Results) -> Iterator[dict[str, Any]]:
             yield {**columns, "plans": count, **summary}
 
 
-def _ending_rows(found: Results) -> Iterator[dict[str, Any]]:
+def _ending_rows(found: ResultsByVariant) -> Iterator[dict[str, Any]]:
     for columns, groups in found.variants():
         results = [result for group in groups.values() for result in group]
         reasons = sorted(Counter(result["ended"] for result in results).items())
@@ -174,7 +169,7 @@ def _ending_rows(found: Results) -> Iterator[dict[str, Any]]:
         }
 
 
-def _methods_panel(found: Results, system: str) -> Panel:
+def _methods_panel(found: ResultsByVariant, system: str) -> Panel:
     lines = []
     for colour, method in enumerate((NETWORK, *PLANNERS)):
         losses = found.losses(system, method)
@@ -185,7 +180,7 @@ def _methods_panel(found: Results, system: str) -> Panel:
     return Panel(title, "plans of the expert", "test loss", lines, ticks)
 
 
-def _hessians_panel(found: Results, system: str) -> Panel:
+def _hessians_panel(found: ResultsByVariant, system: str) -> Panel:
     count = max(found.of(system, "mpc.dx"))
     groups = {
         f"{method}, {hessian}": found.of(system, method, hessian).get(count, [])
@@ -195,14 +190,14 @@ def _hessians_panel(found: Results, system: str) -> Panel:
     return Panel(f"{SYSTEMS[system].title}, {count} plans", "epoch", BEST, _curves(groups))
 
 
-def _starts_panel(found: Results) -> Panel:
+def _starts_panel(found: ResultsByVariant) -> Panel:
     groups = _by_planning(found)
     count = max(next(iter(groups.values())))
     curves = _curves({planning: group[count] for planning, group in groups.items()})
     return Panel(f"cart-pole, mpc.dx, {count} plans", "epoch", BEST, curves)
 
 
-def _by_planning(found: Results) -> dict[str, dict[int, list[Result]]]:
+def _by_planning(found: ResultsByVariant) -> dict[str, dict[int, list[Result]]]:
     """The results of mpc.dx on the cart-pole, of the numbers of plans that all ways share."""
     groups = {
         planning: found.of("cartpole", "mpc.dx", planning=planning)
@@ -222,7 +217,7 @@ def _curves(groups: dict[str, list[Result]]) -> list[Line]:
     return lines
 
 
-def _network_finding(found: Results, system: str) -> Finding:
+def _network_finding(found: ResultsByVariant, system: str) -> Finding:
     """Whether planners imitate better than the network."""
     factor, title = FACTORS[system], SYSTEMS[system].title
     network = found.losses(system, NETWORK)
@@ -252,7 +247,7 @@ def _network_finding(found: Results, system: str) -> Finding:
     )
 
 
-def _stuck(found: Results, system: str) -> str:
+def _stuck(found: ResultsByVariant, system: str) -> str:
     """How many learners never came near the expert, and what they had reached by the end."""
     parts = []
     for method in ("mpc.dx", "mpc.cost"):
@@ -272,7 +267,7 @@ def _stuck(found: Results, system: str) -> str:
     )
 
 
-def _sysid_finding(found: Results, rate: str) -> Finding:
+def _sysid_finding(found: ResultsByVariant, rate: str) -> Finding:
     """Whether fitting the motion does as well as imitating."""
     numbers: dict[str, Any] = {}
     apart = []
@@ -306,7 +301,7 @@ _DIAGNOSES = {
 }
 
 
-def _hessian_findings(found: Results) -> list[Finding]:
+def _hessian_findings(found: ResultsByVariant) -> list[Finding]:
     """Whether exact gradients learn better or faster than Gauss-Newton's."""
     pairs: dict[str, list[tuple[Result, Result]]] = {}
     for system in found.systems:
@@ -372,7 +367,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _starts_finding(found: Results) -> Finding:
+def _starts_finding(found: ResultsByVariant) -> Finding:
     """Whether one start on the learner's side leaves a floor, and what removes it."""
     groups = _by_planning(found)
     count = max(next(iter(groups.values())))

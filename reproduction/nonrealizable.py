@@ -40,9 +40,7 @@ Groups = dict[tuple[str, str], list[Result]]  # by method and Hessian, in the or
 def runs(quick: bool, seed: int = 0) -> list[Run]:
     """Both methods, and imitation with both gradients, for every seed.
 
-    Args:
-        quick: two seeds and few epochs.
-        seed: the first of the seeds.
+    Quick: two seeds and few epochs.
     """
     epochs = 40 if quick else EPOCHS
     return [
@@ -79,12 +77,7 @@ def run(folder: Path, method: str, hessian: Hessian, seed: int, epochs: int) -> 
 
 
 def section(results: dict[str, Result], images: Path) -> Section:
-    """The findings, a plot and a table.
-
-    Args:
-        results: of the runs, by their names.
-        images: folder for the plot.
-    """
+    """The findings, a plot and a table."""
     groups: Groups = {key: [] for key in NAMES}
     for result in sorted(results.values(), key=lambda result: int(result["seed"])):
         groups[result["method"], result["hessian"]].append(result)

@@ -29,7 +29,7 @@ Physics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class System:
+class PaperSystem:
     """What is controlled.
 
     Args:
@@ -65,7 +65,7 @@ class System:
         return MPC(dynamics, cost, HORIZON, -self.limit, self.limit, hessian=hessian, starts=starts)
 
 
-PENDULUM = System(
+PENDULUM = PaperSystem(
     title="pendulum",
     dynamics=partial(PendulumDynamics, max_speed=None),
     expert={"gravity": 10.0, "mass": 1.0, "length": 1.0},
@@ -76,7 +76,7 @@ PENDULUM = System(
     start_limit=(np.pi / 2, 1.0),
     states_from=DiffPendulumEnv.states_from,
 )
-CARTPOLE = System(
+CARTPOLE = PaperSystem(
     title="cart-pole",
     dynamics=CartPoleDynamics,
     expert={"gravity": 9.8, "cart_mass": 1.0, "pole_mass": 0.1, "pole_length": 0.5},
@@ -90,7 +90,7 @@ CARTPOLE = System(
 SYSTEMS = {"pendulum": PENDULUM, "cartpole": CARTPOLE}
 
 
-def windy_pendulum(seed: int) -> System:
+def windy_pendulum(seed: int) -> PaperSystem:
     """The pendulum in wind and with friction, imitated by one that knows of neither.
 
     Args:
@@ -140,7 +140,7 @@ class Plans:
         return torch.arange(count)
 
 
-def expert_plans(system: System, seed: int, starts: int = 1, test: int = TEST) -> Plans:
+def expert_plans(system: PaperSystem, seed: int, starts: int = 1, test: int = TEST) -> Plans:
     """Plans of the expert, who knows physics and cost, from random start states.
 
     Args:

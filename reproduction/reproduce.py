@@ -6,18 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mpc_gym.checks import (
-    LARGEST_SEED,
-    check_count,
-    check_flag,
-    check_names,
-    check_path,
-)
+from mpc_gym.checks import LARGEST_SEED, check_count, check_flag, check_names, check_path
 from mpc_gym.experiments.engines import check_engine
-from mpc_gym.experiments.run import Run, check_folder, finished, versions_text
-from mpc_gym.experiments.runs import FailedRunsError, execute
+from mpc_gym.experiments.run import check_folder, finished, versions_text
+from mpc_gym.experiments.runs import FailedRunsError, Run, execute
 from mpc_gym.files import claim
-from reproduction.report import IMAGES, Section, write_report
+from reproduction.report import IMAGES, Result, Section, write_report
 
 # the modules beside this one, with a hyphen for an underscore
 EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
@@ -28,13 +22,13 @@ LEAST_FREE = 2**30  # bytes: checkpoints of networks take half of that
 
 
 class Experiment(Protocol):
-    """What a module of this package offers."""
+    """What the module of an experiment offers, see the package."""
 
     def runs(self, quick: bool, seed: int) -> list[Run]:
         """What to run."""
 
-    def section(self, results: dict[str, dict[str, Any]], images: Path) -> Section:
-        """What the results say, with plots in a folder."""
+    def section(self, results: dict[str, Result], images: Path) -> Section:
+        """What the results say."""
 
 
 @dataclass(frozen=True)
@@ -87,36 +81,32 @@ def reproduce(options: ReproduceOptions, progress: bool = True) -> dict[str, Sec
         ValueError: before anything is computed: see `execute`; or the folder holds something else.
         FailedRunsError: some runs failed; raised when all else is done and in the report.
     """
-    chosen = [name for name in EXPERIMENTS if name in (options.only or EXPERIMENTS)]
-    runs = {name: _load(name).runs(options.quick, options.seed) for name in chosen}
+    together: list[Run] = []
+    alone: list[Run] = []
+    for name in EXPERIMENTS:
+        if not options.only or name in options.only:
+            runs = _load(name).runs(options.quick, options.seed)
+            (alone if name in ALONE else together).extend(runs)
     identity = {"experiment": "reproduce", "quick": options.quick, "seed": options.seed}
     claim(options.folder, MARK, identity, "experiment", LEAST_FREE)
-    for run in [run for group in runs.values() for run in group]:
+    for run in (*together, *alone):
         check_folder(run, options.folder / run.name)
-    together = [run for name, group in runs.items() if name not in ALONE for run in group]
-    failures = _execute(
-        together,
-        options.folder,
-        progress,
-        jobs=options.jobs,
-        engine=options.engine,
-        address=options.address,
-    )
-    for name in ALONE:
-        failures |= _execute(runs.get(name, []), options.folder, progress)
+    place = {"jobs": options.jobs, "engine": options.engine, "address": options.address}
+    failures = _execute(together, options.folder, progress, **place)
+    failures |= _execute(alone, options.folder, progress)
     sections = report(options.folder, options.quick, options.seed)
     if failures:
-        count = sum(len(group) for group in runs.values())
+        count = len(together) + len(alone)
         raise FailedRunsError(failures, count) from next(iter(failures.values()))
     return sections
 
 
 def _execute(
-    runs: Sequence[Run], folder: Path, progress: bool, **where: Any
+    runs: Sequence[Run], folder: Path, progress: bool, **place: Any
 ) -> dict[str, Exception]:
     """Execute runs as `runs.execute` does; returns what failed, by the runs' names."""
     try:
-        execute(runs, folder, progress=progress, **where)
+        execute(runs, folder, progress=progress, **place)
     except FailedRunsError as error:
         return error.failures
     return {}
@@ -147,5 +137,5 @@ def report(folder: Path, quick: bool, seed: int) -> dict[str, Section]:
 
 
 def _load(name: str) -> Experiment:
-    module = name.replace("-", "_")
-    return cast("Experiment", importlib.import_module(f"reproduction.{module}"))
+    module = importlib.import_module(f"reproduction.{name.replace('-', '_')}")
+    return cast("Experiment", module)

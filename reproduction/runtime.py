@@ -60,11 +60,9 @@ Groups = dict[str, list[Result]]  # by mode, in the order of the iterations
 
 
 def runs(quick: bool, seed: int = 0) -> list[Run]:
-    """One for each way to differentiate and number of iterations.
+    """One for each way to differentiate and number of iterations; quick: two numbers of these.
 
-    Args:
-        quick: two numbers of iterations.
-        seed: of nothing, as nothing is drawn.
+    The seed is of nothing, as nothing is drawn.
     """
     fixed = {"seed": seed, "seconds": 0.2 if quick else 2.0}
     return [
@@ -182,12 +180,7 @@ def exponent(iterations: list[int], times: list[float]) -> float:
 
 
 def section(results: dict[str, Result], images: Path) -> Section:
-    """The finding, and the times over the iterations.
-
-    Args:
-        results: of the runs, by their names.
-        images: folder for the plot.
-    """
+    """The finding, and the times over the iterations."""
     groups: Groups = {mode: [] for mode in MODES}
     for result in sorted(results.values(), key=lambda result: int(result["found_iterations"])):
         groups[result["mode"]].append(result)

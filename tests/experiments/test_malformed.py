@@ -8,7 +8,6 @@ from mpc_gym.experiments import DemoOptions
 from mpc_gym.experiments.agents import EpisodeOptions
 from mpc_gym.experiments.compare import CompareOptions
 from mpc_gym.experiments.learner import TrainOptions
-from reproduction.reproduce import ReproduceOptions
 from tests.malformed import EMPTY, ONE, PAIR, Case, failures, rows
 
 ENV = "DiffPendulum-v0"
@@ -58,13 +57,6 @@ CASES = {
         },
         none=("max_steps", "film", "address"),
         accepted={"learn": [EMPTY], "demonstrations": [ONE, PAIR]},
-    ),
-    "ReproduceOptions": Case(
-        partial(ReproduceOptions, "."),
-        {},
-        {**WHERE, "only": "word", "quick": "flag", "seed": "seed"},
-        none=("address",),
-        accepted={"only": [EMPTY]},
     ),
 }
 

@@ -64,7 +64,7 @@ def test_the_experts_plan_solves_the_kkt_system() -> None:
     A, B, p = (v.numpy() for v in (mpc.dynamics.A, mpc.dynamics.B, mpc.cost.c))
     x_init = lqr.draw_starts(torch.Generator().manual_seed(0))[:5]
     expected = [solve_kkt(A, B, p, x) for x in x_init.numpy()]
-    np.testing.assert_allclose(lqr.Expert(mpc)(x_init), expected, atol=1e-9)
+    np.testing.assert_allclose(lqr.LQRExpert(mpc)(x_init), expected, atol=1e-9)
     plan = mpc(x_init)
     np.testing.assert_allclose(plan.states, np.array(expected)[..., :3], atol=1e-9)
     np.testing.assert_allclose(plan.controls, np.array(expected)[..., 3:], atol=1e-9)
@@ -72,7 +72,9 @@ def test_the_experts_plan_solves_the_kkt_system() -> None:
 
 def test_the_losses_are_the_expected_ones() -> None:
     expert = lqr.make_expert()
-    learner = lqr.Learner(lqr.Expert(expert), lqr.draw_model(torch.Generator().manual_seed(1)))
+    learner = lqr.LQRLearner(
+        lqr.LQRExpert(expert), lqr.draw_model(torch.Generator().manual_seed(1))
+    )
     p = expert.cost.c.numpy()
     models = [
         (mpc.dynamics.A.detach().numpy(), mpc.dynamics.B.detach().numpy())
@@ -91,7 +93,7 @@ def test_the_losses_are_the_expected_ones() -> None:
 
 def test_the_gradient_of_the_imitation_loss_agrees_with_finite_differences() -> None:
     generator = torch.Generator().manual_seed(2)
-    learner = lqr.Learner(lqr.Expert(lqr.make_expert()), lqr.draw_model(generator))
+    learner = lqr.LQRLearner(lqr.LQRExpert(lqr.make_expert()), lqr.draw_model(generator))
     x_init = lqr.draw_starts(generator)
     learner.imitation_loss(x_init).backward()
     for parameter in learner.mpc.dynamics.parameters():
@@ -109,12 +111,12 @@ def test_the_gradient_of_the_imitation_loss_agrees_with_finite_differences() -> 
 def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expert = lqr.Expert(lqr.make_expert())
+    expert = lqr.LQRExpert(lqr.make_expert())
     losses = []
     for promising in (1.0, 0.0):
         monkeypatch.setattr(lqr, "PROMISING", promising)
         generator = torch.Generator().manual_seed(0)
-        first = lqr.Learner(expert, lqr.draw_model(generator))
+        first = lqr.LQRLearner(expert, lqr.draw_model(generator))
         saved: list[int] = []
         learner, tried = lqr.choose_learner(
             generator, 3, 20, first, 1, lambda _, number, to=saved: to.append(number)
@@ -145,9 +147,9 @@ def test_a_run_that_is_stopped_among_its_trials_goes_on_with_the_next(
     monkeypatch.setattr(lqr, "PROMISING", 0.0)  # none is
     settings = {**SETTINGS, "guesses": 3, "trial_steps": 5}
     whole = lqr.run(tmp_path / "whole", **settings)
-    learners: list[lqr.Learner] = []
+    learners: list[lqr.LQRLearner] = []
 
-    class Counted(lqr.Learner):
+    class Counted(lqr.LQRLearner):
         def __init__(self, *arguments: Any) -> None:
             if len(learners) == 2:
                 learners.clear()
@@ -156,13 +158,13 @@ def test_a_run_that_is_stopped_among_its_trials_goes_on_with_the_next(
             learners.append(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lqr, "Learner", Counted)
+        patch.setattr(lqr, "LQRLearner", Counted)
         with pytest.raises(KeyboardInterrupt):
             lqr.run(tmp_path / "stopped", **settings)
     steps: list[float] = []
-    step = lqr.Learner.step
+    step = lqr.LQRLearner.step
     with monkeypatch.context() as patch:
-        patch.setattr(lqr.Learner, "step", lambda *how: steps.append(how[2]) or step(*how))
+        patch.setattr(lqr.LQRLearner, "step", lambda *how: steps.append(how[2]) or step(*how))
         assert lqr.run(tmp_path / "stopped", **settings) == whole
     # two trials, the second again and the third, and what follows; the first is not repeated
     assert len(steps) == 2 * 5 + SETTINGS["steps"] + SETTINGS["decay_steps"]

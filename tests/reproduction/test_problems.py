@@ -11,8 +11,8 @@ from reproduction.problems import (
     HORIZON,
     PENDULUM,
     LearnedCost,
+    PaperSystem,
     Plans,
-    System,
     expert_plans,
     windy_pendulum,
 )
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 SYSTEMS = [PENDULUM, CARTPOLE, windy_pendulum(0)]
 
 
-def next_state(system: System, state: Array, control: float) -> Array:
+def next_state(system: PaperSystem, state: Array, control: float) -> Array:
     """The equations of motion, written out a second time."""
     p, dt = system.expert, 0.05
     if "cart_mass" not in p:
@@ -44,7 +44,7 @@ def next_state(system: System, state: Array, control: float) -> Array:
     )
 
 
-def total_cost(system: System, x_init: Array, controls: Array) -> float:
+def total_cost(system: PaperSystem, x_init: Array, controls: Array) -> float:
     """The paper's objective: weighted squared distance from the goal, up to a constant."""
     pendulum = "cart_mass" not in system.expert
     goal = np.array([1.0, 0, 0] if pendulum else [0.0, 0, 1, 0, 0])
@@ -57,7 +57,7 @@ def total_cost(system: System, x_init: Array, controls: Array) -> float:
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.title)
-def test_no_other_solver_improves_an_experts_plan(system: System) -> None:
+def test_no_other_solver_improves_an_experts_plan(system: PaperSystem) -> None:
     plans = expert_plans(system, seed=0)
     for row in (0, 57, 119):
         x_init, controls = plans.states[row, 0].numpy(), plans.controls[row, :, 0].numpy()
@@ -73,7 +73,7 @@ def test_no_other_solver_improves_an_experts_plan(system: System) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.title)
-def test_the_experts_states_follow_from_its_controls(system: System) -> None:
+def test_the_experts_states_follow_from_its_controls(system: PaperSystem) -> None:
     plans = expert_plans(system, seed=3)
     for row in (0, 100):
         state = plans.states[row, 0].numpy()
