@@ -220,9 +220,8 @@ def compare(
     Example: mpc-gym compare --env DiffPendulum-v0 --methods mpc.dx mlp --demonstrations 1 5 10
     --seeds 4 --jobs 2
     """
-    from mpc_gym.experiments.compare import DEFAULT_METHODS, CompareOptions
+    from mpc_gym.experiments.compare import DEFAULT_METHODS, REPORT, CompareOptions
     from mpc_gym.experiments.compare import compare as run
-    from mpc_gym.experiments.report import REPORT
     from mpc_gym.experiments.summary import terminal_table
 
     options = CompareOptions(

@@ -9,10 +9,10 @@ from mpc_gym.policies import MPCPolicy, load_pretrained, shipped_policies
 
 SHORT = Size(
     demonstrations=3,
-    mpc_epochs=12,
+    updates=12,
     rounds=2,
     episodes=2,
-    mlp_epochs=2,
+    epochs=2,
     evaluations=2,
     max_steps=30,
 )
@@ -20,16 +20,16 @@ SHORT = Size(
 
 @pytest.mark.filterwarnings("ignore:.*did not converge")
 def test_both_policies_are_written_with_their_scores(tmp_path) -> None:
-    said: list[str] = []
-    recipe = RECIPES[0]
-    make_pretrained(recipe, tmp_path, SHORT, 3, said.append)
-    folders = [tmp_path / recipe.env_id / kind for kind in ("mpc", "mlp")]
-    policies = [load_pretrained(folder, env=recipe.env_id, device="cpu") for folder in folders]
+    lines: list[str] = []
+    env_id, recipe = next(iter(RECIPES.items()))
+    make_pretrained(env_id, tmp_path, SHORT, 3, lines.append)
+    folders = [tmp_path / env_id / kind for kind in ("mpc", "mlp")]
+    policies = [load_pretrained(folder, env=env_id, device="cpu") for folder in folders]
     assert isinstance(policies[0], MPCPolicy)
-    assert recipe.wrong_physics["mass"] != policies[0].mpc.dynamics.mass.item()
-    for policy, folder, line in zip(policies, folders, said, strict=True):
+    assert recipe.learn["mass"] != policies[0].mpc.dynamics.mass.item()
+    for policy, folder, line in zip(policies, folders, lines, strict=True):
         seeds = range(1_000_000, 1_000_002)
-        mean = evaluate(policy, recipe.env_id, seeds, max_steps=30).mean
+        mean = evaluate(policy, env_id, seeds, max_steps=30).mean
         card = (folder / "README.md").read_text(encoding="utf-8")
         for text in (card, line):
             assert f"Return {mean:.1f} ± " in text
@@ -37,8 +37,8 @@ def test_both_policies_are_written_with_their_scores(tmp_path) -> None:
 
 
 def test_there_is_a_recipe_for_each_shipped_policy() -> None:
-    made = {f"{recipe.env_id}/{kind}" for recipe in RECIPES for kind in ("mpc", "mlp")}
+    made = {f"{env_id}/{kind}" for env_id in RECIPES for kind in ("mpc", "mlp")}
     assert made == set(shipped_policies())
-    for recipe in RECIPES:
-        physics = gym.make(recipe.env_id).unwrapped.physics
-        assert any(physics[name] != value for name, value in recipe.wrong_physics.items())
+    for env_id, recipe in RECIPES.items():
+        physics = gym.make(env_id).unwrapped.physics
+        assert any(physics[name] != value for name, value in recipe.learn.items())
