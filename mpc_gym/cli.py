@@ -293,10 +293,9 @@ def collect(
     """
     from mpc_gym.experiments.agents import EpisodeOptions, collect_to
 
-    found = collect_to(EpisodeOptions(env, (policy,), episodes, seed, max_steps=max_steps), file)
-    Console().print(
-        f"{found.episodes} episodes, {len(found)} steps, return {found.returns.mean():.1f}"
-    )
+    options = EpisodeOptions(env, (policy,), episodes, seed, max_steps=max_steps)
+    new = collect_to(options, file)
+    Console().print(f"{new.episodes} episodes, {len(new)} steps, return {new.returns.mean():.1f}")
     wrote(file)
 
 

@@ -12,7 +12,6 @@ loss through the plan, by physics, cost, or both. All are chosen by the imitatio
 validation plans, each planned from nothing, as the learner would act.
 """
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym import MPC, Plan
+from mpc_gym.experiments.methods import without_convergence_warnings
 from mpc_gym.experiments.plots import thinned
 from mpc_gym.imitation import (
     FallingRate,
@@ -214,9 +214,7 @@ def learn(
         CHECKPOINT_SECONDS,
         LOG_EPOCHS,
     )
-    with warnings.catch_warnings():
-        # far from the expert's model a plan may not converge; the results count such plans
-        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
+    with without_convergence_warnings():  # the results count such plans
         history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
         last = _test(loss, training.last_weights)
         best = _test(loss, training.best.weights)

@@ -16,8 +16,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.checks import check_count, check_names, check_path, check_seed, check_size, found
 from mpc_gym.experiments.environments import check_env
-from mpc_gym.experiments.learner import without_convergence_warnings
-from mpc_gym.experiments.methods import MethodOptions
+from mpc_gym.experiments.methods import MethodOptions, without_convergence_warnings
 from mpc_gym.experiments.runs import LEAST_FREE
 from mpc_gym.files import (
     MAX_JSON_BYTES,

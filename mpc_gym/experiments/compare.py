@@ -19,16 +19,9 @@ from mpc_gym.checks import (
 )
 from mpc_gym.experiments.engines import check_engine
 from mpc_gym.experiments.environments import can_draw
+from mpc_gym.experiments.expert import SCORES, episode_seeds
 from mpc_gym.experiments.film import film
-from mpc_gym.experiments.learner import (
-    EXPERT,
-    POLICY,
-    SCORES,
-    LearningOptions,
-    episode_seeds,
-    run,
-    settings_of,
-)
+from mpc_gym.experiments.learner import EXPERT, POLICY, LearningOptions, run, settings_of
 from mpc_gym.experiments.methods import METHODS, MethodOptions, find_method
 from mpc_gym.experiments.progress import Stages
 from mpc_gym.experiments.run import Run, check_folder, versions_text
@@ -253,18 +246,18 @@ def write_report(
     Returns:
         The files, the report first.
     """
-    folder, found = options.folder, list(results.values())
-    methods = list(dict.fromkeys(result["method"] for result in found))
-    plot(found, folder / IMAGES / PLOT)
+    folder, rows = options.folder, list(results.values())
+    methods = list(dict.fromkeys(result["method"] for result in rows))
+    plot(rows, folder / IMAGES / PLOT)
     videos = _film(options, results, methods, stages)
-    scores = score_table("scores", "Scores", found)
-    learned = parameter_table("parameters", "Learned parameters", found)
+    scores = score_table("scores", "Scores", rows)
+    learned = parameter_table("parameters", "Learned parameters", rows)
     tables = [scores, *([learned] if learned.rows else [])]
     for table in tables:
         write(folder / f"{table.name}.csv", table.csv())
     parts = [
         f"# Learning from demonstrations in {options.env}",
-        _introduction(options, found),
+        _introduction(options, rows),
         picture(folder / IMAGES / PLOT, "Return and imitation loss over the demonstrations"),
         *([_video(options)] if videos else []),
         method_table(methods).markdown(),
@@ -277,12 +270,12 @@ def write_report(
     return [folder / REPORT, *pictures, *(folder / f"{table.name}.csv" for table in tables)]
 
 
-def _introduction(options: CompareOptions, found: list[dict[str, Any]]) -> str:
-    seeds = len({result["seed"] for result in found})
+def _introduction(options: CompareOptions, rows: list[dict[str, Any]]) -> str:
+    seeds = len({result["seed"] for result in rows})
     return f"""\
 Each method learned from the same demonstrations of an expert that plans with the true model, by the
 observation alone. Every learner that plans looks {options.horizon} steps ahead, as the
-expert does. Returns are means over {len(found[0]["returns"])} start states that no method has seen,
+expert does. Returns are means over {len(rows[0]["returns"])} start states that no method has seen,
 the same for all; the imitation loss is the mean squared error of actions on unseen demonstrations,
 in units of half the action range. Seeds: {seeds}; they change the demonstrations, initial weights
 and the order of learning. Lines in the plot are medians over the seeds, bands reach from the lowest

@@ -24,13 +24,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from mpc_gym.checks import check_flag, check_path, check_seed, check_size
 from mpc_gym.experiments.environments import Physics, System, can_draw, check_env, find_system
 from mpc_gym.experiments.film import film
-from mpc_gym.experiments.learner import Score, score_policy, without_convergence_warnings
+from mpc_gym.experiments.learner import Score, score_policy
 from mpc_gym.experiments.methods import (
     CLONE_DYNAMICS,
     CLONE_NETWORK,
     TRAINING,
     MethodOptions,
     make_policy,
+    without_convergence_warnings,
 )
 from mpc_gym.experiments.plots import save_figure
 from mpc_gym.experiments.progress import Stages

@@ -5,31 +5,38 @@ folder, and whichever run needs an episode first asks the expert for it.
 """
 
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_names, check_number, check_path, check_seed, check_size
 from mpc_gym.experiments.environments import check_env
+from mpc_gym.experiments.expert import (
+    LEARN,
+    SCORES,
+    UNSEEN,
+    ExpertFiles,
+    check_demonstrations,
+    episode_seeds,
+)
 from mpc_gym.experiments.learnable import initial_values
-from mpc_gym.experiments.methods import InitialValue, Method, MethodOptions, find_method
+from mpc_gym.experiments.methods import (
+    InitialValue,
+    Method,
+    MethodOptions,
+    find_method,
+    without_convergence_warnings,
+)
 from mpc_gym.experiments.run import Run
 from mpc_gym.experiments.runs import execute
-from mpc_gym.files import holding
 from mpc_gym.imitation import (
     Demonstrations,
     Evaluation,
     Stateless,
-    collect,
-    concatenate,
     evaluate,
     imitation_loss,
 )
@@ -40,9 +47,6 @@ from mpc_gym.policies import PlanningPolicy, load_pretrained, save_pretrained
 EXPERT = "expert"  # the folder of what runs share; no method may be called so
 POLICY = "policy"  # the folder in a run's own that `load_pretrained` reads
 MOST_EFFORT = 10_000.0
-# Streams of start states: of a seed's demonstrations, of unseen ones, and of scores.
-LEARN, UNSEEN, SCORES = "seed", "unseen", "scores"
-STREAMS = (LEARN, UNSEEN, SCORES)
 
 
 @dataclass(frozen=True)
@@ -297,97 +301,6 @@ def score_policy(
     with without_convergence_warnings():
         evaluation = evaluate(Stateless(policy), env, seeds, max_steps=max_steps)
         return Score(evaluation, imitation_loss(policy, unseen))
-
-
-@contextmanager
-def without_convergence_warnings() -> Iterator[None]:
-    """Do not warn that plans did not converge: with wrong physics some do not."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
-        yield
-
-
-class ExpertFiles:
-    """What the expert did, in files: it plans with the true model, by the observation alone.
-
-    Args:
-        folder: of the files.
-        env: the environment's id.
-        options: of its plans, those of the learners.
-        max_steps: an episode ends after so many steps at the latest.
-    """
-
-    def __init__(
-        self, folder: Path, env: str, options: MethodOptions, max_steps: int | None
-    ) -> None:
-        self.folder, self.env, self.options, self.max_steps = folder, env, options, max_steps
-
-    def episodes(self, stream: str, count: int, seed: int = 0) -> Demonstrations:
-        """The first episodes of a stream; those that no run has asked for yet are collected.
-
-        Args:
-            stream: one of `STREAMS`.
-            count: how many.
-            seed: of the stream.
-
-        Raises:
-            ValueError: the file is damaged, or of another environment.
-        """
-        name = f"{stream}-{seed}"
-        path = self.folder / f"{name}.npz"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with holding(self.folder / f".{name}.lock", str(path), timeout=None):
-            known = [Demonstrations.load(path)] if path.exists() else []
-            for each in known:
-                check_demonstrations(each, self.env, path)
-            have = sum(each.episodes for each in known)
-            if have < count:
-                seeds = episode_seeds(stream, count, seed)[have:]
-                known.append(self._collected(seeds))
-                concatenate(known).save(path)
-        return concatenate(known).select(range(count))
-
-    def _collected(self, seeds: range) -> Demonstrations:
-        return collect(
-            self._agent,
-            self.env,
-            len(seeds),
-            seeds[0],
-            max_steps=self.max_steps,
-            progress_bar=False,
-        )
-
-    @cached_property
-    def _agent(self) -> Stateless:
-        return Stateless(self.options.expert(self.env))
-
-
-def episode_seeds(stream: str, count: int, seed: int = 0) -> range:
-    """The seeds of the first episodes of a stream; no two streams share any, in all odds.
-
-    Args:
-        stream: one of `STREAMS`.
-        count: of episodes.
-        seed: of the stream.
-    """
-    words = (seed, STREAMS.index(stream))
-    first = int(np.random.SeedSequence(words).generate_state(1)[0])
-    return range(first, first + count)
-
-
-def check_demonstrations(demonstrations: Demonstrations, env: str, path: Path) -> None:
-    """Refuse demonstrations of another environment.
-
-    Raises:
-        ValueError: they are.
-    """
-    registered = env.rpartition(":")[2]  # without the module that registers it
-    if (demonstrations.env_id, demonstrations.env_kwargs) != (registered, {}):
-        known = " ".join(map(str, (demonstrations.env_id, demonstrations.env_kwargs or "")))
-        raise ValueError(
-            f"{path} holds demonstrations of {known.strip()}, expected {env}. Choose another file, "
-            "or that environment"
-        )
 
 
 def learned_parameters(policy: BasePolicy, learn: dict[str, InitialValue]) -> dict[str, Any]:

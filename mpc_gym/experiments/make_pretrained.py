@@ -17,8 +17,13 @@ from rich.console import Console
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.experiments.environments import CARTPOLE, PENDULUM
-from mpc_gym.experiments.learner import without_convergence_warnings
-from mpc_gym.experiments.methods import CLONE_NETWORK, METHODS, MethodOptions, make_policy
+from mpc_gym.experiments.methods import (
+    CLONE_NETWORK,
+    METHODS,
+    MethodOptions,
+    make_policy,
+    without_convergence_warnings,
+)
 from mpc_gym.imitation import DAgger, Stateless, collect, evaluate
 from mpc_gym.policies import save_pretrained
 from mpc_gym.policies.sharing.pretrained import SHIPPED

@@ -12,7 +12,9 @@ cost with all its weights at sigmoid(0) = 0.5 and without linear terms, as in Am
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -148,6 +150,14 @@ def _takes(function: Callable[..., object], arguments: int) -> bool:
     except (TypeError, ValueError):  # of some functions written in C nobody knows the arguments
         return False
     return True
+
+
+@contextmanager
+def without_convergence_warnings() -> Iterator[None]:
+    """Do not warn that plans did not converge: with wrong physics some do not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ control problems did not converge")
+        yield
 
 
 def epochs(demonstrations: Demonstrations, updates: int, batch_size: int) -> int:

@@ -53,8 +53,8 @@ class Run:
         settings: JSON data, the seed among it: all that the result depends on.
 
     Raises:
-        ValueError: the name is no path inside the folder, the function is not found or does not
-            take the settings, or these are not JSON data.
+        ValueError: the name is no path inside the folder, the function cannot be imported or does
+            not take the settings, or these are not JSON data.
     """
 
     name: str
@@ -166,8 +166,8 @@ def check_folder(run: Run, place: Path) -> None:
                 "another folder"
             )
         return
-    found = read_record(place / CONFIG)
-    if differing := _differences(found, run.identity):
+    recorded = read_record(place / CONFIG)
+    if differing := _differences(recorded, run.identity):
         raise ValueError(f"{str(place)!r} holds another run: {differing}. Choose another folder")
 
 
@@ -179,12 +179,12 @@ def finished(run: Run, place: Path) -> dict[str, Any] | None:
     """
     if not (place / RESULT).exists():
         return None
-    found = read_record(place / RESULT)
-    if differing := _differences(found, run.identity):
+    recorded = read_record(place / RESULT)
+    if differing := _differences(recorded, run.identity):
         raise ValueError(
             f"{str(place / RESULT)!r} is of another run: {differing}. Choose another folder"
         )
-    result: dict[str, Any] = found["result"]
+    result: dict[str, Any] = recorded["result"]
     return result
 
 
@@ -202,17 +202,17 @@ def read_record(path: Path) -> dict[str, Any]:
     for name, kind in kinds.items():
         if not isinstance(data, dict) or not isinstance(data.get(name), kind):
             raise ValueError(f"{str(path)!r} is damaged, or not of a run: it has no {name!r}")
-    found: dict[str, Any] = data
-    return found
+    record: dict[str, Any] = data
+    return record
 
 
 def versions_text(places: Iterable[Path]) -> str:
     """With which versions some runs were done, as they recorded it; where they differ, with all."""
-    found: dict[str, dict[str, None]] = {}
+    numbers_of: dict[str, dict[str, None]] = {}
     for place in places:
         for name, number in read_record(place / CONFIG)["versions"].items():
-            found.setdefault(name, {})[str(number)] = None
-    each = [f"{name} {' and '.join(numbers)}" for name, numbers in found.items()]
+            numbers_of.setdefault(name, {})[str(number)] = None
+    each = [f"{name} {' and '.join(numbers)}" for name, numbers in numbers_of.items()]
     return f"Run with {', '.join(each)}."
 
 
@@ -244,9 +244,9 @@ def _config(run: Run) -> dict[str, Any]:
     }
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Where the functions or the settings of two runs differ."""
-    one, other = ({"function": run["function"], **run["settings"]} for run in (found, wanted))
+    one, other = ({"function": run["function"], **run["settings"]} for run in (recorded, wanted))
     return differences(one, other)
 
 

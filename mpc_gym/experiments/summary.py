@@ -212,12 +212,12 @@ def plot(results: Sequence[Result], path: Path) -> None:
     expert = float(expert_returns(results).mean())
     error = standard_error(expert_returns(results))
     figure, (left, right) = make_figure(2, height=4.6)
-    found = summaries(results)
-    methods = list(dict.fromkeys(each.method for each in found))
-    numbers = sorted({each.demonstrations for each in found})
+    points = summaries(results)
+    methods = list(dict.fromkeys(each.method for each in points))
+    numbers = sorted({each.demonstrations for each in points})
     lines: dict[str, list[Line]] = {"return": [], "loss": []}
     for method in methods:
-        own = sorted((s for s in found if s.method == method), key=lambda s: s.demonstrations)
+        own = sorted((s for s in points if s.method == method), key=lambda s: s.demonstrations)
         x = [float(each.demonstrations) for each in own]
         index = colour(method, methods)
         gaps = np.stack([each.by_seed - expert for each in own], 1)

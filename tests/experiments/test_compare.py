@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
 from mpc_gym.experiments.compare import CompareOptions, compare
-from mpc_gym.experiments.learner import SCORES, episode_seeds
+from mpc_gym.experiments.expert import SCORES, episode_seeds
 from mpc_gym.imitation import Demonstrations, Stateless, evaluate, imitation_loss
 from mpc_gym.policies import load_pretrained
 from tests.killing import at_random, needs_fork
