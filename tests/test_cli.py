@@ -5,10 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from mpc_gym.cli import app
 from mpc_gym.experiments import FILES
+from reproduction.__main__ import app as reproduce
 from tests.killing import largest_file
 
 runner = CliRunner()
@@ -111,3 +113,27 @@ def test_a_second_value_is_refused_where_there_can_be_one_only() -> None:
     result = runner.invoke(app, ["compare", "--env", "DiffPendulum-v0", "--seeds", "4", "8"])
     assert result.exit_code == 2
     assert "unexpected extra argument" in " ".join(result.output.replace("│", " ").split())
+
+
+SHARED = ("address", "effort", "engine", "env", "folder", "learn", "max_steps", "quick", "seed")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_an_option_means_the_same_in_every_command(name: str) -> None:
+    commands = [*get_command(app).commands.values(), get_command(reproduce)]
+    options = [each for command in commands for each in command.params if each.name == name]
+    assert len(options) > 1
+    spellings = {(*each.opts, each.multiple) for each in options}
+    assert len(spellings) == 1
+    # in which folder the paper's experiments are by default depends on another option
+    texts = {each.help for each in options if "reproduced" not in each.help}
+    assert len(texts) == 1
+
+
+def test_what_fails_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("mpc_gym.experiments.environments.environments_table", fail)
+    result = runner.invoke(app, ["envs"])
+    assert (result.exit_code, result.output) == (1, "the disk is gone\n")

@@ -1,6 +1,9 @@
+import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,34 @@ def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
     ):
         execute(walks(1), tmp_path, engine="dask", address=started.scheduler_address)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    dask = Path(sys.executable).parent / "dask"
+    here = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    file = tmp_path / "scheduler.json"
+    find = ["--scheduler-file", str(file)]
+    kwargs = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    scheduler = subprocess.Popen([dask, "scheduler", *here, *find, "--port", "0"], **kwargs)
+    worker = subprocess.Popen([dask, "worker", *here, *find, "--nthreads", "1"], **kwargs)
+
+    def kill() -> None:
+        while not list(tmp_path.rglob("troubled")):
+            time.sleep(0.1)
+        scheduler.kill()
+
+    try:
+        while not file.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        threading.Thread(target=kill, daemon=True).start()
+        with pytest.raises(ConnectionError, match=r"the Dask scheduler at 'tcp:.*' is gone"):
+            execute(walks(1, trouble="wait"), tmp_path / "new", engine="dask", address=address)
+    finally:
+        (tmp_path / "new/walk/go").touch()
+        for process in (worker, scheduler):
+            process.terminate()
+            process.communicate()
