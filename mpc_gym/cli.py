@@ -10,10 +10,10 @@ from typer.core import TyperCommand
 
 
 class Command(TyperCommand):
-    """A command whose options may take several values, and whose errors are sentences.
+    """A command whose options may take several values, and that reports its errors.
 
     `--demonstrations 1 5` is what `--demonstrations 1 --demonstrations 5` is.
-    What a user got wrong, or what failed, is told without a traceback.
+    An error is printed without a traceback; the exit code is 2 for a wrong option, 1 for a failure.
     """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -32,7 +32,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, repeated)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        """Run the command; exit code 2: an option is wrong, 1: something failed."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except (ValueError, ModuleNotFoundError) as error:
@@ -90,6 +90,7 @@ Effort = Annotated[
 MaxSteps = Annotated[
     int | None, typer.Option(help="Longest episode; by default the environment's limit.")
 ]
+Episodes = Annotated[int, typer.Option(help="Number of episodes to play, of each policy.")]
 POLICY = (
     "expert (plans with the true physics), random, a trained policy that comes with the package "
     "(DiffPendulum-v0/mpc, DiffPendulum-v0/mlp and so on), the folder of a policy that "
@@ -167,12 +168,12 @@ def envs() -> None:
 def record(
     env: Env,
     policy: Policy = "expert",
-    episodes: Annotated[int, typer.Option(help="How many; one video each.")] = 1,
+    episodes: Episodes = 1,
     seed: Seed = 0,
     folder: Folder = Path("videos"),
     max_steps: MaxSteps = None,
 ) -> None:
-    """Write videos of a policy at work, with its plan where it makes one."""
+    """Write videos of a policy at work, one for each episode, with its plan where it makes one."""
     from mpc_gym.experiments.agents import EpisodeOptions
     from mpc_gym.experiments.film import record as write
     from mpc_gym.experiments.progress import Stages
@@ -191,31 +192,34 @@ def compare(
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of mpc.dx, mpc.dx.actions, mpc.cost, mpc.cost.dx, sysid, mlp and nn, or "
+            help="Some of mpc.dx, mpc.dx.actions, mpc.cost, mpc.cost.dx, sysid, mlp and nn, or "
             "package.module:function of your own. By default all but mpc.dx.actions."
         ),
     ] = None,
     demonstrations: Annotated[
-        list[int] | None, typer.Option(help="Numbers of episodes to learn from: 1 5 10.")
+        list[int] | None, typer.Option(help="Numbers of episodes to learn from, such as 1 5 10.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 4,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 4,
     learn: Learn = None,
-    episodes: Annotated[int, typer.Option(help="Unseen start states to score from.")] = 25,
+    episodes: Episodes = 25,
     effort: Effort = 1.0,
     max_steps: MaxSteps = None,
     seed: Seed = 0,
     film: Annotated[
         int | None,
-        typer.Option(help="Demonstrations of the policies in the video, or 0 for none: the most."),
+        typer.Option(
+            help="Number of demonstrations of the policies in the video; by default the largest, 0 "
+            "for no video."
+        ),
     ] = None,
     jobs: Jobs = 1,
     engine: Engine = "local",
     address: Address = None,
     folder: Folder = Path("comparison"),
 ) -> None:
-    """Compare methods of learning from demonstrations, from how many they learn what.
+    """Compare how well methods learn from different numbers of demonstrations.
 
-    It goes on where it was stopped; with more seeds, methods or numbers it adds to what is there.
+    A comparison that was stopped is resumed; more seeds, methods or numbers are added to it.
 
     Example: mpc-gym compare --env DiffPendulum-v0 --methods mpc.dx mlp --demonstrations 1 5 10
     --seeds 4 --jobs 2
@@ -283,7 +287,7 @@ def collect(
     env: Env,
     file: Annotated[Path, typer.Option(help="File of demonstrations to write: a new .npz.")],
     policy: Policy = "expert",
-    episodes: Annotated[int, typer.Option(help="How many.")] = 10,
+    episodes: Episodes = 10,
     seed: Seed = 0,
     max_steps: MaxSteps = None,
 ) -> None:
@@ -303,7 +307,7 @@ def collect(
 def evaluate(
     env: Env,
     policy: Annotated[list[str], typer.Option(help=f"Several, one a row. {POLICY}")],
-    episodes: Annotated[int, typer.Option(help="Of each policy, from the same starts.")] = 25,
+    episodes: Episodes = 25,
     seed: Seed = 0,
     max_steps: MaxSteps = None,
 ) -> None:

@@ -115,7 +115,18 @@ def test_a_second_value_is_refused_where_there_can_be_one_only() -> None:
     assert "unexpected extra argument" in " ".join(result.output.replace("│", " ").split())
 
 
-SHARED = ("address", "effort", "engine", "env", "folder", "learn", "max_steps", "quick", "seed")
+SHARED = (
+    "address",
+    "effort",
+    "engine",
+    "env",
+    "episodes",
+    "folder",
+    "learn",
+    "max_steps",
+    "quick",
+    "seed",
+)
 
 
 @pytest.mark.parametrize("name", SHARED)
