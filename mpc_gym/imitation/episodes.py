@@ -148,7 +148,8 @@ def make_envs(
             "more of it from. Register it and pass its id"
         )
     try:
-        spec = gym.registry.get(source) if isinstance(source, str) else source
+        registered = gym.registry.get(str(source).rpartition(":")[2])  # without its module
+        spec = registered if isinstance(source, str) else source
         one_call = native and spec is not None and _steps_as_single(spec, given)
         mode = "vector_entry_point" if one_call else "sync"
         return gym.make_vec(source, count, vectorization_mode=mode, **given)

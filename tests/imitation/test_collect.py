@@ -126,6 +126,23 @@ class _Seeded(gym.Wrapper):
         return self.env.reset(seed=self.seed)
 
 
+class Right:
+    """Pushes a cart to the right."""
+
+    def predict(self, observation, state=None, episode_start=None, **kwargs):  # noqa: ARG002
+        return np.ones(len(observation), dtype=int), None
+
+
+def test_discrete_actions_are_evaluated_as_in_gymnasiums_own_loop():
+    found = evaluate(Right(), "CartPole-v1", seeds=range(3))
+    for seed, length in enumerate(found.lengths):
+        env = gym.make("CartPole-v1")
+        env.reset(seed=seed)
+        ends = [env.step(1)[2] for _ in range(length)]
+        assert ends == [False] * (length - 1) + [True]
+    np.testing.assert_array_equal(found.returns, found.lengths)
+
+
 def test_the_standard_error_is_that_of_the_mean():
     evaluation = evaluate(Counter(), "DiffPendulum-v0", seeds=range(4), max_steps=2)
     expected = np.std(evaluation.returns, ddof=1) / 2
