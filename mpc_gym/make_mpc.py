@@ -1,7 +1,7 @@
 """The controller that plans with an environment's own model."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -92,11 +92,7 @@ def make_mpc(
     }
     known = source.nominal_dynamics() if model == "nominal" else source.dynamics
     dynamics, cost = copy.deepcopy(known), copy.deepcopy(source.cost)
-    parameters = {
-        f"{group}.{name}": parameter
-        for group, module in zip(GROUPS, (dynamics, cost), strict=True)
-        for name, parameter in module.named_parameters()
-    }
+    parameters = model_parameters(dynamics, cost)
     learned = _learned(parameters, learn)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in learned)
@@ -144,6 +140,15 @@ def model_of(name: str, env: EnvSource) -> HasModel:
     return layer
 
 
+def model_parameters(dynamics: nn.Module, cost: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a model by their full names, such as "dynamics.mass"."""
+    return {
+        f"{group}.{name}": parameter
+        for group, module in zip(GROUPS, (dynamics, cost), strict=True)
+        for name, parameter in module.named_parameters()
+    }
+
+
 def _learned(parameters: Mapping[str, nn.Parameter], learn: Learn | None) -> list[str]:
     """The full names of the parameters that `learn` selects, in its order."""
     if learn is None:
@@ -160,14 +165,24 @@ def _learned(parameters: Mapping[str, nn.Parameter], learn: Learn | None) -> lis
         if name in groups:
             selected += [full for full in parameters if full.startswith(f"{name}.")]
         else:
-            selected.append(_full_name(parameters, name))
+            selected.append(full_name(parameters, name, parameters))
     return selected
 
 
-def _full_name(parameters: Mapping[str, nn.Parameter], name: str) -> str:
+def full_name(parameters: Mapping[str, nn.Parameter], name: str, known: Iterable[str]) -> str:
+    """The full name of a parameter that is called "dynamics.mass" or "mass".
+
+    Args:
+        parameters: of `model_parameters`.
+        name: which it is called by.
+        known: the names there are, for the message.
+
+    Raises:
+        ValueError: there is no parameter of that name, or one in the dynamics and one in the cost.
+    """
     matches = [full for full in parameters if name in (full, full.partition(".")[2])]
     if not matches:
-        raise ValueError(f"learn: no parameter {found(name)}; there are {', '.join(parameters)}")
+        raise ValueError(f"learn: no parameter {found(name)}; there are {', '.join(known)}")
     if len(matches) > 1:
         raise ValueError(f"learn: {name!r} is ambiguous; say one of {', '.join(matches)}")
     return matches[0]

@@ -8,12 +8,11 @@ import torch
 
 from mpc_gym.experiments.environments import find_system
 from mpc_gym.experiments.methods import InitialValue, Method
-from mpc_gym.make_mpc import make_mpc
+from mpc_gym.make_mpc import full_name, make_mpc, model_parameters
 from mpc_gym.models.base import positive_parameters
 
 COST_WEIGHT = 0.5
 ADDITIONS = ("linear", "terminal", "cost_map")
-GROUPS = ("dynamics", "cost")
 
 InitialValues = dict[str, InitialValue]
 
@@ -35,11 +34,13 @@ def initial_values(env_id: str, method: Method, learn: tuple[str, ...] = ()) -> 
     defaults = _defaults(env_id, method)
     if not learn:
         return defaults
-    parameters = _parameters(env_id)
+    mpc = make_mpc(env_id)
+    parameters = model_parameters(mpc.dynamics, mpc.cost)
+    known = [*(full.partition(".")[2] for full in parameters), *ADDITIONS]
     chosen: InitialValues = {}
     for text in learn:
         name, equals, value = text.partition("=")
-        full = name if name in ADDITIONS else _full_name(parameters, name)
+        full = name if name in ADDITIONS else full_name(parameters, name, known)
         group = "cost" if name in ADDITIONS else full.partition(".")[0]
         initial = _filled(full, value, parameters.get(full)) if equals else None
         if group in method.learns:
@@ -56,15 +57,6 @@ def initial_values(env_id: str, method: Method, learn: tuple[str, ...] = ()) -> 
     return chosen
 
 
-def _parameters(env_id: str) -> dict[str, torch.Tensor]:
-    mpc = make_mpc(env_id)
-    return {
-        f"{group}.{name}": parameter
-        for group in GROUPS
-        for name, parameter in getattr(mpc, group).named_parameters()
-    }
-
-
 def _defaults(env_id: str, method: Method) -> InitialValues:
     values: InitialValues = {}
     if "dynamics" in method.learns:
@@ -79,16 +71,6 @@ def _defaults(env_id: str, method: Method) -> InitialValues:
         if positive and len(positive) == len(list(cost.parameters())):
             values["linear"] = None  # it has no linear terms of its own
     return values
-
-
-def _full_name(parameters: dict[str, torch.Tensor], name: str) -> str:
-    matches = [full for full in parameters if name in (full, full.partition(".")[2])]
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        known = (*(full.partition(".")[2] for full in parameters), *ADDITIONS)
-        raise ValueError(f"learn: no parameter {name!r}; there are {', '.join(known)}")
-    raise ValueError(f"learn: {name!r} is ambiguous; say one of {', '.join(matches)}")
 
 
 def _default(full: str, defaults: InitialValues) -> InitialValue:
