@@ -178,9 +178,8 @@ def record(
     from mpc_gym.experiments.film import record as write
     from mpc_gym.experiments.progress import Stages
 
-    stages = Stages(Console())
     options = EpisodeOptions(env, (policy,), episodes, seed, max_steps=max_steps)
-    with stages.shown(), stages.stage(f"{policy} in {env}", episodes) as advance:
+    with Stages(Console()) as stages, stages.stage(f"{policy} in {env}", episodes) as advance:
         returns = write(options, folder, advance)
     for path, value in returns.items():
         wrote(path, f": return {value:.1f}")

@@ -227,8 +227,7 @@ def compare(options: CompareOptions, console: Console | None = None) -> dict[str
         address=options.address,
         progress=console is not None,
     )
-    stages = Stages(console)
-    with stages.shown():
+    with Stages(console) as stages:
         write_report(options, results, stages)
     return results
 

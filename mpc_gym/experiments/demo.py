@@ -155,8 +155,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> Demo:
         options: what to run.
         console: where to show the progress; None for nowhere.
     """
-    stages = Stages(console)
-    with stages.shown(), torch.random.fork_rng(devices=[]), without_convergence_warnings():
+    with (
+        Stages(console) as stages,
+        torch.random.fork_rng(devices=[]),
+        without_convergence_warnings(),
+    ):
         torch.manual_seed(options.seed)
         demo = _run(options, stages)
     save_figure(learning_curve(demo), options.folder / LEARNING_CURVE)

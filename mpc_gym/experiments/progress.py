@@ -20,15 +20,15 @@ from rich.text import Text
 Advance = Callable[[], None]
 
 
-class Stages:
-    """The stages of an experiment, on a console where there is one.
+class Stages(Progress):
+    """The stages of an experiment, on a console where there is one, while the context is open.
 
     Args:
         console: where they are shown; None for nowhere.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._bar = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
@@ -38,18 +38,12 @@ class Stages:
         )
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the stages while the experiment runs."""
-        with self._bar:
-            yield
-
-    @contextmanager
     def stage(self, description: str, steps: int = 1) -> Iterator[Advance]:
         """A stage of so many steps, and what to call after each; it is complete at the end."""
         # a bar that cannot advance within its only step moves to and fro instead
-        task = self._bar.add_task(description, total=steps if steps > 1 else None)
-        yield lambda: self._bar.advance(task)
-        self._bar.update(task, total=steps, completed=steps)
+        task = self.add_task(description, total=steps if steps > 1 else None)
+        yield lambda: self.advance(task)
+        self.update(task, total=steps, completed=steps)
 
 
 @contextmanager
