@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Timing, interleaved
 from benchmarks.options import Options
-from benchmarks.problems import HORIZON, PROBLEMS
+from benchmarks.problems import PROBLEMS
 from benchmarks.report import Table
 from mpc_gym.models import Dynamics, QuadraticCost
 from mpc_gym.mpc import MPC
+from reproduction.problems import HORIZON
 
 COLUMNS = (
     "over", "system", "value", "time [ms]", "best [ms]", "us a solve", "mean iterations",

@@ -18,8 +18,9 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from benchmarks.problems import HORIZON, TIME_STEP, Array, PaperProblem
+from benchmarks.problems import TIME_STEP, Array, PaperProblem
 from benchmarks.rivals.base import Prepared
+from reproduction.problems import HORIZON
 
 TOLERANCE = 1e-6  # of sqpmethod, as ours
 BARRIER_TOLERANCE = 1e-8  # their default: at 1e-6 the barrier leaves residuals of 4e-4

@@ -12,8 +12,9 @@ from mpc.env_dx.cartpole import CartpoleDx
 from mpc.env_dx.pendulum import PendulumDx
 from mpc.mpc import MPC, GradMethods, QuadCost
 
-from benchmarks.problems import HORIZON, Array, PaperProblem
+from benchmarks.problems import Array, PaperProblem
 from benchmarks.rivals.base import Prepared
+from reproduction.problems import HORIZON
 
 mpc.util.bdiag = torch.diag_embed  # its own indexes with bytes, which torch takes no more
 
