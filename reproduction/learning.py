@@ -46,8 +46,8 @@ COST_EPOCHS = 10  # after which the learning of the cost passes between its two 
 POSITIVE = ("mass", "length", "cart_mass", "pole_mass", "pole_length")
 LEAST = 0.01  # of masses [kg] and lengths [m]: a step could make them negative
 
-SMALL, SMALL_EPOCHS = 1e-9, 50
-FLAT = 0.99
+SMALL, SMALL_EPOCHS = 1e-9, 50  # a loss that stays below it for so many epochs ends learning
+FLAT = 0.99  # a loss that stays above this part of an earlier one is flat
 HUNDREDFOLD = 0.01
 ALL_DONE = "all epochs done"
 CHECKPOINT_SECONDS = 5.0
@@ -189,7 +189,7 @@ def learn(
         training_rows: of the plans to learn from.
         validation_rows: of the plans of the curves, by which the best epoch is chosen.
         epochs: at most.
-        enough: told all rows so far after each epoch, why to stop there; None to go on.
+        enough: called after each epoch with the rows so far; says why to stop, or None to go on.
         identity: JSON data that tells this run from others, its "seed" among it.
         falling_epochs: the last of the epochs, in which the learning rate falls.
 
@@ -262,7 +262,7 @@ def small_or_flat(history: History, patience: int, fall: float) -> str | None:
     """Why learning may end: the best validation loss has long been small, or flat.
 
     Args:
-        history: a row for every epoch.
+        history: a row an epoch.
         patience: flat is a loss that has not fallen by 1 % in so many epochs.
         fall: a flat loss is no reason above this part of the first one; a learner may have a
             plateau to cross.

@@ -222,7 +222,7 @@ def _network_finding(found: ResultsByVariant, system: str) -> Finding:
     factor, title = FACTORS[system], SYSTEMS[system].title
     network = found.losses(system, NETWORK)
     numbers: dict[str, Any] = {}
-    short = []
+    missed = []
     for method in ("mpc.dx", "mpc.cost"):
         for count, losses in found.losses(system, method).items():
             ratio = median(network[count]) / median(losses)
@@ -235,15 +235,15 @@ def _network_finding(found: ResultsByVariant, system: str) -> Finding:
                 "seeds": len(pairs),
             }
             if ratio < factor:
-                short.append(f"{method} with {count} plans ({shown(ratio)} times lower)")
+                missed.append(f"{method} with {count} plans ({shown(ratio)} times lower)")
     lower = f"at least {factor:.0f} times lower" if factor > 1 else "lower"
     return Finding(
         name=f"b, {title}",
         statement=f"On the {title}, mpc.dx and mpc.cost reach a test imitation loss (median over "
         f"the seeds) {lower} than the LSTM's at every number of demonstrations.",
-        holds=not short,
+        holds=not missed,
         numbers=numbers,
-        diagnosis=f"Not so: {'; '.join(short)}. {_stuck(found, system)}" if short else "",
+        diagnosis=f"Not so: {'; '.join(missed)}. {_stuck(found, system)}" if missed else "",
     )
 
 
@@ -306,10 +306,10 @@ def _hessian_findings(found: ResultsByVariant) -> list[Finding]:
     pairs: dict[str, list[tuple[Result, Result]]] = {}
     for system in found.systems:
         for method in THROUGH_PLANS:
-            rough = found.of(system, method, "gauss-newton")
+            others = found.of(system, method, "gauss-newton")
             for count, group in found.of(system, method).items():
                 key = f"{SYSTEMS[system].title}, {method}"
-                pairs.setdefault(key, []).extend(zip(group, rough.get(count, []), strict=True))
+                pairs.setdefault(key, []).extend(zip(group, others.get(count, []), strict=True))
     return [
         _hessian_finding(
             pairs,
@@ -335,24 +335,24 @@ def _hessian_finding(
     statement: str,
     measure: Callable[[Result], float],
 ) -> Finding:
-    exact_wins, rough_wins, runs = "exact is lower", "Gauss-Newton is lower", "runs"
+    exact_wins, other_wins, runs = "exact is lower", "Gauss-Newton is lower", "runs"
     numbers: dict[str, Any] = {}
     for key, group in pairs.items():
-        measured = [(measure(exact), measure(rough)) for exact, rough in group]
+        measured = [(measure(exact), measure(other)) for exact, other in group]
         medians = [median(values) for values in zip(*measured, strict=True)]
         numbers[key] = {
             exact_wins: sum(x < y for x, y in measured),
-            rough_wins: sum(x > y for x, y in measured),
+            other_wins: sum(x > y for x, y in measured),
             runs: len(group),
             "median, exact": _finite(medians[0]),
             "median, Gauss-Newton": _finite(medians[1]),
         }
     behind = [
-        f"{key}: {each[rough_wins]} of {each[runs]} runs"
+        f"{key}: {each[other_wins]} of {each[runs]} runs"
         for key, each in numbers.items()
-        if each[rough_wins] > each[exact_wins]
+        if each[other_wins] > each[exact_wins]
     ]
-    total = {k: sum(each[k] for each in numbers.values()) for k in (exact_wins, rough_wins, runs)}
+    total = {k: sum(each[k] for each in numbers.values()) for k in (exact_wins, other_wins, runs)}
     return Finding(
         name=name,
         statement=statement,
@@ -372,8 +372,8 @@ def _starts_finding(found: ResultsByVariant) -> Finding:
     groups = _by_planning(found)
     count = max(next(iter(groups.values())))
     losses = {name: [r["test_loss"] for r in group[count]] for name, group in groups.items()}
-    floor, freed = median(losses[EXPERT]), median(losses[GUIDED])
-    holds = floor >= FLOOR * freed
+    floor, guided = median(losses[EXPERT]), median(losses[GUIDED])
+    holds = floor >= FLOOR * guided
     return Finding(
         name="starts",
         statement="On the cart-pole, an expert of eight starts and a learner (mpc.dx) of one leave "
@@ -384,5 +384,5 @@ def _starts_finding(found: ResultsByVariant) -> Finding:
             f"{name}, {count} plans": {"median test loss": median(values), "test losses": values}
             for name, values in losses.items()
         },
-        diagnosis="" if holds else f"The losses are {shown(floor)} and {shown(freed)}.",
+        diagnosis="" if holds else f"The losses are {shown(floor)} and {shown(guided)}.",
     )

@@ -22,8 +22,8 @@ from reproduction.report import Finding, Panel, Result, Section, make_table, plo
 SEEDS = 8
 FRESH = 1000
 EPOCHS = 250
-FITTED, EXACT, ROUGH = (SYSID, "exact"), ("mpc.dx", "exact"), ("mpc.dx", "gauss-newton")
-NAMES = {FITTED: "sysid", EXACT: "mpc.dx", ROUGH: "mpc.dx, gauss-newton"}
+FITTED, EXACT, GAUSS_NEWTON = (SYSID, "exact"), ("mpc.dx", "exact"), ("mpc.dx", "gauss-newton")
+NAMES = {FITTED: "sysid", EXACT: "mpc.dx", GAUSS_NEWTON: "mpc.dx, gauss-newton"}
 LAST = 50  # epochs whose mean counts: a constant rate leaves noise
 TEXT = """\
 The expert's pendulum has friction and stands in wind, the learner's has neither, so no gravity,
@@ -154,9 +154,10 @@ def _fresh_finding(groups: Groups) -> Finding:
 
 
 def _hessian_finding(groups: Groups) -> Finding:
-    exact, rough = (_at_end(groups[key], "imitation_loss") for key in (EXACT, ROUGH))
-    wins = sum(e < g for e, g in zip(exact, rough, strict=True))
+    exact, gauss_newton = (_at_end(groups[key], "imitation_loss") for key in (EXACT, GAUSS_NEWTON))
+    wins = sum(e < g for e, g in zip(exact, gauss_newton, strict=True))
     holds = 2 * wins > len(exact)
+    medians = median(exact), median(gauss_newton)
     return Finding(
         name="exact, non-realizable",
         statement="Where the expert is not realizable, exact gradients come to a lower "
@@ -166,13 +167,13 @@ def _hessian_finding(groups: Groups) -> Finding:
         numbers={
             "seeds": len(exact),
             "exact is lower": wins,
-            "median, exact": median(exact),
-            "median, Gauss-Newton": median(rough),
+            "median, exact": medians[0],
+            "median, Gauss-Newton": medians[1],
         },
         diagnosis=""
         if holds
-        else f"The medians are {shown(median(exact))} and {shown(median(rough))}: what separates "
-        "the model class from the expert is larger than what separates the gradients.",
+        else f"The medians are {shown(medians[0])} and {shown(medians[1])}: what separates the "
+        "model class from the expert is larger than what separates the gradients.",
     )
 
 

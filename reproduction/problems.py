@@ -22,7 +22,7 @@ from mpc_gym.models import Dynamics
 
 HORIZON = 20
 CONTROL_PENALTY = 0.001
-TRAINING, VALIDATION, TEST = 100, 10, 10
+TRAINING, VALIDATION, TEST = 100, 10, 10  # plans of the expert
 
 Hessian = Literal["exact", "gauss-newton"]
 Physics = Mapping[str, float]

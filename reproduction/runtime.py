@@ -62,7 +62,7 @@ Groups = dict[str, list[Result]]  # by mode, in the order of the iterations
 def runs(quick: bool, seed: int = 0) -> list[Run]:
     """One for each way to differentiate and number of iterations; quick: two numbers of these.
 
-    The seed is of nothing, as nothing is drawn.
+    The seed has no effect, as nothing is random.
     """
     fixed = {"seed": seed, "seconds": 0.2 if quick else 2.0}
     return [
@@ -83,10 +83,10 @@ def run(folder: Path, seed: int, mode: str, iterations: int, seconds: float) -> 
 
     Args:
         folder: for the log.
-        seed: of nothing, as nothing is drawn.
+        seed: without effect, as nothing is random.
         mode: a key of `MODES`.
         iterations: of the solver.
-        seconds: to go on measuring for.
+        seconds: of measuring, see `measurements`.
 
     Returns:
         The settings, "found_iterations", and the times of the passes "forward" and "backward" [s].
