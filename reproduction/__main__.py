@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mpc_gym.cli import Address, Command, Engine, Quick, Seed, wrote
 from reproduction.report import REPORT, findings_table
-from reproduction.reproduce import ReproduceOptions
+from reproduction.reproduce import EXPERIMENTS, ReproduceOptions
 from reproduction.reproduce import reproduce as run
 
 app = typer.Typer(add_completion=False)
@@ -18,11 +18,11 @@ app = typer.Typer(add_completion=False)
 @app.command(cls=Command)
 def reproduce(
     everything: Annotated[
-        bool, typer.Option("--all", help="Every experiment, which is what happens without --only.")
+        bool, typer.Option("--all", help="Every experiment, as without --only.")
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="lqr, nonconvex, nonrealizable, closed-loop or runtime; several."),
+        typer.Option(help=f"The experiments to run, one or several of {', '.join(EXPERIMENTS)}."),
     ] = None,
     quick: Quick = False,
     jobs: Annotated[
