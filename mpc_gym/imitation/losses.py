@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
+from mpc_gym.checks import check_count, check_floating
 from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.mpc import Plan
@@ -114,12 +115,17 @@ class WarmStartedLoss(Loss):
     Args:
         guess: of the plans' controls, a row an example.
         epochs: after which the warm starts are forgotten.
+
+    Raises:
+        TypeError: the guess is no tensor of floating-point numbers.
+        ValueError: the number of epochs is not positive.
     """
 
     def __init__(self, guess: Float[Tensor, "N horizon n_ctrl"], epochs: int) -> None:
+        check_floating("guess", guess)
         self.guess = guess
         self.warm_starts = guess.clone()
-        self.warm_start_epochs = epochs
+        self.warm_start_epochs = check_count("epochs", epochs)
 
     def remember(self, rows: Rows, plan: Plan) -> None:
         """Take the plans of these rows, where they converged, as the next warm starts."""

@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_count, check_number, check_option, check_seed
+from mpc_gym.checks import (
+    check_count,
+    check_instance,
+    check_module,
+    check_number,
+    check_option,
+    check_path,
+    check_seed,
+    found,
+)
 from mpc_gym.imitation.checkpoint import alone_in, read_checkpoint, write_checkpoint
 from mpc_gym.imitation.losses import Loss
 from mpc_gym.imitation.metrics import Metrics, Row
@@ -96,6 +105,11 @@ class Training:
         history: a row for every epoch done, the first before any training.
         best: the weights with the lowest validation loss.
         last_weights: those after the last epoch.
+
+    Raises:
+        TypeError: the module, the rows or the options are something else.
+        ValueError: an argument is out of its range, no parameter requires a gradient, or the
+            folder holds the checkpoint of another run.
     """
 
     def __init__(
@@ -110,6 +124,11 @@ class Training:
         checkpoint_seconds: float = 0.0,
         log_epochs: int = 1,
     ) -> None:
+        check_module("module", module)
+        check_instance("options", options, TrainingOptions, "TrainingOptions")
+        for name, rows in (("training_rows", training_rows), ("validation_rows", validation_rows)):
+            if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.dtype != torch.int64:
+                raise TypeError(f"{name} must be a tensor of row numbers, got {found(rows)}")
         if not (isinstance(checkpoint_seconds, float) and checkpoint_seconds == math.inf):
             check_number("checkpoint_seconds", checkpoint_seconds, least=0.0)
         self.checkpoint_seconds = checkpoint_seconds
@@ -119,21 +138,22 @@ class Training:
         self.validation_rows = validation_rows
         self.options = options
         self.identity = identity
-        self.folder = folder
-        self.log_epochs = log_epochs
+        self.folder = None if folder is None else check_path("folder", folder)
+        self.log_epochs = check_count("log_epochs", log_epochs)
         self.history: list[Row] = []
         self.best = Best(-1, math.inf, _copy(module))
         self._optimizer = _make_optimizer(module, options)
         self._random_state = torch.Generator().manual_seed(options.seed).get_state()
         self.last_weights = _copy(module)
         self._saved, self._saved_epochs = time.monotonic(), 0
-        if folder is not None and (folder / CHECKPOINT).exists():
-            state = read_checkpoint(folder / CHECKPOINT, identity)
+        if self.folder is not None and (self.folder / CHECKPOINT).exists():
+            state = read_checkpoint(self.folder / CHECKPOINT, identity)
             try:
                 self._resume(state)
             except Exception as error:  # a whole file of torch, with something else in it
                 raise ValueError(
-                    f"{folder / CHECKPOINT} is damaged: {error!r}. Remove it to start the run anew"
+                    f"{self.folder / CHECKPOINT} is damaged: {error!r}. Remove it to start the run "
+                    "anew"
                 ) from error
 
     @property

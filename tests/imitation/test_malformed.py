@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mpc_gym import make_mpc
@@ -13,15 +14,19 @@ from mpc_gym.imitation import (
     BehavioralCloning,
     DAgger,
     Demonstrations,
+    FallingRate,
+    Loss,
     Stateless,
     SystemIdentification,
+    Training,
+    TrainingOptions,
+    WarmStartedLoss,
     collect,
     concatenate,
     evaluate,
     evaluate_from,
     imitation_loss,
 )
-from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.models import PendulumDynamics
 from mpc_gym.policies import MPCPolicy
 from tests.malformed import INF, ONE, PAIR, Case, failures, rows
@@ -53,11 +58,14 @@ def planner() -> MPCPolicy:
     return MPCPolicy(env.observation_space, env.action_space, constant, **options)
 
 
-TRAINING = {
+OPTIONS = {
     "optimizer": "word",
     "learning_rate": "not negative",
     "batch_size": "count",
     "seed": "seed",
+}
+TRAINING = {
+    **OPTIONS,
     "folder": "path",
     "checkpoint_seconds": "not negative",
     "validation_fraction": "share",
@@ -148,6 +156,32 @@ CASES = {
     ),
     "action_windows": Case(
         lambda **each: demonstrations().action_windows(**each), {}, {"horizon": "count"}
+    ),
+    "TrainingOptions": Case(TrainingOptions, {}, OPTIONS),
+    "Training": Case(
+        Training,
+        {
+            "module": PendulumDynamics,
+            "loss": Loss,
+            "training_rows": lambda: torch.arange(2),
+            "validation_rows": lambda: torch.arange(2),
+            "options": TrainingOptions,
+            "identity": dict,
+            "folder": lambda: None,
+        },
+        {
+            "module": "module",
+            **dict.fromkeys(("training_rows", "validation_rows", "options"), "word"),
+            "folder": "path",
+            "checkpoint_seconds": "not negative",
+            "log_epochs": "count",
+        },
+        accepted={"checkpoint_seconds": [INF]},
+    ),
+    "WarmStartedLoss": Case(
+        WarmStartedLoss,
+        {"guess": lambda: torch.zeros(2, 3, 1), "epochs": lambda: 1},
+        {"epochs": "count"},
     ),
     "FallingRate": Case(
         FallingRate,
