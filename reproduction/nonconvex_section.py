@@ -191,20 +191,18 @@ def _hessians_panel(found: ResultsByVariant, system: str) -> Panel:
 
 
 def _starts_panel(found: ResultsByVariant) -> Panel:
-    groups = _by_planning(found)
-    count = max(next(iter(groups.values())))
-    curves = _curves({planning: group[count] for planning, group in groups.items()})
-    return Panel(f"cart-pole, mpc.dx, {count} plans", "epoch", BEST, curves)
+    count, groups = _by_planning(found)
+    return Panel(f"cart-pole, mpc.dx, {count} plans", "epoch", BEST, _curves(groups))
 
 
-def _by_planning(found: ResultsByVariant) -> dict[str, dict[int, list[Result]]]:
-    """The results of mpc.dx on the cart-pole, of the numbers of plans that all ways share."""
+def _by_planning(found: ResultsByVariant) -> tuple[int, dict[str, list[Result]]]:
+    """The largest number of plans that mpc.dx has learned from in all ways to plan; its results."""
     groups = {
         planning: found.of("cartpole", "mpc.dx", planning=planning)
         for planning in (ONE, EXPERT, BOTH, GUIDED)
     }
-    shared = sorted(set.intersection(*(set(group) for group in groups.values())))
-    return {name: {count: group[count] for count in shared} for name, group in groups.items()}
+    count = max(set.intersection(*(set(group) for group in groups.values())))
+    return count, {planning: group[count] for planning, group in groups.items()}
 
 
 def _curves(groups: dict[str, list[Result]]) -> list[Line]:
@@ -369,9 +367,8 @@ def _finite(value: float) -> float | None:
 
 def _starts_finding(found: ResultsByVariant) -> Finding:
     """Whether one start on the learner's side leaves a floor, and what removes it."""
-    groups = _by_planning(found)
-    count = max(next(iter(groups.values())))
-    losses = {name: [r["test_loss"] for r in group[count]] for name, group in groups.items()}
+    count, groups = _by_planning(found)
+    losses = {name: [r["test_loss"] for r in group] for name, group in groups.items()}
     floor, guided = median(losses[EXPERT]), median(losses[GUIDED])
     holds = floor >= FLOOR * guided
     return Finding(
