@@ -33,10 +33,10 @@ def per_stage_names(module: nn.Module, values: Collection[str]) -> frozenset[str
         for prefix, part in module.named_modules()
         for name in per_stage_parameters(part)
     }
-    return frozenset(name for name in values if _parametrised_name(name) in declared)
+    return frozenset(name for name in values if parametrised_name(name) in declared)
 
 
-def _parametrised_name(name: str) -> str:
+def parametrised_name(name: str) -> str:
     """The parameter that a tensor belongs to: itself, or what it is a parametrisation of."""
     path, parametrisation, rest = f".{name}".rpartition(".parametrizations.")
     return f"{path}.{rest.partition('.')[0]}".lstrip(".") if parametrisation else name

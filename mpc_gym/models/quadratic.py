@@ -1,5 +1,7 @@
 """The quadratic stage cost."""
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -99,8 +101,12 @@ class QuadraticCost(Cost):
         self.C = C
         self.c = c
         self.size = c.shape[-1]
-        has_time = {"C": C.ndim > matrix_dims, "c": c.ndim > 1}
-        self.per_stage_parameters = tuple(name for name, value in has_time.items() if value)
+
+    @property
+    def per_stage_parameters(self) -> Collection[str]:  # type: ignore[override]
+        """Names of the parameters whose first dimension is time, as they are now."""
+        has_time = {"C": self.C.ndim > (1 if self.is_diagonal else 2), "c": self.c.ndim > 1}
+        return [name for name, value in has_time.items() if value]
 
     def forward(
         self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]

@@ -35,7 +35,11 @@ class WrappedCost(Cost):
         self.size = cost_size(cost)
         self.takes_context = takes_context(cost)
         self.positive_parameters = tuple(f"cost.{name}" for name in positive_parameters(cost))
-        self.per_stage_parameters = tuple(f"cost.{name}" for name in per_stage_parameters(cost))
+
+    @property
+    def per_stage_parameters(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of the inner cost, as it is now."""
+        return tuple(f"cost.{name}" for name in per_stage_parameters(self.cost))
 
     def inner(
         self,
@@ -112,7 +116,11 @@ class TerminalCost(WrappedCost):
         last[-1] = 1.0
         # no part of the state, which fits a controller of any horizon
         self.register_buffer("last", last, persistent=False)
-        self.per_stage_parameters = (*self.per_stage_parameters, "last")
+
+    @property
+    def per_stage_parameters(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of the inner cost, and where its last stage is."""
+        return (*super().per_stage_parameters, "last")
 
     @property
     def matrix(self) -> Float[Tensor, "n_state n_state"]:

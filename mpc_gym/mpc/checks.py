@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from mpc_gym.checks import check_floating
 from mpc_gym.compiled.calls import line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule
-from mpc_gym.compiled.parameters import numeric_parameters, per_stage_names
+from mpc_gym.compiled.parameters import numeric_parameters, parametrised_name, per_stage_names
 from mpc_gym.models.base import cost_size, dynamics_sizes
 from mpc_gym.mpc.problem import Problem, RowFunction
 
@@ -62,7 +62,7 @@ def check_stages(cost: nn.Module, horizon: int) -> None:
         stages = len(values[name])
         if stages != horizon:
             raise ValueError(
-                f"cost.{name} has {stages} time steps, but horizon = {horizon}; "
+                f"cost.{parametrised_name(name)} has {stages} time steps, but horizon = {horizon}; "
                 "give one entry for each stage, or one for all"
             )
 
