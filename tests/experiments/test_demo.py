@@ -69,6 +69,7 @@ def test_a_seed_gives_the_same_result_again(demo: Demo, tmp_path: Path) -> None:
     assert again.physics == demo.physics
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_result_and_leaves_the_callers_random_numbers_alone(
     demo: Demo, tmp_path: Path
 ) -> None:

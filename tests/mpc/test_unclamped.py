@@ -10,6 +10,9 @@ from mpc_gym.models import LinearDynamics, PendulumDynamics, QuadraticCost
 HORIZON = 12
 BACKENDS = ("torch", "native")
 
+# the reference takes many seconds for these
+SLOW_REFERENCE = [pytest.param("torch", marks=pytest.mark.slow), "native"]
+
 
 def pendulum(backend: str, mass: float = 1.0, first: Tensor | None = None) -> MPC:
     """A pendulum at the torque limit 2; `first` holds the first torque instead."""
@@ -40,7 +43,7 @@ def slope(x: Tensor, u: float, guess: Tensor, mass: float = 1.0) -> float:
     return first.grad.item()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SLOW_REFERENCE)
 def test_it_is_one_newton_step_of_the_optimal_cost_beyond_the_bound(backend: str) -> None:
     x = states(12)
     plan = pendulum(backend)(x, unclamped=True)
@@ -57,7 +60,7 @@ def test_it_is_one_newton_step_of_the_optimal_cost_beyond_the_bound(backend: str
         assert plan.unclamped[row, 0].item() - u == pytest.approx(beyond, rel=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SLOW_REFERENCE)
 def test_its_derivative_lives_where_the_derivative_of_the_control_is_zero(backend: str) -> None:
     x, h = states(12), 1e-5
     mpc = pendulum(backend)

@@ -53,7 +53,7 @@ print("solved", flush=True)
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_ends_a_solve_that_would_take_days(threads):
     process = subprocess.Popen(
         [sys.executable, "-c", ENDLESS, str(threads)],
