@@ -28,6 +28,8 @@ from mpc_gym.mpc.checks import (
     check_x_init,
     infer_sizes,
 )
+from mpc_gym.mpc.constrained import Constrained
+from mpc_gym.mpc.constraints import Rows
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native.compiled_models import CompiledModels
@@ -60,6 +62,13 @@ class MPC(CheckedSettings):
         control_low: lower bound: a number, a tensor [n_ctrl] or [horizon, n_ctrl], or None for no
             bound. A tensor that requires gradient is differentiated.
         control_high: upper bound, likewise.
+        constraints: maps state and control, and the context where it takes one, to [..., k], which
+            must not be positive at any stage. Rows that do not depend on the control are not asked
+            of the first, whose state is given (see `mpc/constraints.py`).
+        terminal_constraints: maps the last state to [..., k], which must not be positive.
+        terminal_equalities: maps the last state to [..., k], which must be zero.
+        soft: price of each unit by which a row that must not be positive is: a number, or a tensor
+            with one for each row of constraints and terminal_constraints. None: they are hard.
         hessian: "exact", or "gauss-newton" to drop the second derivatives of the dynamics from
             plan and derivative, as the paper does (its gradient is approximate).
         differentiate: "implicit" (the derivative of the optimum) or "unrolled" (autograd through
@@ -94,6 +103,10 @@ class MPC(CheckedSettings):
         horizon: int,
         control_low: Bound = -2.0,
         control_high: Bound = 2.0,
+        constraints: nn.Module | None = None,
+        terminal_constraints: nn.Module | None = None,
+        terminal_equalities: nn.Module | None = None,
+        soft: float | Tensor | None = None,
         hessian: Literal["exact", "gauss-newton"] = "exact",
         differentiate: Literal["implicit", "unrolled"] = "implicit",
         backend: Literal["auto", "native", "torch"] = "auto",
@@ -114,9 +127,14 @@ class MPC(CheckedSettings):
         self.n_state, self.n_ctrl = infer_sizes(dynamics, cost, control_low, control_high)
         self._set_bound("control_low", control_low)
         self._set_bound("control_high", control_high)
+        self.constraints = constraints
+        self.terminal_constraints = terminal_constraints
+        self.terminal_equalities = terminal_equalities
+        self._set_soft(soft)
         check_stages(cost, self.horizon)
         self._compiled = CompiledModels()
         self._model_checks = ModelChecks()
+        self._constrained = Constrained()
         self.expected_unconverged = 0.0
         self._warned = False
         self._planned = self._missing = 0  # problems with a gradient, and those without
@@ -168,6 +186,10 @@ class MPC(CheckedSettings):
         contexts = check_context(context, batch, self.horizon, self._takes_context())
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, *bounds)
+        if self.has_constraints:
+            return self._constrained_plan(
+                x_init, first, contexts, starts, max_iterations, unclamped=unclamped
+            )
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
         problem = self._problem(x_init, first, bounds, contexts, settings)
         if self.n_state is None:  # setting an attribute of a module takes microseconds
@@ -194,7 +216,35 @@ class MPC(CheckedSettings):
             converged=plan.converged,
             iterations=plan.iterations,
             unclamped=None if free is None else free.to(x_init.dtype),
+            violation=torch.zeros_like(plan.cost).to(x_init.dtype),
         )
+
+    @property
+    def has_constraints(self) -> bool:
+        """Whether there are any but the bounds of the controls."""
+        return any(getattr(self, name) is not None for name in Rows.NAMES)
+
+    def _constrained_plan(
+        self,
+        x_init: Tensor,
+        first: Tensor,
+        context: Tensor | None,
+        starts: int,
+        max_iterations: int,
+        *,
+        unclamped: bool,
+    ) -> Plan:
+        if self.differentiate == "unrolled":
+            raise ValueError("differentiate='unrolled' knows no constraints: use 'implicit'")
+        check_finite_parameters(self)
+        plan = self._constrained.plan(
+            self, x_init, first, context, starts, max_iterations, unclamped=unclamped
+        )
+        if self.n_state is None:
+            self.n_state = x_init.shape[1]
+        if torch.is_grad_enabled():
+            self._warn_if_no_gradient(plan, max_iterations)
+        return plan.to(x_init.dtype)
 
     def extra_repr(self) -> str:
         """The settings, as given."""
@@ -212,7 +262,8 @@ class MPC(CheckedSettings):
         return low.double().expand(shape), high.double().expand(shape)
 
     def _takes_context(self) -> bool:
-        return takes_context(self.dynamics) or takes_context(self.cost)
+        modules = (self.dynamics, self.cost, self.constraints)
+        return any(module is not None and takes_context(module) for module in modules)
 
     def _first_guess(
         self, warm_start: Tensor | None, x_init: Tensor, low: Tensor, high: Tensor

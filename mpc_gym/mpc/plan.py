@@ -20,6 +20,10 @@ class Plan:
         iterations: of the solver.
         unclamped: the first control as it would be without its own bounds, where it was asked for:
             beyond a bound that holds, with a derivative there too (see `mpc/unclamped.py`).
+        violation: by how much the worst row of the constraints, of all stages, is not satisfied, in
+            its own unit; zero without constraints.
+        multipliers: of the rows of constraints, terminal constraints and terminal equalities: by
+            how much the cost would fall if a row were relaxed by one unit. None without any.
     """
 
     states: Float[Tensor, "batch time n_state"]
@@ -28,6 +32,8 @@ class Plan:
     converged: Bool[Tensor, " batch"]
     iterations: Int[Tensor, " batch"]
     unclamped: Float[Tensor, "batch n_ctrl"] | None = None
+    violation: Float[Tensor, " batch"] | None = None
+    multipliers: Float[Tensor, "batch time k"] | None = None
 
     def __repr__(self) -> str:
         batch, horizon, n_state = self.states.shape
@@ -63,6 +69,14 @@ class Plan:
             converged=torch.zeros(batch, dtype=torch.bool, device=controls.device),
             iterations=torch.zeros(batch, dtype=torch.long, device=controls.device),
         )
+
+    def to(self, dtype: torch.dtype) -> "Plan":
+        """The same in another dtype."""
+        values: Any = (
+            each.to(dtype) if each is not None and each.is_floating_point() else each
+            for each in vars(self).values()
+        )
+        return Plan(*values)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Plan":
         """Some instances of the batch."""

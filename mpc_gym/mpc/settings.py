@@ -14,6 +14,7 @@ from mpc_gym.checks import (
     check_number,
     check_option,
     check_size,
+    found,
     real_tensor,
 )
 from mpc_gym.compiled.faithful import check_not_compiled
@@ -30,6 +31,10 @@ class CheckedSettings(nn.Module):
     horizon: int
     control_low: Tensor
     control_high: Tensor
+    constraints: nn.Module | None
+    terminal_constraints: nn.Module | None
+    terminal_equalities: nn.Module | None
+    soft: Tensor | None
     n_state: int | None
     n_ctrl: int
 
@@ -37,6 +42,8 @@ class CheckedSettings(nn.Module):
         """A setting may be changed later, and is checked as the constructor checks it."""
         if name in ("control_low", "control_high"):
             self._set_bound(name, value)
+        elif name == "soft":
+            self._set_soft(value)
         else:
             check = _CHECKS.get(name)
             super().__setattr__(name, value if check is None else check(self, name, value))
@@ -56,6 +63,29 @@ class CheckedSettings(nn.Module):
             self.register_parameter(name, value)
         else:
             self.register_buffer(name, value if learned else value.detach().clone())
+
+    def _set_soft(self, soft: float | Tensor | None) -> None:
+        value = None
+        if soft is not None:
+            learned = isinstance(soft, nn.Parameter)
+            value = real_tensor("soft", soft, None if learned else torch.float64)
+            if value.ndim > 1 or not bool((value > 0).all() & value.isfinite().all()):
+                raise ValueError(
+                    "soft must be a positive number, or one for each row [k], and None for hard "
+                    f"constraints, got {found(soft)}"
+                )
+        for table in (self._parameters, self._buffers):
+            table.pop("soft", None)
+        if isinstance(value, nn.Parameter):
+            self.register_parameter("soft", value)
+        else:
+            self.register_buffer("soft", value, persistent=False)
+
+    def _checked_constraints(self, name: str, value: nn.Module | None) -> nn.Module | None:
+        if value is not None:
+            check_module(name, value)
+            check_not_compiled(value)
+        return value
 
     def _check_bound_shape(self, name: str, bound: Tensor, horizon: int) -> None:
         if tuple(bound.shape) not in ((), (1,), (self.n_ctrl,), (horizon, self.n_ctrl)):
@@ -102,6 +132,9 @@ class CheckedSettings(nn.Module):
 _CHECKS: dict[str, Callable[[CheckedSettings, str, Any], Any]] = {
     "dynamics": CheckedSettings._checked_module,
     "cost": CheckedSettings._checked_module,
+    "constraints": CheckedSettings._checked_constraints,
+    "terminal_constraints": CheckedSettings._checked_constraints,
+    "terminal_equalities": CheckedSettings._checked_constraints,
     "horizon": CheckedSettings._checked_horizon,
     "hessian": CheckedSettings._checked_option,
     "differentiate": CheckedSettings._checked_option,

@@ -1,0 +1,143 @@
+"""Planning with constraints: what `MPC` does where it has some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mpc_gym.models.base import takes_context
+from mpc_gym.mpc import augmented_lagrangian
+from mpc_gym.mpc.augmented_lagrangian import Multipliers
+from mpc_gym.mpc.constraints import AugmentedCost, Kinds, OwnContext, Rows
+from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.starts import initial_guesses
+
+if TYPE_CHECKING:
+    from mpc_gym.mpc.controller import MPC
+
+_MODULES = ("dynamics", "cost", *Rows.NAMES)
+_SHARED = (*_MODULES, "soft", "control_low", "control_high")
+_SETTINGS = ("hessian", "backend", "expected_unconverged")
+
+
+class Constrained:
+    """The controller of one `MPC` on its cost with the constraints in it, made when it is needed.
+
+    It shares all modules and tensors with that, and is made anew when one is exchanged.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[tuple[Any, ...], MPC, Kinds] | None = None
+
+    def __reduce__(self) -> tuple[type[Constrained], tuple[()]]:
+        return Constrained, ()
+
+    def plan(
+        self,
+        mpc: MPC,
+        x_init: Float[Tensor, "batch n_state"],
+        first: Float[Tensor, "batch time n_ctrl"],
+        context: Float[Tensor, "batch time n_context"] | None,
+        starts: int,
+        max_iterations: int,
+        *,
+        unclamped: bool,
+    ) -> Plan:
+        """The plans of `MPC.forward`, in float64, with violation and multipliers."""
+        inner, kinds = self._inner(mpc, x_init.detach().double(), first, context)
+        with torch.no_grad():
+            low, high = (bound.detach() for bound in mpc._bounds())
+            guesses = initial_guesses(first, low, high, starts)
+            own = None if context is None else context.detach().repeat(starts, 1, 1)
+            plan, multipliers = augmented_lagrangian.solve(
+                inner,
+                kinds,
+                x_init.detach().double().repeat(starts, 1),
+                guesses,
+                own,
+                mpc.tolerance,
+                max_iterations,
+            )
+            plan, multipliers = _judged(inner, kinds, plan, multipliers, own)
+            best = _best(plan, starts)
+            plan, multipliers = plan.rows(best), multipliers.at(best)
+        if torch.is_grad_enabled() or unclamped:
+            plan = augmented_lagrangian.attach(
+                inner, kinds, plan, multipliers, x_init.double(), context, unclamped=unclamped
+            )
+        return plan
+
+    def _inner(
+        self, mpc: MPC, x_init: Tensor, first: Tensor, context: Tensor | None
+    ) -> tuple[MPC, Kinds]:
+        n_context = 0 if context is None else context.shape[-1]
+        shared = (*(getattr(mpc, name) for name in _SHARED), mpc.horizon, n_context, first.device)
+        made = self._made
+        if made is None or not all(map(_is_same, made[0], shared)):
+            made = self._made = (shared, *_make(mpc, x_init, first, context, n_context))
+        _, inner, kinds = made
+        for name in _SETTINGS:
+            value = getattr(mpc, name)
+            if getattr(inner, name) != value:
+                setattr(inner, name, value)
+        return inner, kinds
+
+
+def _is_same(a: object, b: object) -> bool:
+    return a is b or (isinstance(a, int | torch.device) and a == b)
+
+
+def _make(
+    mpc: MPC, x_init: Tensor, first: Tensor, context: Tensor | None, n_context: int
+) -> tuple[MPC, Kinds]:
+    rows = Rows(*(getattr(mpc, name) for name in Rows.NAMES))
+    kinds = Kinds.of(rows, x_init, first, context)
+    soft = mpc.soft
+    if soft is not None and soft.ndim and soft.shape != (kinds.inequalities,):
+        raise ValueError(
+            f"soft must be a number, or one for each of the {kinds.inequalities} rows of "
+            f"constraints and terminal_constraints, got shape {list(soft.shape)}"
+        )
+    cost = AugmentedCost(mpc.cost, rows, kinds, soft, n_context)
+    dynamics = mpc.dynamics
+    if takes_context(dynamics):
+        dynamics = OwnContext(dynamics, n_context)
+    inner = type(mpc)(
+        dynamics, cost, mpc.horizon, mpc.control_low, mpc.control_high, backend=mpc.backend
+    )
+    for name in ("control_low", "control_high"):  # the same tensor, where that is no parameter
+        if name in inner._buffers:
+            inner._buffers[name] = getattr(mpc, name)
+    inner.expected_unconverged = 1.0
+    return inner, kinds
+
+
+def _judged(
+    inner: MPC, kinds: Kinds, plan: Plan, multipliers: Multipliers, own: Tensor | None
+) -> tuple[Plan, Multipliers]:
+    """With cost and violation as they are without multipliers."""
+    cost = inner.cost
+    assert isinstance(cost, AugmentedCost)
+    value = cost.own(plan.states, plan.controls, own).sum(-1)
+    c = cost.rows(plan.states, plan.controls, own)
+    violation = kinds.violation(c).amax((1, 2))
+    plan = replace(plan, cost=value, violation=violation, multipliers=multipliers.lam)
+    return plan, multipliers
+
+
+def _best(plan: Plan, starts: int) -> Tensor:
+    """Of each instance the cheapest that converged, or else that of the least violation."""
+    if starts == 1:
+        return torch.arange(len(plan.cost), device=plan.cost.device)
+    assert plan.violation is not None
+    cost = plan.cost.nan_to_num(torch.inf, torch.inf)
+    least = plan.violation.nan_to_num(torch.inf, torch.inf)
+    cost, least, converged = (each.reshape(starts, -1) for each in (cost, least, plan.converged))
+    eligible = torch.where(converged, cost, torch.inf)
+    chosen = torch.where(converged.any(0), eligible.argmin(0), least.argmin(0))
+    batch = cost.shape[1]
+    return chosen * batch + torch.arange(batch, device=chosen.device)
