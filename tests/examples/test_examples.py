@@ -76,3 +76,20 @@ def test_the_gradient_through_the_physics_trains_a_policy_beside_ppo() -> None:
     returns = run("analytic_policy_gradient.py", **short)
     assert returns["through the physics"] > returns["untrained"] + 300
     assert set(returns) == {"untrained", "PPO", "through the physics"}
+
+
+def test_a_mass_is_learned_through_plans_that_stay_on_the_track() -> None:
+    mass, violation = run("track.py", steps=60)
+    assert mass == pytest.approx(1.0, rel=0.02)  # from 2
+    assert violation < 1e-7
+
+
+def test_cars_drive_round_the_obstacle_on_either_side_and_stop_at_the_goal() -> None:
+    way, violations = run("obstacle.py", steps=60)
+    x, y, speed = way[..., 0], way[..., 1], way[..., 4]
+    assert violations.max() < 1e-6
+    assert torch.hypot(x, y).min() > 0.7 - 1e-5
+    assert speed.max() < 1.2 + 1e-5
+    passing = y[x.abs().argmin(0), [0, 1]]
+    assert passing[0] > 0.6 > -0.6 > passing[1]  # each on its own side
+    assert torch.hypot(x[-1] - 2, y[-1]).max() < 0.05
