@@ -1,4 +1,4 @@
-"""Constraints of a system of one's own: a car drives round an obstacle, planning again at each step.
+"""Constraints of a system of one's own: a car drives round an obstacle, planning at each step.
 
 It keeps its distance from a disc, is slower than its limit, and stops at the goal. With several
 initial guesses it may pass on either side.

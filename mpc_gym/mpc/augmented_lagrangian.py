@@ -23,7 +23,7 @@ FIRST_TOLERANCE, TOLERANCE_FACTOR = 1e-2, 0.1  # of the first solves, which need
 VIOLATION = 0.1  # times the tolerance: of a row, relative to its size along the guess
 LAST_FACTOR = 1e3  # by which the penalty grows for the last digits
 MAX_UPDATES = 40
-MAX_ADJOINT_UPDATES, ADJOINT_TOLERANCE = 50, 1e-12
+MAX_ADJOINT_UPDATES, ADJOINT_TOLERANCE, ADJOINT_ROUNDING = 50, 1e-12, 1e-7
 
 
 @dataclass
@@ -230,14 +230,19 @@ class _Adjoint:
     def __call__(self, g: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient by the rows' values, and that by the plan at fixed multipliers."""
         v, total = torch.zeros_like(self._lam), g
-        first = None
-        for _ in range(MAX_ADJOINT_UPDATES):
+        first = before = torch.zeros_like(v[:, 0, 0])
+        for update in range(MAX_ADJOINT_UPDATES):
             (step,) = torch.autograd.grad(self._plan, self._lam, total, retain_graph=True)
             step = torch.where(self._active, step, 0.0)
             size = step.abs().amax((1, 2))
-            first = size if first is None else first
-            if bool((size <= ADJOINT_TOLERANCE * first).all()):
+            first = size if update == 0 else first
+            # the rest is rounding where it is small and does not fall any more
+            done = size <= ADJOINT_TOLERANCE * first
+            if update:
+                done |= (size <= ADJOINT_ROUNDING * first) & (size > SLOW * before)
+            if bool(done.all()):
                 break
+            before = size
             v = v + step
             pull = torch.autograd.grad(
                 self._c, self._held, self._rho * v, retain_graph=True, materialize_grads=True
