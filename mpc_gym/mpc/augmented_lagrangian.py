@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mpc_gym.models.base import takes_context
+from mpc_gym.compiled.autograd import first_derivatives
+from mpc_gym.functional import LOCK
 from mpc_gym.mpc.constraints import AugmentedCost, Kinds
 from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.problem import RowFunction
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
@@ -21,6 +24,7 @@ PENALTY_FACTOR, LARGEST_PENALTY = 10.0, 1e9  # the latter relative to the first
 SLOW = 0.25  # a change of the multipliers that is no less than this part of the one before
 FIRST_TOLERANCE, TOLERANCE_FACTOR = 1e-2, 0.1  # of the first solves, which need not be exact
 VIOLATION = 0.1  # times the tolerance: of a row, relative to its size along the guess
+REACH = 1e-3  # of what is within reach, such a part counts
 LAST_FACTOR = 1e3  # by which the penalty grows for the last digits
 MAX_UPDATES = 40
 MAX_ADJOINT_UPDATES, ADJOINT_TOLERANCE, ADJOINT_ROUNDING = 50, 1e-12, 1e-7
@@ -33,21 +37,26 @@ class Multipliers:
     Attributes:
         lam: the multipliers.
         rho: the penalties.
+        w: what a violation of each inequality costs; None: it is not for sale.
     """
 
     lam: Float[Tensor, "batch time k"]
     rho: Float[Tensor, "batch k"]
+    w: Float[Tensor, " inequalities"] | None
 
     def context(self, kinds: Kinds, own: Tensor | None) -> Float[Tensor, "batch time n_context"]:
         """As the context of an `AugmentedCost`, after the one of the cost itself."""
         rho = self.rho.unsqueeze(1) * kinds.asked
         least = torch.where(kinds.asked, self.lam.square() / (2.0 * self.rho.unsqueeze(1)), 0.0)
-        parts = (self.lam, rho, least)
-        return torch.cat(parts if own is None else (own, *parts), -1)
+        parts = [] if own is None else [own]
+        parts += [self.lam, rho, least]
+        if self.w is not None:
+            parts.append(self.w.expand(*self.lam.shape[:2], -1))
+        return torch.cat(parts, -1)
 
     def at(self, rows: Tensor) -> Multipliers:
         """Those of some instances."""
-        return Multipliers(self.lam[rows], self.rho[rows])
+        return Multipliers(self.lam[rows], self.rho[rows], self.w)
 
 
 @torch.no_grad()
@@ -57,7 +66,7 @@ def solve(
     x_init: Float[Tensor, "batch n_state"],
     guess: Float[Tensor, "batch time n_ctrl"],
     own: Float[Tensor, "batch time n_context"] | None,
-    tolerance: float,
+    w: Float[Tensor, " inequalities"] | None,
     max_iterations: int,
 ) -> tuple[Plan, Multipliers]:
     """Plans that satisfy the constraints, and their multipliers.
@@ -71,24 +80,24 @@ def solve(
         kinds: of its rows.
         x_init, guess: from where.
         own: the context of the cost itself.
-        tolerance: as of `MPC`.
-        max_iterations: of all solves of an instance together.
+        w: the price of each inequality, where they are soft.
+        max_iterations: of each solve, and after which an instance is not solved once more.
     """
+    tolerance = inner.tolerance
+    inner = copy.copy(inner)  # with a tolerance of its own, which other threads do not see
     cost = _cost(inner)
+    rows = RowFunction.of(cost.rows)
     every = torch.arange(len(x_init), device=x_init.device)
-    start = _rolled_out(inner, x_init, guess, own)
-    c = _values(cost, kinds, start, guess, own).nan_to_num(0.0, 0.0, 0.0)
-    size = c.abs().amax(1)
-    size = torch.where(size > 0, size, 1.0)
-    first = FIRST_PENALTY * _stakes(inner, start, guess, own).unsqueeze(-1) / size.square()
-    now = Multipliers(torch.zeros_like(c), first.clone())
+    stakes, size = _sizes(inner, kinds, x_init, guess, own)
+    first = FIRST_PENALTY * stakes.unsqueeze(-1) / size.square()
+    zero = torch.zeros_like(kinds.asked, dtype=first.dtype).expand(len(first), -1, -1)
+    now = Multipliers(zero.clone(), first.clone(), w)
     plan = Plan.unsolved(x_init, guess)
     before = torch.full_like(size, torch.inf)
     polished = torch.zeros_like(every, dtype=torch.bool)
     index, loose = every, FIRST_TOLERANCE
     for _ in range(MAX_UPDATES):
-        left = int((max_iterations - plan.iterations[index]).max()) if len(index) else 0
-        if left < 1:
+        if not len(index):
             break
         inner.tolerance = max(tolerance, loose)
         mine = None if own is None else own[index]
@@ -96,15 +105,18 @@ def solve(
             x_init[index],
             plan.controls[index],
             now.at(index).context(kinds, mine),
-            max_iterations=left,
+            max_iterations=max_iterations,
         )
         spent = plan.iterations[index] + found.iterations
         rho = now.rho[index].unsqueeze(1)
-        c = _values(cost, kinds, found.states, found.controls, mine)
-        lam = torch.where(kinds.asked, cost.multipliers(now.lam[index] + rho * c), 0.0)
+        c = torch.where(kinds.asked, rows(found.states, found.controls, mine), 0.0)
+        lam = torch.where(kinds.asked, cost.multipliers(now.lam[index] + rho * c, w), 0.0)
         change = ((lam - now.lam[index]) / rho).abs().amax(1)  # in units of the rows
         settled = (change <= VIOLATION * tolerance * size[index]).all(-1) & found.converged
         settled = settled & (inner.tolerance <= tolerance) & (spent <= max_iterations)
+        if bool(settled.any()):  # the guess may have run away, where no plan goes
+            terms = _terms(rows, kinds, found, mine)
+            settled = settled & (change <= VIOLATION * tolerance * terms).all(-1)
         again = settled & ~polished[index]
         slow = (change > SLOW * before[index]) & ~settled.unsqueeze(-1)
         factor = torch.where(slow, PENALTY_FACTOR, 1.0)
@@ -114,9 +126,9 @@ def solve(
         polished[index] = polished[index] | settled
         plan = plan.with_rows(index, replace(found, converged=settled, iterations=spent))
         lost = ~found.cost.isfinite() | (now.rho[index] > LARGEST_PENALTY * first[index]).any(-1)
+        lost = lost | (spent >= max_iterations)
         index = index[again | ~(settled | lost)]
         loose *= TOLERANCE_FACTOR
-    inner.tolerance = tolerance
     return plan, now
 
 
@@ -126,44 +138,62 @@ def _cost(inner: MPC) -> AugmentedCost:
     return cost
 
 
-def _values(
-    cost: AugmentedCost, kinds: Kinds, states: Tensor, controls: Tensor, own: Tensor | None
-) -> Float[Tensor, "batch time k"]:
-    """Of the rows, zero where they are not asked."""
-    return torch.where(kinds.asked, cost.rows(states, controls, own), 0.0)
-
-
 def _rolled_out(
-    inner: MPC, x_init: Tensor, guess: Tensor, own: Tensor | None
+    f: RowFunction, x_init: Tensor, U: Tensor, own: Tensor | None
 ) -> Float[Tensor, "batch time n_state"]:
-    """The states under the guess."""
+    """The states under controls."""
     states = [x_init]
-    with_context = takes_context(inner.dynamics)
-    for t in range(guess.shape[1] - 1):
-        given = (states[-1], guess[:, t])
-        states.append(
-            inner.dynamics(*given, None if own is None else own[:, t])
-            if with_context
-            else inner.dynamics(*given)
-        )
+    for t in range(U.shape[1] - 1):
+        states.append(f(states[-1], U[:, t], None if own is None else own[:, t]))
     return torch.stack(states, 1)
 
 
-def _stakes(
-    inner: MPC, states: Tensor, controls: Tensor, own: Tensor | None
-) -> Float[Tensor, " batch"]:
-    """How much cost is at stake: that of the guess, or of controls at their bounds."""
-    cost = _cost(inner)
+def _at_bounds(inner: MPC, guess: Tensor) -> tuple[Tensor, Tensor]:
+    """Controls at their bounds, or at one where there is none."""
     low, high = inner.control_low.double(), inner.control_high.double()
-    found = states.new_zeros(len(states))
-    for at in (
-        controls,
-        torch.where(low.isfinite(), low, -1.0).expand_as(controls),
-        torch.where(high.isfinite(), high, 1.0).expand_as(controls),
-    ):
-        costs = cost.own(states, at, own).abs().sum(-1).nan_to_num(0.0, 0.0, 0.0)
-        found = torch.where(found > 0, found, costs)
-    return torch.where(found > 0, found, 1.0)
+    return (
+        torch.where(low.isfinite(), low, -1.0).expand_as(guess),
+        torch.where(high.isfinite(), high, 1.0).expand_as(guess),
+    )
+
+
+def _sizes(
+    inner: MPC, kinds: Kinds, x_init: Tensor, guess: Tensor, own: Tensor | None
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch k"]]:
+    """The cost of the guess, and how large the rows are along it.
+
+    Both are at least `REACH` times what they are along controls at their bounds: along a guess
+    that is a plan already, a row may be as good as zero.
+    """
+    cost = _cost(inner)
+    f, l, c = map(RowFunction.of, (inner.dynamics, cost.cost, cost.rows))
+    found = []
+    for U, factor in ((guess, 1.0), *((bound, REACH) for bound in _at_bounds(inner, guess))):
+        X = _rolled_out(f, x_init, U, own)
+        rows = torch.where(kinds.asked, c(X, U, own), 0.0).abs().amax(1)
+        sizes = torch.cat((l(X, U, own).abs().sum(-1, keepdim=True), rows), -1)
+        found.append(torch.where(sizes.isfinite(), factor * sizes, 0.0))
+    largest = torch.stack(found).amax(0)
+    largest = torch.where(largest > 0, largest, 1.0)
+    return largest[:, 0], largest[:, 1:]
+
+
+def _terms(
+    rows: RowFunction, kinds: Kinds, plan: Plan, own: Tensor | None
+) -> Float[Tensor, "batch k"]:
+    """How large the rows' terms are along a plan: |c_z| max_t |z|; infinite where there is none."""
+    n = plan.states.shape[-1]
+    z = torch.cat((plan.states, plan.controls), -1)
+
+    def c(z: Tensor, context: Tensor | None) -> Tensor:
+        value: Tensor = rows(z[..., :n], z[..., n:], context)
+        return value
+
+    with LOCK:
+        slopes = first_derivatives(c, z, own, outputs=kinds.asked.shape[1])
+    terms = (slopes.abs() * z.abs().amax(1)[:, None, None]).sum(-1)
+    terms = torch.where(kinds.asked, terms, 0.0).amax(1)
+    return torch.where(terms > 0, terms, torch.inf)
 
 
 def attach(
@@ -173,18 +203,19 @@ def attach(
     multipliers: Multipliers,
     x_init: Float[Tensor, "batch n_state"],
     own: Float[Tensor, "batch time n_context"] | None,
+    w: Float[Tensor, " inequalities"] | None,
     *,
     unclamped: bool,
 ) -> Plan:
-    """The plan as a differentiable function of all parameters, x_init and the context.
+    """The plan as a differentiable function of all parameters, x_init, the context and w.
 
     See the top of `constraints.py`. Instances that have not converged get no gradient.
     """
     cost = _cost(inner)
     rows = plan.converged.nonzero()[:, 0]
     if not len(rows):
-        return plan
-    fixed = multipliers.at(rows)
+        return replace(plan, unclamped=plan.controls[:, 0]) if unclamped else plan
+    fixed = replace(multipliers.at(rows), w=w)
     fixed.lam = fixed.lam.requires_grad_()
     mine = None if own is None else own[rows]
     found: Plan = inner(
@@ -193,11 +224,13 @@ def attach(
     Z = [found.states, found.controls]
     if found.unclamped is not None:
         Z.append(found.unclamped)
-    c = _values(cost, kinds, found.states.detach(), found.controls.detach(), mine)
+    rows_of = RowFunction.of(cost.rows)
+    c = rows_of(found.states.detach(), found.controls.detach(), mine)
+    c = torch.where(kinds.asked, c, 0.0)
     states, controls, *more = _Multiplied.apply(  # type: ignore[no-untyped-call]
         _Adjoint(cost, kinds, fixed, Z, mine), c, *Z
     )
-    value = cost.own(states, controls, mine).sum(-1)
+    value = RowFunction.of(cost.cost)(states, controls, mine).sum(-1)
     live = replace(
         plan.rows(rows),
         states=states,
@@ -205,6 +238,8 @@ def attach(
         cost=value,
         unclamped=more[0] if more else None,
     )
+    if live.unclamped is not None:
+        plan = replace(plan, unclamped=plan.controls[:, 0])
     return plan.with_rows(rows, live)
 
 
@@ -223,9 +258,10 @@ class _Adjoint:
         with torch.enable_grad():
             self._held = [value.detach().requires_grad_() for value in plan[:2]]
             context = None if own is None else own.detach()
-            self._c = _values(cost, kinds, self._held[0], self._held[1], context)
+            c = RowFunction.of(cost.rows).detached()(self._held[0], self._held[1], context)
+            self._c = torch.where(kinds.asked, c, 0.0)
         self._rho = multipliers.rho.unsqueeze(1) * kinds.asked
-        self._active = cost.active(self._lam + self._rho * self._c) & kinds.asked
+        self._active = cost.active(self._lam + self._rho * self._c, multipliers.w) & kinds.asked
 
     def __call__(self, g: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient by the rows' values, and that by the plan at fixed multipliers."""

@@ -14,14 +14,15 @@ from mpc_gym.mpc import augmented_lagrangian
 from mpc_gym.mpc.augmented_lagrangian import Multipliers
 from mpc_gym.mpc.constraints import AugmentedCost, Kinds, OwnContext, Rows
 from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.starts import initial_guesses
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
 
 _MODULES = ("dynamics", "cost", *Rows.NAMES)
-_SHARED = (*_MODULES, "soft", "control_low", "control_high")
-_SETTINGS = ("hessian", "backend", "expected_unconverged")
+_SHARED = (*_MODULES, "control_low", "control_high")
+_SETTINGS = ("hessian", "backend", "tolerance")
 
 
 class Constrained:
@@ -49,6 +50,7 @@ class Constrained:
     ) -> Plan:
         """The plans of `MPC.forward`, in float64, with violation and multipliers."""
         inner, kinds = self._inner(mpc, x_init.detach().double(), first, context)
+        w = _prices(mpc.soft, kinds)
         with torch.no_grad():
             low, high = (bound.detach() for bound in mpc._bounds())
             guesses = initial_guesses(first, low, high, starts)
@@ -59,7 +61,7 @@ class Constrained:
                 x_init.detach().double().repeat(starts, 1),
                 guesses,
                 own,
-                mpc.tolerance,
+                None if w is None else w.detach(),
                 max_iterations,
             )
             plan, multipliers = _judged(inner, kinds, plan, multipliers, own)
@@ -67,7 +69,7 @@ class Constrained:
             plan, multipliers = plan.rows(best), multipliers.at(best)
         if torch.is_grad_enabled() or unclamped:
             plan = augmented_lagrangian.attach(
-                inner, kinds, plan, multipliers, x_init.double(), context, unclamped=unclamped
+                inner, kinds, plan, multipliers, x_init.double(), context, w, unclamped=unclamped
             )
         return plan
 
@@ -75,7 +77,8 @@ class Constrained:
         self, mpc: MPC, x_init: Tensor, first: Tensor, context: Tensor | None
     ) -> tuple[MPC, Kinds]:
         n_context = 0 if context is None else context.shape[-1]
-        shared = (*(getattr(mpc, name) for name in _SHARED), mpc.horizon, n_context, first.device)
+        own = tuple(getattr(mpc, name) for name in _SHARED)
+        shared = (*own, mpc.soft is None, mpc.horizon, n_context, first.device)
         made = self._made
         if made is None or not all(map(_is_same, made[0], shared)):
             made = self._made = (shared, *_make(mpc, x_init, first, context, n_context))
@@ -91,18 +94,23 @@ def _is_same(a: object, b: object) -> bool:
     return a is b or (isinstance(a, int | torch.device) and a == b)
 
 
+def _prices(soft: Tensor | None, kinds: Kinds) -> Float[Tensor, " inequalities"] | None:
+    if soft is None:
+        return None
+    if soft.ndim and soft.shape != (kinds.inequalities,):
+        raise ValueError(
+            f"soft must be a number, or one for each of the {kinds.inequalities} rows of "
+            f"constraints and terminal_constraints, got shape {list(soft.shape)}"
+        )
+    return soft.double().expand(kinds.inequalities)
+
+
 def _make(
     mpc: MPC, x_init: Tensor, first: Tensor, context: Tensor | None, n_context: int
 ) -> tuple[MPC, Kinds]:
     rows = Rows(*(getattr(mpc, name) for name in Rows.NAMES))
     kinds = Kinds.of(rows, x_init, first, context)
-    soft = mpc.soft
-    if soft is not None and soft.ndim and soft.shape != (kinds.inequalities,):
-        raise ValueError(
-            f"soft must be a number, or one for each of the {kinds.inequalities} rows of "
-            f"constraints and terminal_constraints, got shape {list(soft.shape)}"
-        )
-    cost = AugmentedCost(mpc.cost, rows, kinds, soft, n_context)
+    cost = AugmentedCost(mpc.cost, rows, kinds, mpc.soft is not None, n_context)
     dynamics = mpc.dynamics
     if takes_context(dynamics):
         dynamics = OwnContext(dynamics, n_context)
@@ -122,8 +130,8 @@ def _judged(
     """With cost and violation as they are without multipliers."""
     cost = inner.cost
     assert isinstance(cost, AugmentedCost)
-    value = cost.own(plan.states, plan.controls, own).sum(-1)
-    c = cost.rows(plan.states, plan.controls, own)
+    value = RowFunction.of(cost.cost)(plan.states, plan.controls, own).sum(-1)
+    c = RowFunction.of(cost.rows)(plan.states, plan.controls, own)
     violation = kinds.violation(c).amax((1, 2))
     plan = replace(plan, cost=value, violation=violation, multipliers=multipliers.lam)
     return plan, multipliers

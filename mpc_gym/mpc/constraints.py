@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mpc_gym.functional import LOCK
 from mpc_gym.models.base import (
     Cost,
     cost_size,
@@ -41,6 +42,8 @@ from mpc_gym.models.base import (
     per_stage_parameters,
     takes_context,
 )
+from mpc_gym.mpc.model_checks import check_constraint
+from mpc_gym.mpc.problem import RowFunction
 
 
 class Rows(nn.Module):
@@ -66,21 +69,19 @@ class Rows(nn.Module):
         self.terminal_equalities = terminal_equalities
         self.takes_context = constraints is not None and takes_context(constraints)
 
-    def parts(self, state: Tensor, control: Tensor, context: Tensor | None) -> dict[str, Tensor]:
-        """c, c_T and e by name, as far as there are."""
-        found: dict[str, Tensor] = {}
-        for name in self.NAMES:
-            module = getattr(self, name)
-            if module is not None:
-                given: tuple[Tensor | None, ...] = (state,)
-                if name == "constraints":
-                    given = (state, control, context) if self.takes_context else (state, control)
-                found[name] = module(*given)
-        return found
+    def only(self, name: str) -> Rows:
+        """Those of one module."""
+        return Rows(*(getattr(self, each) if each == name else None for each in self.NAMES))
 
     def forward(self, state: Tensor, control: Tensor, context: Tensor | None = None) -> Tensor:
         """All of them, [..., k]."""
-        return torch.cat(list(self.parts(state, control, context).values()), -1)
+        found: list[Tensor] = []
+        if self.constraints is not None:
+            given = (state, control, context) if self.takes_context else (state, control)
+            found.append(self.constraints(*given))
+        last = (self.terminal_constraints, self.terminal_equalities)
+        found += [module(state) for module in last if module is not None]
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,24 @@ class Kinds:
         A row depends on the control where that spoils it, if it is no number.
 
         Raises:
-            TypeError: a module returns no float64 tensor.
-            ValueError: it returns one of another shape than [..., k].
+            TypeError: a module takes other arguments, or returns no float64 tensor.
+            ValueError: it fails, does not map each row on its own, or returns another shape than
+                [..., k].
         """
-        horizon = U.shape[1]
-        X = x_init.unsqueeze(1).expand(-1, horizon, -1)
-        parts = {}
-        for name in rows.NAMES:
-            if getattr(rows, name) is not None:
-                parts[name] = _checked(rows, name, X, U, context)
-        widths = {name: part.shape[-1] for name, part in parts.items()}
-        asked = torch.zeros(horizon, sum(widths.values()), dtype=torch.bool, device=U.device)
+        parts = {name: rows.only(name) for name in rows.NAMES if getattr(rows, name) is not None}
+        widths = {}
+        for name, part in parts.items():
+            widths[name] = _checked_width(name, part, x_init, U, context)
+        asked = torch.zeros(U.shape[1], sum(widths.values()), dtype=torch.bool, device=U.device)
         asked[-1] = True
         width = widths.get("constraints", 0)
         if width:
-            spoilt = rows.parts(X[:1, :1], torch.full_like(U[:1, :1], torch.nan), _first(context))
+            c = RowFunction.of(parts["constraints"])
+            x, u = _probe(x_init), _probe(U[:, 0])
+            given = None if context is None else _probe(context[:, 0])
+            spoilt = c(x, torch.full_like(u, torch.nan), given).isnan() & ~c(x, u, given).isnan()
             asked[1:, :width] = True
-            asked[0, :width] = spoilt["constraints"][0, 0].isnan()
+            asked[0, :width] |= spoilt.any(0)
         return cls(asked, len(asked[0]) - widths.get("terminal_equalities", 0))
 
     def violation(self, c: Float[Tensor, "batch time k"]) -> Float[Tensor, "batch time k"]:
@@ -129,17 +131,24 @@ class Kinds:
         return torch.where(self.asked, wrong, 0.0)
 
 
-def _first(context: Tensor | None) -> Tensor | None:
-    return None if context is None else context[:1, :1]
+def _probe(values: Float[Tensor, "batch n"]) -> Float[Tensor, "more n"]:
+    """The values without what is no number, and zeros, as there may be none."""
+    return torch.cat((values.nan_to_num(0.0, 0.0, 0.0), values.new_zeros(1, values.shape[1])))
 
 
-def _checked(rows: Rows, name: str, X: Tensor, U: Tensor, context: Tensor | None) -> Tensor:
-    alone = Rows(**{each: getattr(rows, each) if each == name else None for each in rows.NAMES})
+def _checked_width(name: str, part: Rows, x_init: Tensor, U: Tensor, context: Tensor | None) -> int:
+    """The number of rows of a module, which is called and checked."""
+    X = x_init.unsqueeze(1).expand(-1, U.shape[1], -1)
+    function = RowFunction.of(part)
     try:
-        found: object = alone.parts(X, U, context)[name]
+        found: object = function(X, U, context)
     except TypeError as error:
         takes = "the state and the control" if name == "constraints" else "the state alone"
         raise TypeError(f"{name} must take {takes}: {error}") from error
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"{name} fails on states {list(X.shape)} and controls {list(U.shape)}: {error}"
+        ) from error
     if not isinstance(found, Tensor):
         raise TypeError(f"{name} must return a tensor, got {type(found).__name__}")
     if found.ndim != X.ndim or found.shape[:-1] != X.shape[:-1] or found.shape[-1] == 0:
@@ -152,7 +161,9 @@ def _checked(rows: Rows, name: str, X: Tensor, U: Tensor, context: Tensor | None
             f"{name} must compute in the dtype of its inputs, torch.float64, got {found.dtype}; "
             "cast its constants with .to(state.dtype)"
         )
-    return found
+    with LOCK:
+        check_constraint(name, function, x_init, U, context)
+    return found.shape[-1]
 
 
 class OwnContext(nn.Module):
@@ -180,13 +191,13 @@ class AugmentedCost(Cost):
     """A stage cost with psi of each row.
 
     The context is that of the cost and the constraints, if they have one, then lam, rho and
-    lam^2 / (2 rho), each [k].
+    lam^2 / (2 rho), each [k], and w, [inequalities], if they are soft.
 
     Args:
         cost: the stage cost.
         rows: the constraints.
         kinds: of them.
-        soft: the price w of the violation of an inequality, a number or one for each; None: hard.
+        soft: whether a violation of the inequalities has a price.
         n_context: entries of the context of cost and constraints.
     """
 
@@ -197,7 +208,7 @@ class AugmentedCost(Cost):
         cost: nn.Module,
         rows: Rows,
         kinds: Kinds,
-        soft: Float[Tensor, "..."] | None,
+        soft: bool,
         n_context: int,
     ) -> None:
         super().__init__()
@@ -206,45 +217,41 @@ class AugmentedCost(Cost):
         self.per_stage_parameters = tuple(f"cost.{name}" for name in per_stage_parameters(cost))
         self.n_rows, self.inequalities = kinds.asked.shape[1], kinds.inequalities
         self.n_context = n_context
-        if isinstance(soft, nn.Parameter):
-            self.soft: Tensor | None = soft
-        else:
-            self.register_buffer("soft", soft)
-
-    def own(self, state: Tensor, control: Tensor, context: Tensor | None) -> Tensor:
-        """The cost alone."""
-        given = (state, control, context) if takes_context(self.cost) else (state, control)
-        cost: Tensor = self.cost(*given)
-        return cost
+        self.soft = soft
 
     def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
         """The cost, and psi of all rows."""
         k = self.n_rows
-        sizes = (self.n_context, k, k, k)
-        own, lam, rho, least = torch.split_with_sizes(context, sizes, -1)
+        sizes = (self.n_context, k, k, k, self.inequalities if self.soft else 0)
+        own, lam, rho, least, w = torch.split_with_sizes(context, sizes, -1)
         c = self.rows(state, control, own)
         p = lam + rho * c
         psi = c * (lam + 0.5 * rho * c)
         first = slice(0, self.inequalities)
         bent = torch.where(p > 0, psi, -least)[..., first]
-        if self.soft is not None:
-            w, lam, rho = self.soft.to(c.dtype), lam[..., first], rho[..., first]
+        if self.soft:
+            lam, rho = lam[..., first], rho[..., first]
             beyond = w * c[..., first] - (w - lam).square() / (2.0 * torch.where(rho > 0, rho, 1.0))
             bent = torch.where(p[..., first] > w, beyond, bent)
-        cost: Tensor = self.own(state, control, own) + bent.sum(-1)
+        given = (state, control, own) if takes_context(self.cost) else (state, control)
+        cost: Tensor = self.cost(*given) + bent.sum(-1)
         total: Tensor = cost + psi[..., self.inequalities :].sum(-1)
         return total
 
-    def multipliers(self, p: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+    def multipliers(
+        self, p: Float[Tensor, "*batch k"], w: Float[Tensor, " inequalities"] | None
+    ) -> Float[Tensor, "*batch k"]:
         """What follows from lam + rho c."""
         bent = p[..., : self.inequalities].clamp(min=0.0)
-        if self.soft is not None:
-            bent = torch.minimum(bent, self.soft.to(p.dtype))
+        if w is not None:
+            bent = torch.minimum(bent, w)
         return torch.cat((bent, p[..., self.inequalities :]), -1)
 
-    def active(self, p: Float[Tensor, "*batch k"]) -> Bool[Tensor, "*batch k"]:
+    def active(
+        self, p: Float[Tensor, "*batch k"], w: Float[Tensor, " inequalities"] | None
+    ) -> Bool[Tensor, "*batch k"]:
         """Where the multipliers follow lam + rho c."""
         bent = p[..., : self.inequalities] > 0
-        if self.soft is not None:
-            bent = bent & (p[..., : self.inequalities] < self.soft)
+        if w is not None:
+            bent = bent & (p[..., : self.inequalities] < w)
         return torch.cat((bent, torch.ones_like(p[..., self.inequalities :], dtype=torch.bool)), -1)

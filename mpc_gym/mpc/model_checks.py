@@ -127,12 +127,27 @@ def check_derivatives(problem: Problem, x_init: Tensor, U: Tensor) -> None:
         ValueError: one has a derivative that is not that of its values.
         NoSecondDerivative: autograd cannot differentiate it twice.
     """
-    near = _near(problem, x_init, U, POINTS)
+    near = _near(problem.context, x_init, U, POINTS)
     _check_derivatives("dynamics", problem.f, near.map(lambda a: a[:, 0]), x_init.shape[1])
     _check_derivatives("cost", problem.l, near, None)
 
 
-def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
+def check_constraint(
+    name: str, function: RowFunction, x_init: Tensor, U: Tensor, context: Tensor | None
+) -> None:
+    """Check that constraints map each row of a batch on its own, and their first derivatives.
+
+    Raises:
+        ImpureModule: they do not, or are random.
+        ValueError: their derivative is not that of their values.
+    """
+    near = _near(context, x_init, U, POINTS)
+    rows = _check_every_row(name, function, near).shape[-1]
+    with suppress(NoSecondDerivative):
+        _check_derivatives(name, function, near.map(lambda a: a[:, 0]), rows)
+
+
+def _near(context: Tensor | None, x_init: Tensor, U: Tensor, count: int) -> _Points:
     """Random points near the first finite start state and its controls, [count, time, .]."""
     generator = torch.Generator().manual_seed(0)
     finite = (x_init.isfinite().all(1) & U.isfinite().flatten(1).all(1)).nonzero()
@@ -141,8 +156,8 @@ def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
     def given(a: Tensor) -> Tensor:
         return a[row] if len(a) else a.new_zeros(a.shape[1:])
 
-    X = given(x_init).expand(problem.horizon, -1)
-    context = None if problem.context is None else given(problem.context)
+    X = given(x_init).expand(U.shape[1], -1)
+    context = None if context is None else given(context)
 
     def near(a: Tensor) -> Tensor:
         noise = torch.randn((count, *a.shape), dtype=a.dtype, generator=generator).to(a.device)
@@ -153,21 +168,26 @@ def _near(problem: Problem, x_init: Tensor, U: Tensor, count: int) -> _Points:
 
 
 def _check_dynamics_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
-    f = problem.f
-    near = _near(problem, x_init, U, POINTS)
+    _check_every_row("dynamics", problem.f, _near(problem.context, x_init, U, POINTS))
+
+
+def _check_every_row(name: str, function: RowFunction, near: _Points) -> Tensor:
+    """Check a function of a vector at every row; its values at the first stage."""
     first = near.map(lambda a: a[:, 0])
-    together = _value(f, first)
-    _require_same("dynamics", f, _CALLS, _value(f, first), together)
-    each = [_value(f, first.map(itemgetter([i, i])))[0] for i in range(POINTS)]
-    _require_same("dynamics", f, _OTHERS, torch.stack(each), together)
-    flat = _value(f, near.map(lambda a: a.flatten(0, 1)))
-    _require_same("dynamics", f, _STAGES, flat.reshape(near.x.shape), _value(f, near))
-    _check_single("dynamics", f, first, together)
+    together = _value(function, first)
+    _require_same(name, function, _CALLS, _value(function, first), together)
+    each = [_value(function, first.map(itemgetter([i, i])))[0] for i in range(POINTS)]
+    _require_same(name, function, _OTHERS, torch.stack(each), together)
+    flat = _value(function, near.map(lambda a: a.flatten(0, 1)))
+    stages = _value(function, near)
+    _require_same(name, function, _STAGES, flat.reshape(stages.shape), stages)
+    _check_single(name, function, first, together)
+    return together
 
 
 def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     l = problem.l
-    near = _near(problem, x_init, U, POINTS)
+    near = _near(problem.context, x_init, U, POINTS)
     first = near.map(itemgetter([0, 0]))  # twice: a layer may refuse a single row
     alone = _value(l, first)
     _require_same("cost", l, _CALLS, _value(l, first), alone)
@@ -176,7 +196,7 @@ def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     count = min(problem.horizon, STAGES)
     stages = torch.linspace(0, problem.horizon - 1, count, device=U.device).long()
     index = (torch.arange(count, device=U.device), stages)
-    others = _near(problem, x_init, U, POINTS + count).map(lambda a: a[POINTS:])
+    others = _near(problem.context, x_init, U, POINTS + count).map(lambda a: a[POINTS:])
     mixed = others.replaced(index, first.map(lambda a: a[0, stages]))
     _require_same("cost", l, _STAGES, _value(l, mixed)[index], alone[0, stages])
     _check_single("cost", l, first.map(lambda a: a[:, 0]), alone[:, 0])
