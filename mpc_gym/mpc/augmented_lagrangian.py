@@ -38,25 +38,31 @@ class Multipliers:
         lam: the multipliers.
         rho: the penalties.
         w: what a violation of each inequality costs; None: it is not for sale.
+        mu: the smoothing.
     """
 
     lam: Float[Tensor, "batch time k"]
     rho: Float[Tensor, "batch k"]
     w: Float[Tensor, " inequalities"] | None
+    mu: float
 
     def context(self, kinds: Kinds, own: Tensor | None) -> Float[Tensor, "batch time n_context"]:
         """As the context of an `AugmentedCost`, after the one of the cost itself."""
         rho = self.rho.unsqueeze(1) * kinds.asked
-        least = torch.where(kinds.asked, self.lam.square() / (2.0 * self.rho.unsqueeze(1)), 0.0)
+        if self.mu > 0:
+            third = torch.full_like(self.lam, self.mu)
+        else:
+            least = self.lam.square() / (2.0 * self.rho.unsqueeze(1))
+            third = torch.where(kinds.asked, least, 0.0)
         parts = [] if own is None else [own]
-        parts += [self.lam, rho, least]
+        parts += [self.lam, rho, third]
         if self.w is not None:
             parts.append(self.w.expand(*self.lam.shape[:2], -1))
         return torch.cat(parts, -1)
 
     def at(self, rows: Tensor) -> Multipliers:
         """Those of some instances."""
-        return Multipliers(self.lam[rows], self.rho[rows], self.w)
+        return Multipliers(self.lam[rows], self.rho[rows], self.w, self.mu)
 
 
 @torch.no_grad()
@@ -91,7 +97,7 @@ def solve(
     stakes, size = _sizes(inner, kinds, x_init, guess, own)
     first = FIRST_PENALTY * stakes.unsqueeze(-1) / size.square()
     zero = torch.zeros_like(kinds.asked, dtype=first.dtype).expand(len(first), -1, -1)
-    now = Multipliers(zero.clone(), first.clone(), w)
+    now = Multipliers(zero.clone(), first.clone(), w, float(inner.smoothing))
     plan = Plan.unsolved(x_init, guess)
     before = torch.full_like(size, torch.inf)
     polished = torch.zeros_like(every, dtype=torch.bool)
@@ -110,7 +116,8 @@ def solve(
         spent = plan.iterations[index] + found.iterations
         rho = now.rho[index].unsqueeze(1)
         c = torch.where(kinds.asked, rows(found.states, found.controls, mine), 0.0)
-        lam = torch.where(kinds.asked, cost.multipliers(now.lam[index] + rho * c, w), 0.0)
+        lam = cost.multipliers(now.lam[index] + rho * c, rho, w, now.mu)
+        lam = torch.where(kinds.asked, lam, 0.0)
         change = ((lam - now.lam[index]) / rho).abs().amax(1)  # in units of the rows
         settled = (change <= VIOLATION * tolerance * size[index]).all(-1) & found.converged
         settled = settled & (inner.tolerance <= tolerance) & (spent <= max_iterations)
@@ -211,6 +218,8 @@ def attach(
 
     See the top of `constraints.py`. Instances that have not converged get no gradient.
     """
+    if unclamped:
+        plan = replace(plan, unclamped=plan.controls[:, 0])
     cost = _cost(inner)
     rows = plan.converged.nonzero()[:, 0]
     if not len(rows):
@@ -261,7 +270,9 @@ class _Adjoint:
             c = RowFunction.of(cost.rows).detached()(self._held[0], self._held[1], context)
             self._c = torch.where(kinds.asked, c, 0.0)
         self._rho = multipliers.rho.unsqueeze(1) * kinds.asked
-        self._active = cost.active(self._lam + self._rho * self._c, multipliers.w) & kinds.asked
+        a = self._lam + self._rho * self._c
+        active = cost.active(a, self._rho, multipliers.w, multipliers.mu)
+        self._active = torch.where(kinds.asked, active, 0.0)
 
     def __call__(self, g: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient by the rows' values, and that by the plan at fixed multipliers."""
@@ -269,7 +280,7 @@ class _Adjoint:
         first = before = torch.zeros_like(v[:, 0, 0])
         for update in range(MAX_ADJOINT_UPDATES):
             (step,) = torch.autograd.grad(self._plan, self._lam, total, retain_graph=True)
-            step = torch.where(self._active, step, 0.0)
+            step = self._active * step - (1.0 - self._active) * v
             size = step.abs().amax((1, 2))
             first = size if update == 0 else first
             # the rest is rounding where it is small and does not fall any more

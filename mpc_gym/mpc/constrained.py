@@ -12,7 +12,7 @@ from torch import Tensor
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc import augmented_lagrangian
 from mpc_gym.mpc.augmented_lagrangian import Multipliers
-from mpc_gym.mpc.constraints import AugmentedCost, Kinds, OwnContext, Rows
+from mpc_gym.mpc.constraints import AugmentedCost, Kinds, OwnContext, Rows, SmoothedAugmentedCost
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.starts import initial_guesses
@@ -32,7 +32,7 @@ class Constrained:
     """
 
     def __init__(self) -> None:
-        self._made: tuple[tuple[Any, ...], MPC, Kinds] | None = None
+        self._made: dict[bool, tuple[tuple[Any, ...], MPC, Kinds]] = {}  # by whether it is smoothed
 
     def __reduce__(self) -> tuple[type[Constrained], tuple[()]]:
         return Constrained, ()
@@ -79,10 +79,14 @@ class Constrained:
         n_context = 0 if context is None else context.shape[-1]
         own = tuple(getattr(mpc, name) for name in _SHARED)
         shared = (*own, mpc.soft is None, mpc.horizon, n_context, first.device)
-        made = self._made
+        smoothing = float(mpc.smoothing)
+        made = self._made.get(smoothing > 0)
         if made is None or not all(map(_is_same, made[0], shared)):
-            made = self._made = (shared, *_make(mpc, x_init, first, context, n_context))
+            made = (shared, *_make(mpc, x_init, first, context, n_context))
+            self._made[smoothing > 0] = made
         _, inner, kinds = made
+        if inner.smoothing != smoothing:
+            inner.smoothing = mpc.smoothing
         for name in _SETTINGS:
             value = getattr(mpc, name)
             if getattr(inner, name) != value:
@@ -110,7 +114,13 @@ def _make(
 ) -> tuple[MPC, Kinds]:
     rows = Rows(*(getattr(mpc, name) for name in Rows.NAMES))
     kinds = Kinds.of(rows, x_init, first, context)
-    cost = AugmentedCost(mpc.cost, rows, kinds, mpc.soft is not None, n_context)
+    if mpc.soft is not None and mpc.smoothing > 0:
+        raise ValueError(
+            "soft constraints cannot be smoothed, and smoothing is positive: set soft=None or "
+            "smoothing=0, or write a smooth price of the violation into the cost"
+        )
+    kind = SmoothedAugmentedCost if mpc.smoothing > 0 else AugmentedCost
+    cost = kind(mpc.cost, rows, kinds, mpc.soft is not None, n_context)
     dynamics = mpc.dynamics
     if takes_context(dynamics):
         dynamics = OwnContext(dynamics, n_context)

@@ -14,6 +14,12 @@ the value of p, and so on until neither changes (Hestenes 1969, Powell 1969, Roc
 around DDP: Howell, Jackson & Manchester 2019, "ALTRO"). rho grows where that is slow. A soft
 constraint, which may be violated at the price w max(0, c), is the same with p clipped to [0, w].
 
+With smoothing mu > 0, an inequality's multiplier p and slack s = -c have the product mu instead:
+
+    psi(c) = min over s > 0 of  lam (c + s) + rho (c + s)^2 / 2 - mu log s
+
+whose derivative is p = (a + sqrt(a^2 + 4 rho mu)) / 2 = mu / s, where a = lam + rho c.
+
 The derivative. The plan z is a function of the multipliers and of all parameters; at the end the
 multipliers are lam = p(lam + rho c(z)), and so a function of the parameters, too. For a loss with
 gradient g in z, let C be the active rows' derivative by z. What v does the iteration
@@ -23,7 +29,8 @@ gradient g in z, let C be the active rows' derivative by z. What v does the iter
 end at (it contracts by 1 / (1 + rho s), where s is their stiffness C H^-1 C')? Then the derivative
 of the loss is that of a plan with fixed multipliers and the gradient g + rho C' v, together with
 that of rho v' c by the constraints' parameters. A row is active where lam + rho c > 0: one that is
-zero with a multiplier of zero counts as inactive.
+zero with a multiplier of zero counts as inactive. With smoothing each inequality is active in part,
+by dp/da = p / sqrt(a^2 + 4 rho mu), and the iteration is v <- dp/da (v + z_lam' (g + rho C' v)).
 """
 
 from __future__ import annotations
@@ -221,37 +228,81 @@ class AugmentedCost(Cost):
 
     def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
         """The cost, and psi of all rows."""
-        k = self.n_rows
-        sizes = (self.n_context, k, k, k, self.inequalities if self.soft else 0)
-        own, lam, rho, least, w = torch.split_with_sizes(context, sizes, -1)
+        k, split = self.n_rows, self.inequalities
+        sizes = (self.n_context, k, k, k, split if self.soft else 0)
+        own, lam, rho, third, w = torch.split_with_sizes(context, sizes, -1)
         c = self.rows(state, control, own)
-        p = lam + rho * c
-        psi = c * (lam + 0.5 * rho * c)
-        first = slice(0, self.inequalities)
-        bent = torch.where(p > 0, psi, -least)[..., first]
-        if self.soft:
-            lam, rho = lam[..., first], rho[..., first]
-            beyond = w * c[..., first] - (w - lam).square() / (2.0 * torch.where(rho > 0, rho, 1.0))
-            bent = torch.where(p[..., first] > w, beyond, bent)
+        first = slice(0, split)
+        bent = self._bent(c[..., first], lam[..., first], rho[..., first], third[..., first], w)
         given = (state, control, own) if takes_context(self.cost) else (state, control)
         cost: Tensor = self.cost(*given) + bent.sum(-1)
-        total: Tensor = cost + psi[..., self.inequalities :].sum(-1)
+        psi = c * (lam + 0.5 * rho * c)
+        total: Tensor = cost + psi[..., split:].sum(-1)
         return total
 
+    def _bent(self, c: Tensor, lam: Tensor, rho: Tensor, least: Tensor, w: Tensor) -> Tensor:
+        """Psi of the inequalities."""
+        p = lam + rho * c
+        bent = torch.where(p > 0, c * (lam + 0.5 * rho * c), -least)
+        if not self.soft:
+            return bent
+        beyond = w * c - (w - lam).square() / (2.0 * torch.where(rho > 0, rho, 1.0))
+        return torch.where(p > w, beyond, bent)
+
     def multipliers(
-        self, p: Float[Tensor, "*batch k"], w: Float[Tensor, " inequalities"] | None
+        self,
+        a: Float[Tensor, "*batch k"],
+        rho: Float[Tensor, "..."],
+        w: Float[Tensor, " inequalities"] | None,
+        mu: float,
     ) -> Float[Tensor, "*batch k"]:
-        """What follows from lam + rho c."""
-        bent = p[..., : self.inequalities].clamp(min=0.0)
+        """What follows from a = lam + rho c."""
+        bent = a[..., : self.inequalities]
+        if mu > 0:
+            bent = _smoothed(bent, rho[..., : self.inequalities] * mu)[0]
+        else:
+            bent = bent.clamp(min=0.0)
         if w is not None:
             bent = torch.minimum(bent, w)
-        return torch.cat((bent, p[..., self.inequalities :]), -1)
+        return torch.cat((bent, a[..., self.inequalities :]), -1)
 
     def active(
-        self, p: Float[Tensor, "*batch k"], w: Float[Tensor, " inequalities"] | None
-    ) -> Bool[Tensor, "*batch k"]:
-        """Where the multipliers follow lam + rho c."""
-        bent = p[..., : self.inequalities] > 0
+        self,
+        a: Float[Tensor, "*batch k"],
+        rho: Float[Tensor, "..."],
+        w: Float[Tensor, " inequalities"] | None,
+        mu: float,
+    ) -> Float[Tensor, "*batch k"]:
+        """Derivative of the multipliers by a = lam + rho c."""
+        bent = a[..., : self.inequalities]
+        if mu > 0:
+            p, root = _smoothed(bent, rho[..., : self.inequalities] * mu)
+            part = torch.where(root > 0, p / root, 0.0)
+        else:
+            part = (bent > 0).to(a.dtype)
         if w is not None:
-            bent = bent & (p[..., : self.inequalities] < w)
-        return torch.cat((bent, torch.ones_like(p[..., self.inequalities :], dtype=torch.bool)), -1)
+            part = torch.where(bent < w, part, 0.0)
+        return torch.cat((part, torch.ones_like(a[..., self.inequalities :])), -1)
+
+
+class SmoothedAugmentedCost(AugmentedCost):
+    """The same with smoothing mu, which the context has in the place of lam^2 / (2 rho)."""
+
+    def _bent(self, c: Tensor, lam: Tensor, rho: Tensor, mu: Tensor, _w: Tensor) -> Tensor:
+        asked = rho > 0
+        safe = torch.where(asked, rho, 1.0)
+        a = lam + rho * c
+        root = (a * a + 4.0 * safe * mu).sqrt()
+        pressed = a > 0  # neither sum is a difference
+        size = torch.where(pressed, a, -a) + root
+        slack = torch.where(pressed, 2.0 * mu / size, size / (2.0 * safe))
+        beyond = c + slack
+        bent = beyond * (lam + 0.5 * rho * beyond) - mu * torch.log(slack)
+        return torch.where(asked, bent, 0.0)
+
+
+def _smoothed(a: Tensor, rho_mu: Tensor) -> tuple[Tensor, Tensor]:
+    """p, and the square root in it."""
+    root = (a.square() + 4.0 * rho_mu).sqrt()
+    size = a.abs() + root
+    return torch.where(a > 0, 0.5 * size, 2.0 * rho_mu / torch.where(size > 0, size, 1.0)), root

@@ -36,6 +36,7 @@ from mpc_gym.mpc.native.compiled_models import CompiledModels
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.reference.backend import ReferenceProblem
 from mpc_gym.mpc.settings import Bound, CheckedSettings
+from mpc_gym.mpc.smoothing import Smoothed
 from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
 
@@ -69,6 +70,10 @@ class MPC(CheckedSettings):
         terminal_equalities: maps the last state to [..., k], which must be zero.
         soft: price of each unit by which a row that must not be positive is: a number, or a tensor
             with one for each row of constraints and terminal_constraints. None: they are hard.
+        smoothing: mu, in units of the cost. Where it is positive, the multiplier of each bound and
+            constraint times its slack is mu (see `mpc/smoothing.py`): the plan is strictly inside
+            them, and has a gradient where the plain plan would hold one. A tensor that may be
+            overwritten; another value compiles nothing.
         hessian: "exact", or "gauss-newton" to drop the second derivatives of the dynamics from
             plan and derivative, as the paper does (its gradient is approximate).
         differentiate: "implicit" (the derivative of the optimum) or "unrolled" (autograd through
@@ -107,6 +112,7 @@ class MPC(CheckedSettings):
         terminal_constraints: nn.Module | None = None,
         terminal_equalities: nn.Module | None = None,
         soft: float | Tensor | None = None,
+        smoothing: float = 0.0,
         hessian: Literal["exact", "gauss-newton"] = "exact",
         differentiate: Literal["implicit", "unrolled"] = "implicit",
         backend: Literal["auto", "native", "torch"] = "auto",
@@ -131,10 +137,12 @@ class MPC(CheckedSettings):
         self.terminal_constraints = terminal_constraints
         self.terminal_equalities = terminal_equalities
         self._set_soft(soft)
+        self._set_smoothing(smoothing)
         check_stages(cost, self.horizon)
         self._compiled = CompiledModels()
         self._model_checks = ModelChecks()
         self._constrained = Constrained()
+        self._smoothed = Smoothed()
         self.expected_unconverged = 0.0
         self._warned = False
         self._planned = self._missing = 0  # problems with a gradient, and those without
@@ -186,8 +194,9 @@ class MPC(CheckedSettings):
         contexts = check_context(context, batch, self.horizon, self._takes_context())
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, *bounds)
-        if self.has_constraints:
-            return self._constrained_plan(
+        smoothed = self._is_smoothed()
+        if smoothed or self.has_constraints:
+            return self._changed_plan(
                 x_init, first, contexts, starts, max_iterations, unclamped=unclamped
             )
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
@@ -224,7 +233,7 @@ class MPC(CheckedSettings):
         """Whether there are any but the bounds of the controls."""
         return any(getattr(self, name) is not None for name in Rows.NAMES)
 
-    def _constrained_plan(
+    def _changed_plan(
         self,
         x_init: Tensor,
         first: Tensor,
@@ -234,10 +243,13 @@ class MPC(CheckedSettings):
         *,
         unclamped: bool,
     ) -> Plan:
+        """That of a problem whose cost has the constraints, or a barrier, in it."""
+        changed = self._constrained if self.has_constraints else self._smoothed
         if self.differentiate == "unrolled":
-            raise ValueError("differentiate='unrolled' knows no constraints: use 'implicit'")
+            what = "constraints" if self.has_constraints else "smoothing"
+            raise ValueError(f"differentiate='unrolled' knows no {what}: use 'implicit'")
         check_finite_parameters(self)
-        plan = self._constrained.plan(
+        plan = changed.plan(
             self, x_init, first, context, starts, max_iterations, unclamped=unclamped
         )
         if self.n_state is None:

@@ -18,6 +18,7 @@ from mpc_gym.checks import (
     real_tensor,
 )
 from mpc_gym.compiled.faithful import check_not_compiled
+from mpc_gym.models.base import refuse_gradient
 from mpc_gym.mpc.checks import check_stages, infer_sizes
 
 Bound = float | Tensor | None
@@ -35,6 +36,7 @@ class CheckedSettings(nn.Module):
     terminal_constraints: nn.Module | None
     terminal_equalities: nn.Module | None
     soft: Tensor | None
+    smoothing: Tensor
     n_state: int | None
     n_ctrl: int
 
@@ -44,6 +46,8 @@ class CheckedSettings(nn.Module):
             self._set_bound(name, value)
         elif name == "soft":
             self._set_soft(value)
+        elif name == "smoothing":
+            self._set_smoothing(value)
         else:
             check = _CHECKS.get(name)
             super().__setattr__(name, value if check is None else check(self, name, value))
@@ -80,6 +84,19 @@ class CheckedSettings(nn.Module):
             self.register_parameter("soft", value)
         else:
             self.register_buffer("soft", value, persistent=False)
+
+    def _set_smoothing(self, smoothing: float) -> None:
+        refuse_gradient("smoothing", smoothing)
+        value = torch.tensor(check_number("smoothing", smoothing, least=0.0), dtype=torch.float64)
+        self.register_buffer("smoothing", value, persistent=False)
+
+    def _is_smoothed(self) -> bool:
+        value = self._buffers["smoothing"]  # past nn.Module's search: this is asked at each plan
+        assert value is not None
+        mu = value.item()
+        if not 0.0 <= mu < math.inf:  # it may have been overwritten
+            check_number("smoothing", mu, least=0.0)
+        return mu > 0.0
 
     def _checked_constraints(self, name: str, value: nn.Module | None) -> nn.Module | None:
         if value is not None:
