@@ -47,8 +47,8 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         observation_space: Box, whose flattened observation is the model's state.
         action_space: Box, in the units of the model's control.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend: whose model to
-            plan with, how, and what is trained: see `PlanOptions`.
+        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing: whose
+            model to plan with, how, and what is trained: see `PlanOptions`.
         value: the critic: "network" for SB3's own, or "plan" for minus the plan's optimal cost
             times a learned scale, plus a learned residual that starts at zero. The critic's
             loss does not change the plan.
@@ -80,6 +80,7 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         tolerance: float | None = None,
         max_iterations: int | None = None,
         backend: str | None = None,
+        smoothing: float | None = None,
         value: Literal["network", "plan"] = "network",
         net_arch: list[int] | dict[str, list[int]] | None = None,
         log_std_init: float = 0.0,
@@ -89,7 +90,7 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         check_sb3_options(use_sde, sb3_options)
         check_option("value", value, VALUES)
         self.plan_options = PlanOptions(
-            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend
+            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing
         )
         check_number("log_std_init", log_std_init)
         self.value = value

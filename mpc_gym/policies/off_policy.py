@@ -114,8 +114,8 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         observation_space: Box, whose flattened observation is the model's state.
         action_space: Box with finite bounds, in the units of the model's control.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend: whose model to
-            plan with, how, and what is trained: see `PlanOptions`.
+        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing: whose
+            model to plan with, how, and what is trained: see `PlanOptions`.
         use_sde: must be False.
         sb3_options: further arguments of SB3's policy, such as net_arch and n_critics.
 
@@ -141,12 +141,13 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         tolerance: float | None = None,
         max_iterations: int | None = None,
         backend: str | None = None,
+        smoothing: float | None = None,
         use_sde: bool = False,
         **sb3_options: Any,
     ) -> None:
         check_sb3_options(use_sde, sb3_options)
         self.plan_options = PlanOptions(
-            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend
+            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing
         )
         # the next class is SB3's policy, whose third argument is the schedule
         super().__init__(observation_space, action_space, lr_schedule, **sb3_options)

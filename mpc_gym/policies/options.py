@@ -65,9 +65,9 @@ class PlanOptions:
             (and for additions). None trains the whole model and adds nothing. Masses, lengths and
             weights of the cost that are trained stay positive: what an optimiser moves is their
             logarithm (`keep_positive`), so that one that is zero stays zero.
-        starts, hessian, tolerance, max_iterations, backend: options of `MPC`; None for its
-            defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those that
-            are given are its keyword arguments, as are horizon and (what is no addition of)
+        starts, hessian, tolerance, max_iterations, backend, smoothing: options of `MPC`; None for
+            its defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those
+            that are given are its keyword arguments, as are horizon and (what is no addition of)
             learn, and it chooses the defaults.
 
     Raises:
@@ -83,6 +83,7 @@ class PlanOptions:
     tolerance: float | None = None
     max_iterations: int | None = None
     backend: str | None = None
+    smoothing: float | None = None
 
     def __post_init__(self) -> None:
         source = self.mpc

@@ -56,6 +56,7 @@ CASES = {
             **dict.fromkeys(("control_low", "control_high"), "numbers"),
             **dict.fromkeys(("hessian", "differentiate", "backend"), "word"),
             "tolerance": "positive",
+            "smoothing": "not negative",
         },
         none=("control_low", "control_high"),
     ),

@@ -28,6 +28,7 @@ PLAN = {
     **dict.fromkeys(("horizon", "starts", "max_iterations"), "count"),
     **dict.fromkeys(("mpc", "learn", "hessian", "backend"), "word"),
     "tolerance": "positive",
+    "smoothing": "not negative",
     "use_sde": "flag",
 }
 

@@ -158,6 +158,27 @@ def test_a_saved_policy_acts_as_before(tmp_path):
     assert not loaded.mpc.dynamics.mass.requires_grad
 
 
+def test_a_smoothed_policy_acts_inside_its_limits_and_is_saved_as_such(tmp_path):
+    policy = make_policy(smoothing=0.1)
+    obs = torch.tensor(observations(6))
+    plain = make_policy().plan(obs).controls[:, 0]
+    mean = policy.get_distribution(obs).mode()
+    assert (plain.abs() == 2).any()
+    assert (mean.abs() < 2).all()
+    torch.testing.assert_close(mean, policy.plan(obs).controls[:, 0])
+    held = plain[:, 0].abs() == 2
+    mean[held].sum().backward()
+    assert all(each.grad != 0 for each in policy.mpc.dynamics.parameters())
+    policy.save(tmp_path / "policy.pt")
+    policy.save_pretrained(tmp_path / "shared")
+    for loaded in (
+        MPCPolicy.load(tmp_path / "policy.pt", device="cpu"),
+        MPCPolicy.from_pretrained(tmp_path / "shared"),
+    ):
+        assert loaded.mpc.smoothing == 0.1
+        torch.testing.assert_close(loaded.get_distribution(obs).mode(), mean)
+
+
 def test_parameters_survive_the_way_through_a_vector_in_their_own_dtype():
     policy, other = make_policy(), make_policy(learn={"gravity": 3.3})
     other.load_from_vector(policy.parameters_to_vector())
