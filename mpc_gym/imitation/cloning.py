@@ -15,6 +15,7 @@ from mpc_gym.checks import (
     check_number,
     check_option,
     check_path,
+    found,
 )
 from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import (
@@ -73,6 +74,10 @@ class BehavioralCloning:
             example, are forgotten. 1: no warm starts, so that the plans trained are those that
             the policy would make. More (50 in Amos et al.) takes fewer iterations, but can hold a
             plan in a local optimum which the wrong model once led it to.
+        smoothing: first and last mu of the plans that a planning policy is trained by (see `MPC`),
+            in units of its cost; mu falls by the same factor in each of the first 60 % of the
+            epochs. The gradient then lives where plans sit at their limits, as most do in a
+            swing-up. Validated, and acted by, are the policy's own plans. None: trained, too.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
@@ -97,6 +102,7 @@ class BehavioralCloning:
         batch_size: int = 64,
         validation_fraction: float = 0.1,
         warm_start_epochs: int = 1,
+        smoothing: tuple[float, float] | None = None,
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 0.0,
@@ -104,6 +110,7 @@ class BehavioralCloning:
         check_trainable(policy)
         check_fit(policy, demonstrations)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
+        smoothing = _checked_smoothing(policy, smoothing)
         check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
         training, validation = demonstrations.split(validation_fraction, seed)
         examples = concatenate([training, validation])
@@ -117,12 +124,15 @@ class BehavioralCloning:
             "prediction_weight": prediction_weight,
             "validation_fraction": validation_fraction,
             "warm_start_epochs": warm_start_epochs,
+            "smoothing": None if smoothing is None else list(smoothing),
             **vars(options),
             **describe(policy),
         }
         self._training = Training(
             getattr(policy, "actor", policy),
-            _make_loss(policy, examples, loss, plan_steps, prediction_weight, warm_start_epochs),
+            _make_loss(
+                policy, examples, loss, plan_steps, prediction_weight, warm_start_epochs, smoothing
+            ),
             rows[: len(training)],
             rows[len(training) :],
             options,
@@ -154,6 +164,7 @@ class BehavioralCloning:
         Raises:
             FloatingPointError: the loss is not finite.
         """
+        self._training.loss.begin(check_count("epochs", epochs, 0))
         self._training.run(epochs, progress_bar)
         follow_actor(self.policy)
         return self.policy
@@ -184,15 +195,15 @@ def check_fit(policy: BasePolicy, demonstrations: Demonstrations) -> None:
     """
     check_continuous(policy)
     check_demonstrations("demonstrations", demonstrations)
-    for name, found, space in (
+    for name, given, space in (
         ("observations", demonstrations.observations, policy.observation_space),
         ("actions", demonstrations.actions, policy.action_space),
     ):
         size = int(np.prod(space.shape or ()))
-        if found.shape[1] != size:
+        if given.shape[1] != size:
             raise ValueError(
                 f"demonstrations must have {name} of {size} numbers, as the policy's space "
-                f"{space}, got {found.shape[1]}: they are of {demonstrations.env_id}"
+                f"{space}, got {given.shape[1]}: they are of {demonstrations.env_id}"
             )
 
 
@@ -257,6 +268,24 @@ def _plain(value: object) -> object:
     return getattr(value, "__qualname__", None) or str(value)
 
 
+def _checked_smoothing(
+    policy: BasePolicy, smoothing: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    if smoothing is None:
+        return None
+    if not isinstance(policy, PlanningPolicy):
+        raise ValueError(
+            "smoothing is for a policy that plans (MPCPolicy and the like), got "
+            f"{type(policy).__name__}; leave it at None"
+        )
+    if not isinstance(smoothing, list | tuple) or len(smoothing) != 2:
+        raise TypeError(
+            f"smoothing must be two numbers, the first and the last mu, got {found(smoothing)}"
+        )
+    first = check_number("smoothing[0]", smoothing[0], above=0.0)
+    return first, check_number("smoothing[1]", smoothing[1], above=0.0, most=first)
+
+
 def _make_loss(
     policy: BasePolicy,
     examples: Demonstrations,
@@ -264,6 +293,7 @@ def _make_loss(
     plan_steps: int | None,
     prediction_weight: float,
     warm_start_epochs: int,
+    smoothing: tuple[float, float] | None,
 ) -> Loss:
     check_option("loss", loss, LOSSES)
     check_count("warm_start_epochs", warm_start_epochs)
@@ -285,7 +315,8 @@ def _make_loss(
             )
         return ActionLoss(policy, examples)
     steps = 1 if loss == "action" else _plan_steps(plan_steps, policy.mpc.horizon)
-    parts: list[tuple[float, Loss]] = [(1.0, PlanLoss(policy, examples, steps, warm_start_epochs))]
+    plans = PlanLoss(policy, examples, steps, warm_start_epochs, smoothing)
+    parts: list[tuple[float, Loss]] = [(1.0, plans)]
     if prediction_weight:
         parts.append((prediction_weight, PredictionLoss(policy.mpc.dynamics, examples)))
     return WeightedLoss(parts)

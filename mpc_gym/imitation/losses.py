@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from mpc_gym.checks import check_count, check_floating
 from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.mpc import Plan
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
+
+SMOOTHED = 0.6  # of the epochs, in which the smoothing falls
 
 Rows = Int[Tensor, " rows"]
 
@@ -94,6 +97,9 @@ class Loss:
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
         raise NotImplementedError
+
+    def begin(self, epochs: int) -> None:
+        """Told before training, of how many epochs there will be in all."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Told before every epoch."""
@@ -195,6 +201,9 @@ class PlanLoss(_WindowLoss, WarmStartedLoss):
     Without gradients (in validation) the policy is judged as it acts: all plans are solved from
     nothing and count, converged or not. Else weights under which the hard plans fail would be
     judged by the easy ones alone, and win.
+
+    With `smoothing` the plans in training are smoothed, by the first value in the first epoch, then
+    less in each, and by the last one from `SMOOTHED` of the epochs on.
     """
 
     def __init__(
@@ -203,18 +212,42 @@ class PlanLoss(_WindowLoss, WarmStartedLoss):
         demonstrations: Demonstrations,
         steps: int,
         warm_start_epochs: int,
+        smoothing: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(policy, demonstrations, steps)
         self.policy = policy
+        self.smoothing = smoothing
+        self._mu: FallingRate | None = None
+        self._epoch = 0
         size = (len(self.windows), policy.mpc.horizon, policy.mpc.n_ctrl)
         guess = torch.zeros(size, dtype=torch.float64, device=policy.device)
         WarmStartedLoss.__init__(self, guess, warm_start_epochs)
 
+    def begin(self, epochs: int) -> None:
+        """Spread the values of mu over the epochs."""
+        if self.smoothing is not None:
+            falling = max(round(SMOOTHED * epochs) - 1, 1)
+            self._mu = FallingRate(*self.smoothing, constant=1, falling=falling)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Forget the warm starts when it is time."""
+        WarmStartedLoss.begin_epoch(self, epoch)
+        self._epoch = epoch
+
+    def _plan(self, rows: Rows, training: bool) -> Plan:
+        mpc, warm_start = self.policy.mpc, self.warm_starts[rows] if training else None
+        own = float(mpc.smoothing)
+        if training and self._mu is not None:
+            mpc.smoothing.fill_(self._mu.at(self._epoch))
+        try:
+            return self.policy.planner.plan(self.observations[rows], warm_start)
+        finally:
+            mpc.smoothing.fill_(own)
+
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
         training = torch.is_grad_enabled()
-        warm_start = self.warm_starts[rows] if training else None
-        plan = self.policy.planner.plan(self.observations[rows], warm_start)
+        plan = self._plan(rows, training)
         converged = plan.converged
         if training:
             self.remember(rows, plan)
@@ -297,6 +330,11 @@ class WeightedLoss(Loss):
         """Told before every epoch."""
         for _, part in self.parts:
             part.begin_epoch(epoch)
+
+    def begin(self, epochs: int) -> None:
+        """Told before training."""
+        for _, part in self.parts:
+            part.begin(epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """What the parts remember."""

@@ -207,6 +207,57 @@ def test_the_imitation_loss_is_the_mean_squared_error_in_units_of_half_the_range
     assert imitation_loss(policy, demonstrations) == pytest.approx(expected, rel=1e-5)
 
 
+def full_torque() -> Demonstrations:
+    """What a planner on the true model does where it holds a bound, one step each."""
+    mpc = make_mpc("DiffPendulum-v0", horizon=HORIZON)
+    theta = torch.linspace(1.0, 2.0, 6, dtype=torch.float64)
+    with torch.no_grad():
+        plan = mpc(torch.stack((theta.cos(), theta.sin(), 0.5 * theta.sin()), -1))
+    assert (plan.controls[:, 0].abs() == 2).all()
+    return Demonstrations(
+        plan.states[:, 0],
+        plan.controls[:, 0],
+        np.zeros(6),
+        np.ones(6, dtype=int),
+        plan.states[:, 1],
+        "DiffPendulum-v0",
+    )
+
+
+def test_smoothed_training_falls_to_the_last_mu_and_judges_by_the_plain_plan(demonstrations):
+    policy, seen = make_policy(), {True: [], False: []}
+    policy.mpc.register_forward_pre_hook(
+        lambda mpc, _: seen[torch.is_grad_enabled()].append(mpc.smoothing.item())
+    )
+    cloning = BehavioralCloning(
+        policy, demonstrations, loss="plan", smoothing=(0.1, 1e-4), validation_fraction=0.25
+    )
+    cloning.train(10)
+    expected = [0.1 * 1e-3 ** min(epoch / 5, 1.0) for epoch in range(10)]
+    np.testing.assert_allclose(seen[True], expected, rtol=1e-12)
+    assert seen[False] == [0.0] * 11
+    assert policy.mpc.smoothing == 0.0
+
+
+def test_smoothed_training_moves_what_plans_at_their_limits_do_not_move():
+    for smoothing in (None, (0.1, 0.01)):
+        policy = make_policy()
+        cloning = BehavioralCloning(
+            policy, full_torque(), smoothing=smoothing, validation_fraction=0.2
+        )
+        cloning.train(1)
+        before, after = cloning.history
+        for name in [name for name in before if name.startswith("parameters/")]:
+            assert (after[name] != before[name]) is (smoothing is not None)
+
+
+def test_smoothing_is_for_policies_that_plan(demonstrations):
+    with pytest.raises(ValueError, match="smoothing is for a policy that plans"):
+        BehavioralCloning(make_mlp(), demonstrations, smoothing=(0.1, 1e-4))
+    with pytest.raises(TypeError, match="smoothing must be two numbers"):
+        BehavioralCloning(make_policy(), demonstrations, smoothing=0.1)
+
+
 @pytest.mark.parametrize("make", [make_policy, make_mlp])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, demonstrations, make):
     def cloning(folder: str) -> BehavioralCloning:
@@ -323,6 +374,8 @@ class TestBadInput:
             ({"plan_steps": 2}, "plan_steps is for"),
             ({"prediction_weight": -1.0}, "prediction_weight"),
             ({"warm_start_epochs": 0}, "warm_start_epochs"),
+            ({"smoothing": (0.0, 0.0)}, r"smoothing\[0\] must be a positive number"),
+            ({"smoothing": (0.1, 0.2)}, r"smoothing\[1\] must be a positive number of at most 0.1"),
             ({"validation_fraction": 1.0}, "fraction must be between"),
         ],
     )
