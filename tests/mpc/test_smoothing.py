@@ -20,6 +20,10 @@ LIMIT = 2.0
 float64 = torch.float64
 
 
+def slow(mu: float) -> object:
+    return pytest.param(mu, marks=pytest.mark.slow)
+
+
 class SpeedLimit(nn.Module):
     """The pendulum's speed is at most `limit`, either way."""
 
@@ -186,7 +190,7 @@ def test_with_constraints_it_is_scipys_minimum_too(backend: str, mu: float) -> N
         torch.testing.assert_close(start, minimum(cost, 0.999 * start), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("mu", [0.3, 1e-2, 1e-3])
+@pytest.mark.parametrize("mu", [0.3, slow(1e-2), 1e-3])
 def test_its_derivative_is_that_of_differences(backend: str, mu: float) -> None:
     x = states(3)
     mpc = pendulum(backend, smoothing=mu)
@@ -225,7 +229,7 @@ def test_bounds_that_are_parameters_learn(backend: str) -> None:
     assert found.item() == pytest.approx((more - less) / (2 * h), rel=1e-6)
 
 
-@pytest.mark.parametrize("mu", [0.3, 1e-2, 1e-4])
+@pytest.mark.parametrize("mu", [slow(0.3), 1e-2, slow(1e-4)])
 def test_with_constraints_its_derivative_is_that_of_differences_too(
     backend: str, mu: float
 ) -> None:
@@ -500,6 +504,7 @@ def test_a_plan_is_the_same_alone_and_in_a_batch() -> None:
         assert torch.equal(alone.iterations[0], together.iterations[row])
 
 
+@pytest.mark.filterwarnings("ignore:.*did not converge")
 def test_a_start_state_that_is_no_number_spoils_its_own_plan_alone(backend: str) -> None:
     x = states(3)
     expected = pendulum(backend, smoothing=1e-3)(x)
