@@ -68,6 +68,11 @@ BAD: dict[str, list[Any]] = {
         *[torch.tensor([1j]), torch.eye(2).to_sparse(), torch.zeros(2, device="meta")],
         *[torch.zeros(2, 2, 2, 2), np.zeros((2, 2, 2, 2)), torch.zeros(0), np.zeros((0, 2))],
     ],
+    "prices": [
+        *[*NOTHING, *WORDS, ["a"], [None], [[1], [1, 2]], np.array(["1"]), True, [True], [[1.0]]],
+        *[torch.tensor([1j]), torch.eye(2).to_sparse(), torch.zeros(2, device="meta"), 0.0, -1.0],
+        *[torch.zeros(2), torch.ones(2, 2), NAN, INF, [1.0, NAN], torch.zeros(0), EMPTY],
+    ],
     "widths": [*NOTHING, *WORDS, [0], [None], [1.5], ["8"], [10**18], *TENSORS, None, 8, 1.5, True],
     "activation": [*NOTHING, *WORDS, *SEQUENCES, *TENSORS, None, True, 1.5, nn.Tanh()],
     "text": [*NOTHING, *SEQUENCES, *TENSORS, True, 0, 1.5],

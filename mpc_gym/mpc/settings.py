@@ -73,7 +73,8 @@ class CheckedSettings(nn.Module):
         if soft is not None:
             learned = isinstance(soft, nn.Parameter)
             value = real_tensor("soft", soft, None if learned else torch.float64)
-            if value.ndim > 1 or not bool((value > 0).all() & value.isfinite().all()):
+            positive = bool((value > 0).all() & value.isfinite().all())
+            if value.ndim > 1 or value.numel() == 0 or not positive:
                 raise ValueError(
                     "soft must be a positive number, or one for each row [k], and None for hard "
                     f"constraints, got {found(soft)}"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import environments, learning, pendulum_v1, solver, targets, training
+from benchmarks import constraints, environments, learning, pendulum_v1, solver, targets, training
 from benchmarks.options import Options
 from benchmarks.report import Table
 
@@ -35,6 +35,13 @@ def test_the_environments_are_measured_beside_gymnasiums(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "DiffCartPole-v0" in printed
     assert "SyncVectorEnv" in printed
+
+
+def test_planning_with_constraints_is_measured_beside_casadi(tmp_path, capsys):
+    constraints.main(["--quick", "--folder", str(tmp_path)])
+    assert "100.0%" in capsys.readouterr().out
+    with (tmp_path / "constraints.csv").open() as file:
+        assert [row["system"] for row in csv.DictReader(file)] == ["to the origin"]
 
 
 def test_an_untrained_planner_is_scored_beside_published_agents(capsys):

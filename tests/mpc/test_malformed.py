@@ -6,6 +6,7 @@ from torch import nn
 
 from mpc_gym.models import PendulumCost, PendulumDynamics
 from mpc_gym.mpc import MPC
+from mpc_gym.mpc.constraints import Rows
 from tests.malformed import Case, failures, rows
 
 HORIZON = 3
@@ -57,8 +58,10 @@ CASES = {
             **dict.fromkeys(("hessian", "differentiate", "backend"), "word"),
             "tolerance": "positive",
             "smoothing": "not negative",
+            "soft": "prices",
+            **dict.fromkeys(Rows.NAMES, "module"),
         },
-        none=("control_low", "control_high"),
+        none=("control_low", "control_high", "soft", *Rows.NAMES),
     ),
     "MPC.forward": Case(
         plan,

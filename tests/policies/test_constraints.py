@@ -1,0 +1,82 @@
+"""A policy whose planner has constraints acts within them, and learns as any other."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO, SAC, TD3
+from torch import nn
+
+from mpc_gym.imitation import BehavioralCloning, Demonstrations
+from mpc_gym.models import PendulumCost, PendulumDynamics
+from mpc_gym.mpc import MPC
+from mpc_gym.policies import MPCPolicy
+from tests.policies.planners import ENV, STEPS, make_model, weights
+
+
+class SpeedLimit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, state, _control):
+        return torch.stack((state[..., 2] - self.limit, -state[..., 2] - self.limit), -1)
+
+
+def slow_pendulum(horizon: int = 6, **options: object) -> MPC:
+    """Its speed is at most 0.3 rad/s, at a price."""
+    model = PendulumDynamics(max_speed=None), PendulumCost()
+    return MPC(*model, horizon, -2.0, 2.0, constraints=SpeedLimit(), soft=100.0, **options)
+
+
+def unlimited_pendulum(horizon: int = 6, **options: object) -> MPC:
+    return MPC(PendulumDynamics(max_speed=None), PendulumCost(), horizon, -2.0, 2.0, **options)
+
+
+def make_policy(mpc) -> MPCPolicy:
+    env = gym.make(ENV)
+    return MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, mpc=mpc, horizon=6)
+
+
+def test_it_keeps_the_limit_that_another_does_not() -> None:
+    fastest = {}
+    for mpc in (slow_pendulum, unlimited_pendulum):
+        env, policy = gym.make(ENV), make_policy(mpc)
+        observation, _ = env.reset(options={"state": [np.cos(0.25), np.sin(0.25), 0.0]})
+        speeds = []
+        for _ in range(15):
+            action, _ = policy.predict(observation, deterministic=True)
+            observation, *_ = env.step(action)
+            speeds.append(abs(observation[2]))
+        fastest[mpc] = max(speeds)
+    assert fastest[slow_pendulum] <= 0.3 + 1e-4
+    assert fastest[unlimited_pendulum] > 0.35
+
+
+@pytest.mark.parametrize("algorithm", [PPO, SAC, TD3])
+def test_reinforcement_learning_trains_through_it(algorithm) -> None:
+    model = make_model(algorithm, policy_kwargs={"mpc": slow_pendulum, "horizon": 6})
+    before = weights(model)
+    model.learn(STEPS)
+    after = weights(model)
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any("mpc" in name for name in changed)
+    assert all(value.isfinite().all() for value in after.values())
+
+
+def test_behavioural_cloning_trains_the_limit() -> None:
+    expert = make_policy(slow_pendulum)
+    with torch.no_grad():
+        expert.planner.mpc.constraints.limit.fill_(0.6)
+    env, rng = gym.make(ENV), np.random.default_rng(0)
+    angle, speed = rng.uniform(-0.1, 0.1, 32), rng.uniform(-1, 1, 32)
+    observations = np.stack((np.cos(angle), np.sin(angle), speed), 1).astype(np.float32)
+    actions, _ = expert.predict(observations, deterministic=True)
+    demonstrations = Demonstrations(
+        observations, actions, np.zeros(32), np.ones(32, int), observations, ENV
+    )
+    policy = make_policy(slow_pendulum)
+    limit = policy.planner.mpc.constraints.limit
+    BehavioralCloning(policy, demonstrations, learning_rate=0.05, batch_size=32).train(epochs=3)
+    assert limit.item() > 0.3
+    env.close()
