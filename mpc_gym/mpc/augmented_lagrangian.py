@@ -223,7 +223,7 @@ def attach(
     cost = _cost(inner)
     rows = plan.converged.nonzero()[:, 0]
     if not len(rows):
-        return replace(plan, unclamped=plan.controls[:, 0]) if unclamped else plan
+        return plan
     fixed = replace(multipliers.at(rows), w=w)
     fixed.lam = fixed.lam.requires_grad_()
     mine = None if own is None else own[rows]
