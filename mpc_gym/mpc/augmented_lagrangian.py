@@ -121,9 +121,12 @@ def solve(
         change = ((lam - now.lam[index]) / rho).abs().amax(1)  # in units of the rows
         settled = (change <= VIOLATION * tolerance * size[index]).all(-1) & found.converged
         settled = settled & (inner.tolerance <= tolerance) & (spent <= max_iterations)
-        if bool(settled.any()):  # the guess may have run away, where no plan goes
+        # the guess may have run away, where no plan goes
+        small = (change <= VIOLATION * tolerance * c.abs().amax(1)).all(-1)
+        if bool((settled & ~small).any()):
             terms = _terms(rows, kinds, found, mine)
-            settled = settled & (change <= VIOLATION * tolerance * terms).all(-1)
+            small = small | (change <= VIOLATION * tolerance * terms).all(-1)
+        settled = settled & small
         again = settled & ~polished[index]
         slow = (change > SLOW * before[index]) & ~settled.unsqueeze(-1)
         factor = torch.where(slow, PENALTY_FACTOR, 1.0)
@@ -174,13 +177,13 @@ def _sizes(
     """
     cost = _cost(inner)
     f, l, c = map(RowFunction.of, (inner.dynamics, cost.cost, cost.rows))
-    found = []
-    for U, factor in ((guess, 1.0), *((bound, REACH) for bound in _at_bounds(inner, guess))):
-        X = _rolled_out(f, x_init, U, own)
-        rows = torch.where(kinds.asked, c(X, U, own), 0.0).abs().amax(1)
-        sizes = torch.cat((l(X, U, own).abs().sum(-1, keepdim=True), rows), -1)
-        found.append(torch.where(sizes.isfinite(), factor * sizes, 0.0))
-    largest = torch.stack(found).amax(0)
+    U = torch.cat((guess, *_at_bounds(inner, guess)))
+    context = None if own is None else own.repeat(3, 1, 1)
+    X = _rolled_out(f, x_init.repeat(3, 1), U, context)
+    rows = torch.where(kinds.asked, c(X, U, context), 0.0).abs().amax(1)
+    found = torch.cat((l(X, U, context).abs().sum(-1, keepdim=True), rows), -1)
+    found = torch.where(found.isfinite(), found, 0.0).unflatten(0, (3, len(guess)))
+    largest = torch.maximum(found[0], REACH * found[1:].amax(0))
     largest = torch.where(largest > 0, largest, 1.0)
     return largest[:, 0], largest[:, 1:]
 
