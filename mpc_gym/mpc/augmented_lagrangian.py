@@ -182,7 +182,7 @@ def _sizes(
     X = _rolled_out(f, x_init.repeat(3, 1), U, context)
     rows = torch.where(kinds.asked, c(X, U, context), 0.0).abs().amax(1)
     found = torch.cat((l(X, U, context).abs().sum(-1, keepdim=True), rows), -1)
-    found = torch.where(found.isfinite(), found, 0.0).unflatten(0, (3, len(guess)))
+    found = torch.where(found.isfinite(), found, 0.0).reshape(3, len(guess), rows.shape[-1] + 1)
     largest = torch.maximum(found[0], REACH * found[1:].amax(0))
     largest = torch.where(largest > 0, largest, 1.0)
     return largest[:, 0], largest[:, 1:]
