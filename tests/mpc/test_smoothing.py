@@ -24,6 +24,12 @@ def slow(mu: float) -> object:
     return pytest.param(mu, marks=pytest.mark.slow)
 
 
+# the reference takes many seconds for these, and is compared with native code below
+SLOW_REFERENCE = pytest.mark.parametrize(
+    "backend", [pytest.param("torch", marks=pytest.mark.slow), "native"]
+)
+
+
 class SpeedLimit(nn.Module):
     """The pendulum's speed is at most `limit`, either way."""
 
@@ -190,7 +196,7 @@ def test_with_constraints_it_is_scipys_minimum_too(backend: str, mu: float) -> N
         torch.testing.assert_close(start, minimum(cost, 0.999 * start), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("mu", [0.3, slow(1e-2), 1e-3])
+@pytest.mark.parametrize("mu", [0.3, slow(1e-2), slow(1e-3)])
 def test_its_derivative_is_that_of_differences(backend: str, mu: float) -> None:
     x = states(3)
     mpc = pendulum(backend, smoothing=mu)
@@ -205,6 +211,7 @@ def test_its_derivative_is_that_of_differences(backend: str, mu: float) -> None:
         assert_differences(planned, parameter)
 
 
+@SLOW_REFERENCE
 def test_its_derivative_by_the_bounds_is_that_of_differences(backend: str) -> None:
     x = states(3)
 
@@ -229,6 +236,7 @@ def test_bounds_that_are_parameters_learn(backend: str) -> None:
     assert found.item() == pytest.approx((more - less) / (2 * h), rel=1e-6)
 
 
+@SLOW_REFERENCE
 @pytest.mark.parametrize("mu", [slow(0.3), 1e-2, slow(1e-4)])
 def test_with_constraints_its_derivative_is_that_of_differences_too(
     backend: str, mu: float
@@ -274,6 +282,7 @@ def test_a_row_of_state_and_control_is_asked_of_every_stage(backend: str) -> Non
         torch.testing.assert_close(start, found, rtol=0, atol=1e-6)
 
 
+@SLOW_REFERENCE
 def test_equalities_stay_equalities(backend: str) -> None:
     class Rest(nn.Module):
         def forward(self, state: Tensor) -> Tensor:
@@ -557,6 +566,7 @@ class Pushed(Dynamics):
         return state + 0.1 * control + 0.1 * context
 
 
+@SLOW_REFERENCE
 def test_a_model_keeps_its_context(backend: str) -> None:
     context = torch.tensor([[3.0], [-0.5]], dtype=float64)
     x = torch.tensor([[0.0], [1.0]], dtype=float64)
