@@ -29,7 +29,6 @@ from mpc_gym.mpc.checks import (
     infer_sizes,
 )
 from mpc_gym.mpc.constrained import Constrained
-from mpc_gym.mpc.constraints import Rows
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native.compiled_models import CompiledModels
@@ -225,13 +224,15 @@ class MPC(CheckedSettings):
             converged=plan.converged,
             iterations=plan.iterations,
             unclamped=None if free is None else free.to(x_init.dtype),
-            violation=torch.zeros_like(plan.cost).to(x_init.dtype),
+            violation=x_init.new_zeros(batch),
         )
 
     @property
     def has_constraints(self) -> bool:
         """Whether there are any but the bounds of the controls."""
-        return any(getattr(self, name) is not None for name in Rows.NAMES)
+        return not (
+            self.constraints is self.terminal_constraints is self.terminal_equalities is None
+        )
 
     def _changed_plan(
         self,
@@ -274,8 +275,9 @@ class MPC(CheckedSettings):
         return low.double().expand(shape), high.double().expand(shape)
 
     def _takes_context(self) -> bool:
-        modules = (self.dynamics, self.cost, self.constraints)
-        return any(module is not None and takes_context(module) for module in modules)
+        if takes_context(self.dynamics) or takes_context(self.cost):
+            return True
+        return self.constraints is not None and takes_context(self.constraints)
 
     def _first_guess(
         self, warm_start: Tensor | None, x_init: Tensor, low: Tensor, high: Tensor
