@@ -233,6 +233,10 @@ def attach(
     found: Plan = inner(
         x_init[rows], plan.controls[rows], fixed.context(kinds, mine), unclamped=unclamped
     )
+    if not bool(found.converged.all()):
+        converged = plan.converged.index_copy(0, rows, found.converged)
+        plan = replace(plan, converged=converged)
+        return attach(inner, kinds, plan, multipliers, x_init, own, w, unclamped=unclamped)
     Z = [found.states, found.controls]
     if found.unclamped is not None:
         Z.append(found.unclamped)
@@ -281,6 +285,7 @@ class _Adjoint:
         """The gradient by the rows' values, and that by the plan at fixed multipliers."""
         v, total = torch.zeros_like(self._lam), g
         first = before = torch.zeros_like(v[:, 0, 0])
+        ended = torch.zeros_like(first, dtype=torch.bool)
         for update in range(MAX_ADJOINT_UPDATES):
             (step,) = torch.autograd.grad(self._plan, self._lam, total, retain_graph=True)
             step = self._active * step - (1.0 - self._active) * v
@@ -290,10 +295,11 @@ class _Adjoint:
             done = size <= ADJOINT_TOLERANCE * first
             if update:
                 done |= (size <= ADJOINT_ROUNDING * first) & (size > SLOW * before)
-            if bool(done.all()):
+            ended = ended | done
+            if bool(ended.all()):
                 break
             before = size
-            v = v + step
+            v = v + torch.where(ended[:, None, None], 0.0, step)
             pull = torch.autograd.grad(
                 self._c, self._held, self._rho * v, retain_graph=True, materialize_grads=True
             )

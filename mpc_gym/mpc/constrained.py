@@ -64,8 +64,8 @@ class Constrained:
                 None if w is None else w.detach(),
                 max_iterations,
             )
-            plan, multipliers = _judged(inner, kinds, plan, multipliers, own)
-            best = _best(plan, starts)
+            plan, paid = _judged(inner, kinds, plan, multipliers, own, w)
+            best = _best(plan, plan.cost + paid, starts)
             plan, multipliers = plan.rows(best), multipliers.at(best)
         if torch.is_grad_enabled() or unclamped:
             plan = augmented_lagrangian.attach(
@@ -106,6 +106,8 @@ def _prices(soft: Tensor | None, kinds: Kinds) -> Float[Tensor, " inequalities"]
             f"soft must be a number, or one for each of the {kinds.inequalities} rows of "
             f"constraints and terminal_constraints, got shape {list(soft.shape)}"
         )
+    if not bool((soft > 0).all()):  # it may have been learned, or overwritten
+        raise ValueError(f"soft must be positive, got {soft.tolist()}")
     return soft.double().expand(kinds.inequalities)
 
 
@@ -135,24 +137,32 @@ def _make(
 
 
 def _judged(
-    inner: MPC, kinds: Kinds, plan: Plan, multipliers: Multipliers, own: Tensor | None
-) -> tuple[Plan, Multipliers]:
-    """With cost and violation as they are without multipliers."""
+    inner: MPC,
+    kinds: Kinds,
+    plan: Plan,
+    multipliers: Multipliers,
+    own: Tensor | None,
+    w: Tensor | None,
+) -> tuple[Plan, Float[Tensor, " batch"]]:
+    """With cost and violation as they are without multipliers; the price of the violation."""
     cost = inner.cost
     assert isinstance(cost, AugmentedCost)
     value = RowFunction.of(cost.cost)(plan.states, plan.controls, own).sum(-1)
     c = RowFunction.of(cost.rows)(plan.states, plan.controls, own)
-    violation = kinds.violation(c).amax((1, 2))
-    plan = replace(plan, cost=value, violation=violation, multipliers=multipliers.lam)
-    return plan, multipliers
+    wrong = kinds.violation(c)
+    paid = torch.zeros_like(value)
+    if w is not None:
+        paid = (w.detach() * wrong[..., : kinds.inequalities]).sum((1, 2))
+    violation = wrong.amax((1, 2))
+    return replace(plan, cost=value, violation=violation, multipliers=multipliers.lam), paid
 
 
-def _best(plan: Plan, starts: int) -> Tensor:
+def _best(plan: Plan, total: Float[Tensor, " plans"], starts: int) -> Tensor:
     """Of each instance the cheapest that converged, or else that of the least violation."""
     if starts == 1:
         return torch.arange(len(plan.cost), device=plan.cost.device)
     assert plan.violation is not None
-    cost = plan.cost.nan_to_num(torch.inf, torch.inf)
+    cost = total.nan_to_num(torch.inf, torch.inf)
     least = plan.violation.nan_to_num(torch.inf, torch.inf)
     cost, least, converged = (each.reshape(starts, -1) for each in (cost, least, plan.converged))
     eligible = torch.where(converged, cost, torch.inf)

@@ -108,7 +108,8 @@ class Kinds:
     def of(cls, rows: Rows, x_init: Tensor, U: Tensor, context: Tensor | None) -> Kinds:
         """Those of the rows, from their values at start states [batch, n] and controls U.
 
-        A row depends on the control where that spoils it, if it is no number.
+        A row depends on the control where a control that is no number spoils it, and another
+        changes it.
 
         Raises:
             TypeError: a module takes other arguments, or returns no float64 tensor.
@@ -126,9 +127,12 @@ class Kinds:
             c = RowFunction.of(parts["constraints"])
             x, u = _probe(x_init), _probe(U[:, 0])
             given = None if context is None else _probe(context[:, 0])
-            spoilt = c(x, torch.full_like(u, torch.nan), given).isnan() & ~c(x, u, given).isnan()
+            now = c(x, u, given)
+            spoilt = c(x, torch.full_like(u, torch.nan), given).isnan() & ~now.isnan()
+            change = torch.linspace(0.5, 1.5, u.shape[-1], dtype=u.dtype, device=u.device)
+            changed = (c(x, u + change, given) != now) | (c(x, u - change, given) != now)
             asked[1:, :width] = True
-            asked[0, :width] |= spoilt.any(0)
+            asked[0, :width] |= (spoilt & changed).any(0)
         return cls(asked, len(asked[0]) - widths.get("terminal_equalities", 0))
 
     def violation(self, c: Float[Tensor, "batch time k"]) -> Float[Tensor, "batch time k"]:

@@ -78,6 +78,11 @@ class Plan:
         )
         return Plan(*values)
 
+    def detached(self) -> "Plan":
+        """The same without gradients."""
+        values: Any = (None if each is None else each.detach() for each in vars(self).values())
+        return Plan(*values)
+
     def rows(self, index: Int[Tensor, " rows"]) -> "Plan":
         """Some instances of the batch."""
         values: Any = (None if each is None else each[index] for each in vars(self).values())

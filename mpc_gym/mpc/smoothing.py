@@ -21,6 +21,7 @@ expect; delta is half of it.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ SHARPER = 1e-3  # times the tolerance: a small slack needs more digits than its 
 MAX_SOLVES = 20
 
 _SHARED = ("dynamics", "cost", "horizon", "n_ctrl")
-_SETTINGS = ("hessian", "backend", "expected_unconverged")
+_SETTINGS = ("hessian", "backend")
 
 
 class BarrierCost(Cost):
@@ -215,10 +216,15 @@ class Smoothed:
                 found, iterations=spent, converged=found.converged & (spent <= max_iterations)
             )
             plan = plan.with_rows(rows, found)
-        slack = _slack(plan.controls, bounds.bound)
+        on_parabola = bounds.next_delta(plan.controls.detach(), delta) < delta
+        plan = replace(plan, converged=plan.converged & ~on_parabola.flatten(1).any(1))
+        beyond = barrier(_slack(plan.controls, bounds.bound), bounds.mu, delta).sum((1, 2))
+        plan = replace(plan, cost=plan.cost - beyond)
+        lost = (~plan.converged).nonzero()[:, 0]
+        if len(lost):  # these have no gradient
+            plan = plan.with_rows(lost, plan.rows(lost).detached())
         return replace(
             plan,
-            cost=plan.cost - barrier(slack, bounds.mu, delta).sum((1, 2)),
             unclamped=plan.controls[:, 0] if unclamped else None,  # nothing is held
         )
 
@@ -230,7 +236,8 @@ class Smoothed:
             a is b or (isinstance(a, int) and a == b) for a, b in zip(made[0], shared, strict=True)
         ):
             made = self._made = (shared, _make(mpc, n_context))
-        inner = made[1]
+        inner = copy.copy(made[1])  # with bounds of its own, which other threads do not see
+        inner._buffers = dict(inner._buffers)
         for name, bound in zip(("control_low", "control_high"), inside, strict=True):
             inner._buffers[name] = bound
         for name in _SETTINGS:
@@ -248,4 +255,6 @@ def _make(mpc: MPC, n_context: int) -> MPC:
     cost = BarrierCost(mpc.cost, n_context, mpc.n_ctrl)
     shape = (mpc.horizon, mpc.n_ctrl)
     bounds = torch.zeros(shape), torch.ones(shape)  # exchanged at each call
-    return type(mpc)(dynamics, cost, mpc.horizon, *bounds, backend=mpc.backend)
+    inner = type(mpc)(dynamics, cost, mpc.horizon, *bounds, backend=mpc.backend)
+    inner.expected_unconverged = 1.0
+    return inner

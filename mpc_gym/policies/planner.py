@@ -205,6 +205,10 @@ class Planner(nn.Module):
                     max_iterations=iterations,
                     unclamped=unclamped,
                 )
+                if self.mpc.has_constraints or bool(self.mpc.smoothing > 0):
+                    # several solves share the iterations: cut off, a plan is worse than its guess
+                    kept = retried.converged | ~plan.converged[rows]
+                    rows, retried = rows[kept], retried.rows(kept.nonzero()[:, 0])
                 plan = plan.with_rows(rows, retried)
         return plan
 

@@ -33,6 +33,13 @@ def unlimited_pendulum(horizon: int = 6, **options: object) -> MPC:
     return MPC(PendulumDynamics(max_speed=None), PendulumCost(), horizon, -2.0, 2.0, **options)
 
 
+def hard_pendulum(horizon: int = 6, **options: object) -> MPC:
+    """The same with a limit that is kept at any price."""
+    mpc = slow_pendulum(horizon, **options)
+    mpc.soft = None
+    return mpc
+
+
 def make_policy(mpc) -> MPCPolicy:
     env = gym.make(ENV)
     return MPCPolicy(env.observation_space, env.action_space, lambda _: 1e-3, mpc=mpc, horizon=6)
@@ -79,4 +86,21 @@ def test_behavioural_cloning_trains_the_limit() -> None:
     limit = policy.planner.mpc.constraints.limit
     BehavioralCloning(policy, demonstrations, learning_rate=0.05, batch_size=32).train(epochs=3)
     assert limit.item() > 0.3
+    env.close()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.01])
+def test_a_plan_that_is_tried_again_for_a_few_iterations_is_never_lost(smoothing: float) -> None:
+    env = gym.make(ENV)
+    options = {"mpc": hard_pendulum, "starts": 4, "horizon": 12, "smoothing": smoothing}
+    policy = MPCPolicy(env.observation_space, env.action_space, lambda _: 0.0, **options)
+    rng = np.random.default_rng(1)
+    angle = rng.uniform(-0.2, 0.2, 12)
+    observations = np.stack((np.cos(angle), np.sin(angle), 0.0 * angle), 1).astype(np.float32)
+    with torch.no_grad():
+        first = policy.planner.plan(observations)
+        again = policy.planner.replan(observations, (first.shift().numpy(),), np.zeros(12, bool))
+        warm = policy.mpc(torch.from_numpy(observations), first.shift(), starts=1)
+    assert first.converged.all()
+    assert (again.converged | ~warm.converged).all()
     env.close()

@@ -1,0 +1,121 @@
+"""Which plan is kept with constraints, which rows are asked, and whose bits are whose."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.constrained_systems import TRACK
+from mpc_gym import MPC
+from mpc_gym.models import LinearDynamics
+
+FLOAT = torch.float64
+
+
+class DoubleWell(nn.Module):
+    """Cheapest near -1, and nearly as cheap near 1."""
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        x = state[..., 0]
+        return (x * x - 1) ** 2 + 0.3 * x + 0.01 * control.square().sum(-1)
+
+
+class NotNegative(nn.Module):
+    def forward(self, state: Tensor, _control: Tensor) -> Tensor:
+        return -state
+
+
+class Affine(nn.Module):
+    """A x + B u - 0.7, whose B may be zero."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.register_buffer("A", torch.tensor([[0.0, 1.0]], dtype=FLOAT))
+        self.register_buffer("B", torch.tensor([[gain]], dtype=FLOAT))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state @ self.A.T + control @ self.B.T - 0.7
+
+
+def sledge(**options: object) -> MPC:
+    A = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=FLOAT)
+    B = torch.tensor([[0.0], [0.1]], dtype=FLOAT)
+
+    class AtRest(nn.Module):
+        def forward(self, state: Tensor, control: Tensor) -> Tensor:
+            return state.square().sum(-1) + 0.01 * control.square().sum(-1)
+
+    return MPC(LinearDynamics(A, B), AtRest(), 8, -3.0, 3.0, **options)
+
+
+def test_of_several_starts_the_one_is_kept_that_costs_least_with_its_violation() -> None:
+    one = torch.eye(1, dtype=FLOAT)
+    mpc = MPC(LinearDynamics(one, one), DoubleWell(), 2, -2.0, 2.0, NotNegative(), soft=1.0)
+    x_init = torch.tensor([[0.0]], dtype=FLOAT)
+    guess = torch.tensor([[[0.9], [0.0]]], dtype=FLOAT)
+    totals = []
+    for starts in (1, 3):
+        with torch.no_grad():
+            plan = mpc(x_init, guess, starts=starts)
+        violated = (-plan.states[0, 1:]).clamp(min=0).sum()
+        totals.append((plan.cost + violated).item())
+        assert plan.converged.all()
+    assert totals[1] <= totals[0] + 1e-9
+    assert plan.states[0, 1, 0] > 0
+
+
+def test_a_row_whose_control_has_a_gain_of_zero_is_not_asked_of_the_given_state() -> None:
+    x_init = torch.tensor([[0.5, 0.8]], dtype=FLOAT)  # too fast, and that is given
+    with torch.no_grad():
+        plan = sledge(constraints=Affine(0.0))(x_init)
+        assert plan.converged.all()
+        assert plan.violation.item() <= 1e-7
+        plan = sledge(constraints=Affine(0.05))(x_init)  # here the first control can do something
+        assert plan.converged.all()
+        assert 0.8 + 0.05 * plan.controls[0, 0, 0] <= 0.7 + 1e-7
+
+
+def test_a_gradient_has_the_same_bits_alone_and_in_a_batch() -> None:
+    mpc = TRACK.controller()
+    x_init = TRACK.start_states(12, 0)
+
+    def gradient(rows: Tensor) -> Tensor:
+        rows = rows.clone().requires_grad_()
+        plan = mpc(rows)
+        return torch.autograd.grad(plan.controls.square().sum(), rows)[0]
+
+    together = gradient(x_init)
+    alone = torch.cat([gradient(x_init[i : i + 1]) for i in range(len(x_init))])
+    assert torch.equal(together, alone)
+
+
+def test_a_price_that_learning_has_made_negative_is_refused() -> None:
+    price = nn.Parameter(torch.tensor(1.0, dtype=FLOAT))
+    mpc = sledge(constraints=Affine(0.0), soft=price)
+    with torch.no_grad():
+        price.fill_(-0.1)
+    with pytest.raises(ValueError, match=r"soft must be positive, got -0\.1"):
+        mpc(torch.zeros(1, 2, dtype=FLOAT))
+
+
+def test_bounds_that_are_learned_keep_their_gradient_beside_other_calls() -> None:
+    high = nn.Parameter(torch.tensor(1.0, dtype=FLOAT))
+    mpc = sledge(smoothing=0.01)
+    mpc.control_high = high
+    x_init = torch.tensor([[-2.0, 0.0]], dtype=FLOAT)
+    (alone,) = torch.autograd.grad(mpc(x_init).controls.sum(), high)
+    plan = mpc(x_init)
+    with torch.no_grad():
+        mpc(x_init + 0.1)
+    (beside,) = torch.autograd.grad(plan.controls.sum(), high)
+    assert alone.abs() > 1e-3
+    assert torch.equal(alone, beside)
+
+
+def test_a_smoothed_plan_that_is_cut_off_has_not_converged_and_gives_no_gradient() -> None:
+    mpc = sledge(smoothing=1e-4, max_iterations=2)
+    mpc.expected_unconverged = 1.0
+    x_init = torch.tensor([[-2.0, 0.0], [0.0, 0.0]], dtype=FLOAT, requires_grad=True)
+    plan = mpc(x_init)
+    assert not plan.converged[0]
+    (gradient,) = torch.autograd.grad(plan.controls.sum() + plan.cost.sum(), x_init)
+    assert (gradient[0] == 0).all()
