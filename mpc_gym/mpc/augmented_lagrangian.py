@@ -24,7 +24,9 @@ PENALTY_FACTOR, LARGEST_PENALTY = 10.0, 1e9  # the latter relative to the first
 SLOW = 0.25  # a change of the multipliers that is no less than this part of the one before
 FIRST_TOLERANCE, TOLERANCE_FACTOR = 1e-2, 0.1  # of the first solves, which need not be exact
 VIOLATION = 0.1  # times the tolerance: of a row, relative to its size along the guess
-REACH = 1e-3  # of what is within reach, such a part counts
+# Such a part of what is within reach counts: of a row that is as good as zero along the guess, the
+# penalty would be so large that rounding shows in its multiplier.
+REACH = 0.03
 LAST_FACTOR = 1e3  # by which the penalty grows for the last digits
 MAX_UPDATES = 40
 MAX_ADJOINT_UPDATES, ADJOINT_TOLERANCE, ADJOINT_ROUNDING = 50, 1e-12, 1e-7

@@ -46,10 +46,11 @@ class MPC(CheckedSettings):
     """Model predictive control whose optimum is differentiable (Amos et al., 2018).
 
     Minimises `sum_{t<T} cost(x_t, u_t)` subject to `x_0 = x_init`,
-    `x_{t+1} = dynamics(x_t, u_t)` and `control_low <= u_t <= control_high`, for every start state
-    of a batch on its own. The result is differentiable with respect to the parameters of dynamics
-    and cost, `x_init`, `context` and the bounds, as often as wanted (with `create_graph=True` by
-    the PyTorch reference). Computed in float64, whatever the inputs' dtype.
+    `x_{t+1} = dynamics(x_t, u_t)`, `control_low <= u_t <= control_high` and the constraints, for
+    every start state of a batch on its own. The result is differentiable with respect to the
+    parameters of dynamics, cost and constraints, `x_init`, `context` and the bounds, as often as
+    wanted (with `create_graph=True` by the PyTorch reference), with constraints once. Computed in
+    float64, whatever the inputs' dtype.
 
     Dynamics and cost must map each row of a batch on its own, and their derivatives by autograd
     must be those of their values. Both are checked when a model is first used.
@@ -85,10 +86,12 @@ class MPC(CheckedSettings):
             of a module reaches (see `compiled.watch`), it is compiled again.
         tolerance: largest change of a control in the last iteration, relative to the size of that
             control in the plan and to the range of its bounds (see `mpc/ddp.py`).
-        max_iterations: after which an instance is returned as not converged.
+        max_iterations: after which an instance is returned as not converged; with constraints or
+            smoothing, of all its solves together.
         starts: number of initial guesses. The cheapest plan is kept, or one that converged
-            and costs at most 1 % more; it is never dearer than the first guess. That is the warm
-            start or zero; then come constant and switching controls at the bounds.
+            and costs at most 1 % more; it is never dearer than the first guess. (With constraints:
+            the cheapest that converged, or the least violated.) That guess is the warm start or
+            zero; then come constant and switching controls at the bounds.
 
     Every argument is an attribute that may be changed later, and is checked as here.
 
@@ -162,7 +165,8 @@ class MPC(CheckedSettings):
         A start state, warm start or context that is not finite spoils its own instance only: it
         is returned as not converged, with a cost and states of NaN and its guess as its controls,
         in which entries that are not finite are as near zero as the bounds allow. So is an
-        instance for which no guess leads to a finite cost. A plan costs no more than its guess.
+        instance for which no guess leads to a finite cost. Without constraints and smoothing a
+        plan costs no more than its guess.
 
         Args:
             x_init: [batch, n_state].
@@ -413,7 +417,8 @@ class MPC(CheckedSettings):
             f"{missing} of {len(plan.converged)} control problems did not converge and give no "
             f"gradient; see Plan.converged. {limit} of them used all iterations. The likely cause "
             "is a kink in dynamics or cost (relu, abs, clamp, an L1 norm): at a kink no step "
-            "settles, so use a smooth function there, such as softplus, or sqrt(x**2 + eps). "
+            "settles, so use a smooth function there, such as softplus, or sqrt(x**2 + eps); or "
+            "constraints that cannot be satisfied (see Plan.violation). "
             "Otherwise raise max_iterations, or check the start states and the model's parameters. "
             "(This is said once.)",
         )
