@@ -1,10 +1,13 @@
-"""The augmented Lagrangian of `constraints.py`: its iteration, and the derivative at the end."""
+"""The augmented Lagrangian of `constraints.py`: its iteration around any solver.
+
+`native/multipliers.py` is the same in the lanes of the native solver.
+"""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -12,7 +15,8 @@ from torch import Tensor
 
 from mpc_gym.compiled.autograd import first_derivatives
 from mpc_gym.functional import LOCK
-from mpc_gym.mpc.constraints import AugmentedCost, Kinds
+from mpc_gym.mpc.augmented_cost import AugmentedCost
+from mpc_gym.mpc.constraints import Kinds
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.problem import RowFunction
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
 
 FIRST_PENALTY = 10.0  # of a violation as large as a row is along the guess: so often its cost
+# Of a soft row, at most such a part of its price: otherwise psi has a kink, as good as.
+FIRST_SOFT_PENALTY = 0.3
 PENALTY_FACTOR, LARGEST_PENALTY = 10.0, 1e9  # the latter relative to the first
 SLOW = 0.25  # a change of the multipliers that is no less than this part of the one before
 FIRST_TOLERANCE, TOLERANCE_FACTOR = 1e-2, 0.1  # of the first solves, which need not be exact
@@ -27,9 +33,14 @@ VIOLATION = 0.1  # times the tolerance: of a row, relative to its size along the
 # Such a part of what is within reach counts: of a row that is as good as zero along the guess, the
 # penalty would be so large that rounding shows in its multiplier.
 REACH = 0.03
-LAST_FACTOR = 1e3  # by which the penalty grows for the last digits
+# The penalty grows by the first factor once no multiplier moves by more than such a part of its
+# row's size, which shows that the active rows are found; and by the second for the last digits.
+NEAR_ENOUGH, NEAR_FACTOR, LAST_FACTOR = 1e-3, 30.0, 30.0
+FAR, NEAR, LAST = range(3)  # the phases that these begin
+# A solve that takes so many iterations while the multipliers are far has penalties so large beside
+# the cost that every step stops where a row becomes active. They change by the factor.
+STIFF_ITERATIONS, STIFF_FACTOR = 50, 1e-2
 MAX_UPDATES = 40
-MAX_ADJOINT_UPDATES, ADJOINT_TOLERANCE, ADJOINT_ROUNDING = 50, 1e-12, 1e-7
 
 
 @dataclass
@@ -48,6 +59,33 @@ class Multipliers:
     w: Float[Tensor, " inequalities"] | None
     mu: float
 
+    @classmethod
+    def first(
+        cls,
+        kinds: Kinds,
+        lam: Tensor | None,
+        guesses: Float[Tensor, "starts*batch time n_ctrl"],
+        w: Float[Tensor, " inequalities"] | None,
+        mu: Tensor,
+    ) -> Multipliers:
+        """What every guess begins with: the first of each instance with lam, the others with zero.
+
+        Raises:
+            ValueError: lam has another shape than [batch, time, k].
+        """
+        (horizon, k), tasks = kinds.asked.shape, len(guesses)
+        found = guesses.new_zeros(tasks, horizon, k)
+        if lam is not None:
+            if lam.shape[1:] != (horizon, k) or (len(lam) == 0) != (tasks == 0):
+                raise ValueError(
+                    f"warm_start carries multipliers {list(lam.shape)} of other constraints: "
+                    f"expected [batch, {horizon}, {k}]; give its controls alone"
+                )
+            usable = kinds.asked & lam.isfinite()
+            usable[..., : kinds.inequalities] &= lam[..., : kinds.inequalities] > 0
+            found[: len(lam)] = torch.where(usable, lam, 0.0)
+        return cls(found, found.new_ones(tasks, k), w, float(mu))
+
     def context(self, kinds: Kinds, own: Tensor | None) -> Float[Tensor, "batch time n_context"]:
         """As the context of an `AugmentedCost`, after the one of the cost itself."""
         rho = self.rho.unsqueeze(1) * kinds.asked
@@ -64,7 +102,12 @@ class Multipliers:
 
     def at(self, rows: Tensor) -> Multipliers:
         """Those of some instances."""
-        return Multipliers(self.lam[rows], self.rho[rows], self.w, self.mu)
+        return replace(self, lam=self.lam[rows], rho=self.rho[rows])
+
+    def with_rows(self, index: Tensor, other: Multipliers) -> Multipliers:
+        """The same with some instances replaced."""
+        lam = self.lam.index_copy(0, index, other.lam)
+        return replace(self, lam=lam, rho=self.rho.index_copy(0, index, other.rho))
 
 
 @torch.no_grad()
@@ -74,7 +117,7 @@ def solve(
     x_init: Float[Tensor, "batch n_state"],
     guess: Float[Tensor, "batch time n_ctrl"],
     own: Float[Tensor, "batch time n_context"] | None,
-    w: Float[Tensor, " inequalities"] | None,
+    first: Multipliers,
     max_iterations: int,
 ) -> tuple[Plan, Multipliers]:
     """Plans that satisfy the constraints, and their multipliers.
@@ -88,63 +131,126 @@ def solve(
         kinds: of its rows.
         x_init, guess: from where.
         own: the context of the cost itself.
-        w: the price of each inequality, where they are soft.
+        first: multipliers to begin with; their penalties do not matter.
         max_iterations: of each solve, and after which an instance is not solved once more.
     """
-    tolerance = inner.tolerance
-    inner = copy.copy(inner)  # with a tolerance of its own, which other threads do not see
-    cost = _cost(inner)
-    rows = RowFunction.of(cost.rows)
-    every = torch.arange(len(x_init), device=x_init.device)
-    stakes, size = _sizes(inner, kinds, x_init, guess, own)
-    first = FIRST_PENALTY * stakes.unsqueeze(-1) / size.square()
-    zero = torch.zeros_like(kinds.asked, dtype=first.dtype).expand(len(first), -1, -1)
-    now = Multipliers(zero.clone(), first.clone(), w, float(inner.smoothing))
-    plan = Plan.unsolved(x_init, guess)
-    before = torch.full_like(size, torch.inf)
-    polished = torch.zeros_like(every, dtype=torch.bool)
-    index, loose = every, FIRST_TOLERANCE
-    for _ in range(MAX_UPDATES):
+    run = _Run(inner, kinds, x_init, guess, own, first, max_iterations)
+    index = torch.arange(len(x_init), device=x_init.device)
+    for update in range(MAX_UPDATES):
         if not len(index):
             break
-        inner.tolerance = max(tolerance, loose)
-        mine = None if own is None else own[index]
-        found: Plan = inner(
-            x_init[index],
-            plan.controls[index],
-            now.at(index).context(kinds, mine),
-            max_iterations=max_iterations,
+        # those near the end are solved as exactly as all are in the end
+        loose = FIRST_TOLERANCE * TOLERANCE_FACTOR**update
+        far = run.phase[index] == FAR
+        groups = (index[far], loose, STIFF_ITERATIONS), (index[~far], 0.0, max_iterations)
+        index = torch.cat([run.update(*each) for each in groups if len(each[0])])
+    return run.judged(), run.multipliers
+
+
+class _Run:
+    """The state of the iteration, of all instances; see `solve` for the arguments."""
+
+    def __init__(
+        self,
+        inner: MPC,
+        kinds: Kinds,
+        x_init: Tensor,
+        guess: Tensor,
+        own: Tensor | None,
+        first: Multipliers,
+        max_iterations: int,
+    ) -> None:
+        self.tolerance = inner.tolerance
+        self.inner = copy.copy(inner)  # with a tolerance of its own, which other threads do not see
+        self.kinds, self.x_init, self.own = kinds, x_init, own
+        self.max_iterations = max_iterations
+        self.cost = augmented_cost(inner)
+        self.rows = RowFunction.of(self.cost.rows)
+        stakes, self.size = _sizes(inner, kinds, x_init, guess, own)
+        self.first = FIRST_PENALTY * stakes.unsqueeze(-1) / self.size.square()
+        if first.w is not None:
+            priced = slice(0, kinds.inequalities)
+            most = FIRST_SOFT_PENALTY * first.w / self.size[:, priced]
+            self.first[:, priced] = torch.minimum(self.first[:, priced], most)
+        self.multipliers = replace(first, lam=first.lam.clone(), rho=self.first.clone())
+        self.plan = Plan.unsolved(x_init, guess)
+        self.moved = torch.full_like(self.size, torch.inf)  # by the last update, in units of rows
+        self.phase = torch.full_like(self.plan.iterations, FAR)
+
+    def update(self, index: Tensor, loose: float, most: int) -> Tensor:
+        """Solve these instances once more, and update their multipliers; those not done yet.
+
+        The tolerance of the solve is at least `loose`, its iterations are `most` at most.
+        """
+        now = self.multipliers.at(index)
+        own = None if self.own is None else self.own[index]
+        self.inner.tolerance = max(self.tolerance, loose)
+        found: Plan = self.inner(
+            self.x_init[index],
+            self.plan.controls[index],
+            now.context(self.kinds, own),
+            max_iterations=min(most, self.max_iterations),
         )
-        spent = plan.iterations[index] + found.iterations
-        rho = now.rho[index].unsqueeze(1)
-        c = torch.where(kinds.asked, rows(found.states, found.controls, mine), 0.0)
-        lam = cost.multipliers(now.lam[index] + rho * c, rho, w, now.mu)
-        lam = torch.where(kinds.asked, lam, 0.0)
-        change = ((lam - now.lam[index]) / rho).abs().amax(1)  # in units of the rows
-        settled = (change <= VIOLATION * tolerance * size[index]).all(-1) & found.converged
-        settled = settled & (inner.tolerance <= tolerance) & (spent <= max_iterations)
+        spent = self.plan.iterations[index] + found.iterations
+        rho, asked = now.rho.unsqueeze(1), self.kinds.asked
+        c = torch.where(asked, self.rows(found.states, found.controls, own), 0.0)
+        lam = self.cost.multipliers(now.lam + rho * c, rho, now.w, now.mu)
+        lam = torch.where(asked, lam, 0.0)
+        moved = ((lam - now.lam) / rho).abs().amax(1)
+        settled = found.converged & (self.inner.tolerance <= self.tolerance)
+        settled = settled & (spent <= self.max_iterations)
+        settled = settled & self._settled(index, found, own, c, moved)
+        used_up = spent >= self.max_iterations
+        factor, again = self._factor(index, found.converged, settled, moved, used_up)
+        self.multipliers.lam[index] = lam
+        self.multipliers.rho[index] = now.rho * factor
+        self.moved[index] = moved
+        self.plan = self.plan.with_rows(index, replace(found, converged=settled, iterations=spent))
+        too_large = now.rho * factor > LARGEST_PENALTY * self.first[index]
+        lost = ~found.cost.isfinite() | too_large.any(-1) | used_up
+        return index[again | ~(settled | lost)]
+
+    def _settled(
+        self, index: Tensor, found: Plan, own: Tensor | None, c: Tensor, moved: Tensor
+    ) -> Tensor:
+        """Whether no multiplier moved by more than a part of its row's size."""
+        limit = VIOLATION * self.tolerance
+        settled = (moved <= limit * self.size[index]).all(-1)
         # the guess may have run away, where no plan goes
-        small = (change <= VIOLATION * tolerance * c.abs().amax(1)).all(-1)
-        if bool((settled & ~small).any()):
-            terms = _terms(rows, kinds, found, mine)
-            small = small | (change <= VIOLATION * tolerance * terms).all(-1)
-        settled = settled & small
-        again = settled & ~polished[index]
-        slow = (change > SLOW * before[index]) & ~settled.unsqueeze(-1)
+        size = c.abs().amax(1)
+        if bool((settled & ~(moved <= limit * size).all(-1)).any()):
+            size = torch.maximum(size, _terms(self.rows, self.kinds, found, own))
+        return settled & (moved <= limit * size).all(-1)
+
+    def _factor(
+        self, index: Tensor, converged: Tensor, settled: Tensor, moved: Tensor, used_up: Tensor
+    ) -> tuple[Float[Tensor, "index k"], Tensor]:
+        """By which the penalties grow, and which instances are in another phase now."""
+        phase, moved_at_all = self.phase[index], (moved > 0).any(-1)
+        near = converged & ~settled & (phase == FAR)
+        near = near & (moved <= NEAR_ENOUGH * self.size[index]).all(-1)
+        last = settled & (phase != LAST) & moved_at_all & ~used_up
+        slow = (moved > SLOW * self.moved[index]) & ~settled.unsqueeze(-1)
         factor = torch.where(slow, PENALTY_FACTOR, 1.0)
-        factor[again] = LAST_FACTOR
-        now.lam[index], now.rho[index] = lam, now.rho[index] * factor
-        before[index] = change
-        polished[index] = polished[index] | settled
-        plan = plan.with_rows(index, replace(found, converged=settled, iterations=spent))
-        lost = ~found.cost.isfinite() | (now.rho[index] > LARGEST_PENALTY * first[index]).any(-1)
-        lost = lost | (spent >= max_iterations)
-        index = index[again | ~(settled | lost)]
-        loose *= TOLERANCE_FACTOR
-    return plan, now
+        factor[~converged & (phase == FAR)] = STIFF_FACTOR
+        factor[near & moved_at_all] = NEAR_FACTOR
+        factor[near & ~moved_at_all] = 1.0
+        factor[last] = LAST_FACTOR
+        factor[last & (phase == FAR)] = LAST_FACTOR * NEAR_FACTOR
+        self.phase[index] = torch.where(last, LAST, torch.where(near, NEAR, phase))
+        return factor, near | last
+
+    def judged(self) -> Plan:
+        """The plan, with cost and violation as they are without multipliers."""
+        plan = self.plan
+        cost = RowFunction.of(self.cost.cost)(plan.states, plan.controls, self.own).sum(-1)
+        c = self.rows(plan.states, plan.controls, self.own)
+        violation = self.kinds.violation(c).amax((1, 2))
+        return replace(plan, cost=cost, violation=violation, multipliers=self.multipliers.lam)
 
 
-def _cost(inner: MPC) -> AugmentedCost:
+def augmented_cost(inner: MPC) -> AugmentedCost:
+    """That of the controller on it."""
     cost = inner.cost
     assert isinstance(cost, AugmentedCost)
     return cost
@@ -160,13 +266,9 @@ def _rolled_out(
     return torch.stack(states, 1)
 
 
-def _at_bounds(inner: MPC, guess: Tensor) -> tuple[Tensor, Tensor]:
+def extremes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Controls at their bounds, or at one where there is none."""
-    low, high = inner.control_low.double(), inner.control_high.double()
-    return (
-        torch.where(low.isfinite(), low, -1.0).expand_as(guess),
-        torch.where(high.isfinite(), high, 1.0).expand_as(guess),
-    )
+    return torch.where(low.isfinite(), low, -1.0), torch.where(high.isfinite(), high, 1.0)
 
 
 def _sizes(
@@ -177,9 +279,9 @@ def _sizes(
     Both are at least `REACH` times what they are along controls at their bounds: along a guess
     that is a plan already, a row may be as good as zero.
     """
-    cost = _cost(inner)
+    cost = augmented_cost(inner)
     f, l, c = map(RowFunction.of, (inner.dynamics, cost.cost, cost.rows))
-    U = torch.cat((guess, *_at_bounds(inner, guess)))
+    U = torch.cat((guess, *(each.expand_as(guess) for each in extremes(*inner._bounds()))))
     context = None if own is None else own.repeat(3, 1, 1)
     X = _rolled_out(f, x_init.repeat(3, 1), U, context)
     rows = torch.where(kinds.asked, c(X, U, context), 0.0).abs().amax(1)
@@ -206,128 +308,3 @@ def _terms(
     terms = (slopes.abs() * z.abs().amax(1)[:, None, None]).sum(-1)
     terms = torch.where(kinds.asked, terms, 0.0).amax(1)
     return torch.where(terms > 0, terms, torch.inf)
-
-
-def attach(
-    inner: MPC,
-    kinds: Kinds,
-    plan: Plan,
-    multipliers: Multipliers,
-    x_init: Float[Tensor, "batch n_state"],
-    own: Float[Tensor, "batch time n_context"] | None,
-    w: Float[Tensor, " inequalities"] | None,
-    *,
-    unclamped: bool,
-) -> Plan:
-    """The plan as a differentiable function of all parameters, x_init, the context and w.
-
-    See the top of `constraints.py`. Instances that have not converged get no gradient.
-    """
-    if unclamped:
-        plan = replace(plan, unclamped=plan.controls[:, 0])
-    cost = _cost(inner)
-    rows = plan.converged.nonzero()[:, 0]
-    if not len(rows):
-        return plan
-    fixed = replace(multipliers.at(rows), w=w)
-    fixed.lam = fixed.lam.requires_grad_()
-    mine = None if own is None else own[rows]
-    found: Plan = inner(
-        x_init[rows], plan.controls[rows], fixed.context(kinds, mine), unclamped=unclamped
-    )
-    if not bool(found.converged.all()):
-        converged = plan.converged.index_copy(0, rows, found.converged)
-        plan = replace(plan, converged=converged)
-        return attach(inner, kinds, plan, multipliers, x_init, own, w, unclamped=unclamped)
-    Z = [found.states, found.controls]
-    if found.unclamped is not None:
-        Z.append(found.unclamped)
-    rows_of = RowFunction.of(cost.rows)
-    c = rows_of(found.states.detach(), found.controls.detach(), mine)
-    c = torch.where(kinds.asked, c, 0.0)
-    states, controls, *more = _Multiplied.apply(  # type: ignore[no-untyped-call]
-        _Adjoint(cost, kinds, fixed, Z, mine), c, *Z
-    )
-    value = RowFunction.of(cost.cost)(states, controls, mine).sum(-1)
-    live = replace(
-        plan.rows(rows),
-        states=states,
-        controls=controls,
-        cost=value,
-        unclamped=more[0] if more else None,
-    )
-    if live.unclamped is not None:
-        plan = replace(plan, unclamped=plan.controls[:, 0])
-    return plan.with_rows(rows, live)
-
-
-class _Adjoint:
-    """The iteration for v, given the gradient of a loss by the plan."""
-
-    def __init__(
-        self,
-        cost: AugmentedCost,
-        kinds: Kinds,
-        multipliers: Multipliers,
-        plan: list[Tensor],
-        own: Tensor | None,
-    ) -> None:
-        self._lam, self._plan = multipliers.lam, plan
-        with torch.enable_grad():
-            self._held = [value.detach().requires_grad_() for value in plan[:2]]
-            context = None if own is None else own.detach()
-            c = RowFunction.of(cost.rows).detached()(self._held[0], self._held[1], context)
-            self._c = torch.where(kinds.asked, c, 0.0)
-        self._rho = multipliers.rho.unsqueeze(1) * kinds.asked
-        a = self._lam + self._rho * self._c
-        active = cost.active(a, self._rho, multipliers.w, multipliers.mu)
-        self._active = torch.where(kinds.asked, active, 0.0)
-
-    def __call__(self, g: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The gradient by the rows' values, and that by the plan at fixed multipliers."""
-        v, total = torch.zeros_like(self._lam), g
-        first = before = torch.zeros_like(v[:, 0, 0])
-        ended = torch.zeros_like(first, dtype=torch.bool)
-        for update in range(MAX_ADJOINT_UPDATES):
-            (step,) = torch.autograd.grad(self._plan, self._lam, total, retain_graph=True)
-            step = self._active * step - (1.0 - self._active) * v
-            size = step.abs().amax((1, 2))
-            first = size if update == 0 else first
-            # the rest is rounding where it is small and does not fall any more
-            done = size <= ADJOINT_TOLERANCE * first
-            if update:
-                done |= (size <= ADJOINT_ROUNDING * first) & (size > SLOW * before)
-            ended = ended | done
-            if bool(ended.all()):
-                break
-            before = size
-            v = v + torch.where(ended[:, None, None], 0.0, step)
-            pull = torch.autograd.grad(
-                self._c, self._held, self._rho * v, retain_graph=True, materialize_grads=True
-            )
-            total = (g[0] + pull[0], g[1] + pull[1], *g[2:])
-        return self._rho * v, *total
-
-
-class _Multiplied(torch.autograd.Function):
-    """States, controls (and unclamped controls) as they are; their multipliers follow them."""
-
-    @staticmethod
-    def forward(ctx: Any, adjoint: _Adjoint, _c: Tensor, *plan: Tensor) -> tuple[Tensor, ...]:
-        """The plan; `_c` are the values of the rows there, as functions of their parameters."""
-        ctx.adjoint = adjoint
-        return tuple(value.clone() for value in plan)
-
-    @staticmethod
-    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
-        """Its gradient.
-
-        Raises:
-            NotImplementedError: that itself is to be differentiated.
-        """
-        if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "a plan with constraints can be differentiated once: leave create_graph out"
-            )
-        with torch.enable_grad():
-            return None, *ctx.adjoint(g)

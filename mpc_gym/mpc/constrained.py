@@ -10,10 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.models.base import takes_context
-from mpc_gym.mpc import augmented_lagrangian
-from mpc_gym.mpc.augmented_lagrangian import Multipliers
-from mpc_gym.mpc.constraints import AugmentedCost, Kinds, OwnContext, Rows, SmoothedAugmentedCost
-from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc import augmented_lagrangian, constrained_derivative
+from mpc_gym.mpc.augmented_cost import AugmentedCost, OwnContext, SmoothedAugmentedCost
+from mpc_gym.mpc.augmented_lagrangian import Multipliers, extremes
+from mpc_gym.mpc.backend import Settings
+from mpc_gym.mpc.constraints import Kinds, Rows
+from mpc_gym.mpc.native.backend import NativeProblem
+from mpc_gym.mpc.plan import Plan, Request
 from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.starts import initial_guesses
 
@@ -37,39 +40,33 @@ class Constrained:
     def __reduce__(self) -> tuple[type[Constrained], tuple[()]]:
         return Constrained, ()
 
-    def plan(
-        self,
-        mpc: MPC,
-        x_init: Float[Tensor, "batch n_state"],
-        first: Float[Tensor, "batch time n_ctrl"],
-        context: Float[Tensor, "batch time n_context"] | None,
-        starts: int,
-        max_iterations: int,
-        *,
-        unclamped: bool,
-    ) -> Plan:
+    def plan(self, mpc: MPC, request: Request) -> Plan:
         """The plans of `MPC.forward`, in float64, with violation and multipliers."""
-        inner, kinds = self._inner(mpc, x_init.detach().double(), first, context)
+        x_init, context, starts = request.x_init.double(), request.context, request.starts
+        inner, kinds = self._inner(mpc, x_init.detach(), request.controls, context)
         w = _prices(mpc.soft, kinds)
         with torch.no_grad():
-            low, high = (bound.detach() for bound in mpc._bounds())
-            guesses = initial_guesses(first, low, high, starts)
+            low, high = (bound.detach() for bound in request.bounds)
+            guesses = initial_guesses(request.controls, low, high, starts)
             own = None if context is None else context.detach().repeat(starts, 1, 1)
-            plan, multipliers = augmented_lagrangian.solve(
+            price = None if w is None else w.detach()
+            first = Multipliers.first(kinds, request.multipliers, guesses, price, inner.smoothing)
+            plan, multipliers = _solve(
+                inner, kinds, x_init.detach(), guesses, own, first, request.max_iterations
+            )
+            if starts > 1:
+                best = _best(plan, _total_cost(inner, kinds, plan, own, price), starts)
+                plan, multipliers = plan.rows(best), multipliers.at(best)
+        if torch.is_grad_enabled() or request.unclamped:
+            plan = constrained_derivative.attach(
                 inner,
                 kinds,
-                x_init.detach().double().repeat(starts, 1),
-                guesses,
-                own,
-                None if w is None else w.detach(),
-                max_iterations,
-            )
-            plan, paid = _judged(inner, kinds, plan, multipliers, own, w)
-            best = _best(plan, plan.cost + paid, starts)
-            plan, multipliers = plan.rows(best), multipliers.at(best)
-        if torch.is_grad_enabled() or unclamped:
-            plan = augmented_lagrangian.attach(
-                inner, kinds, plan, multipliers, x_init.double(), context, w, unclamped=unclamped
+                plan,
+                multipliers,
+                x_init,
+                context,
+                w,
+                unclamped=request.unclamped,
             )
         return plan
 
@@ -136,31 +133,54 @@ def _make(
     return inner, kinds
 
 
-def _judged(
+def _solve(
     inner: MPC,
     kinds: Kinds,
-    plan: Plan,
-    multipliers: Multipliers,
-    own: Tensor | None,
-    w: Tensor | None,
-) -> tuple[Plan, Float[Tensor, " batch"]]:
-    """With cost and violation as they are without multipliers; the price of the violation."""
-    cost = inner.cost
-    assert isinstance(cost, AugmentedCost)
-    value = RowFunction.of(cost.cost)(plan.states, plan.controls, own).sum(-1)
-    c = RowFunction.of(cost.rows)(plan.states, plan.controls, own)
-    wrong = kinds.violation(c)
-    paid = torch.zeros_like(value)
-    if w is not None:
-        paid = (w.detach() * wrong[..., : kinds.inequalities]).sum((1, 2))
-    violation = wrong.amax((1, 2))
-    return replace(plan, cost=value, violation=violation, multipliers=multipliers.lam), paid
+    x_init: Float[Tensor, "batch n_state"],
+    guesses: Float[Tensor, "starts*batch time n_ctrl"],
+    own: Float[Tensor, "starts*batch time n_context"] | None,
+    first: Multipliers,
+    max_iterations: int,
+) -> tuple[Plan, Multipliers]:
+    """The plans from all guesses, and their multipliers.
+
+    The native solver knows no smoothing, and does not grow a guess that leads to no finite cost.
+    """
+    tasks = torch.arange(len(guesses), device=guesses.device)
+
+    def solve_around(rows: Tensor) -> tuple[Plan, Multipliers]:
+        return augmented_lagrangian.solve(
+            inner,
+            kinds,
+            x_init[rows % max(len(x_init), 1)],
+            guesses[rows],
+            None if own is None else own[rows],
+            first.at(rows),
+            max_iterations,
+        )
+
+    if first.mu > 0:
+        return solve_around(tasks)
+    bounds, context = inner._bounds(), first.context(kinds, own)
+    settings = Settings(inner.hessian == "exact", inner.tolerance, max_iterations)
+    some = slice(len(x_init))
+    problem = inner._problem(x_init, guesses[some], bounds, context[some], settings)
+    if not isinstance(problem, NativeProblem):
+        return solve_around(tasks)
+    n_own = 0 if own is None else own.shape[-1]
+    plan, lam, rho = replace(problem, context=context.numpy()).solve_constrained(
+        x_init, guesses, n_own, torch.stack(extremes(*bounds))
+    )
+    multipliers = replace(first, lam=lam, rho=rho)
+    lost = tasks[~plan.cost.isfinite()]
+    if not len(lost):
+        return plan, multipliers
+    found, theirs = solve_around(lost)
+    return plan.with_rows(lost, found), multipliers.with_rows(lost, theirs)
 
 
 def _best(plan: Plan, total: Float[Tensor, " plans"], starts: int) -> Tensor:
     """Of each instance the cheapest that converged, or else that of the least violation."""
-    if starts == 1:
-        return torch.arange(len(plan.cost), device=plan.cost.device)
     assert plan.violation is not None
     cost = total.nan_to_num(torch.inf, torch.inf)
     least = plan.violation.nan_to_num(torch.inf, torch.inf)
@@ -169,3 +189,14 @@ def _best(plan: Plan, total: Float[Tensor, " plans"], starts: int) -> Tensor:
     chosen = torch.where(converged.any(0), eligible.argmin(0), least.argmin(0))
     batch = cost.shape[1]
     return chosen * batch + torch.arange(batch, device=chosen.device)
+
+
+def _total_cost(
+    inner: MPC, kinds: Kinds, plan: Plan, own: Tensor | None, w: Tensor | None
+) -> Float[Tensor, " plans"]:
+    """With the price of what is violated."""
+    if w is None:
+        return plan.cost
+    assert isinstance(inner.cost, AugmentedCost)
+    wrong = kinds.violation(RowFunction.of(inner.cost.rows)(plan.states, plan.controls, own))
+    return plan.cost + (w * wrong[..., : kinds.inequalities]).sum((1, 2))

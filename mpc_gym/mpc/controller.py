@@ -32,7 +32,7 @@ from mpc_gym.mpc.constrained import Constrained
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native.compiled_models import CompiledModels
-from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.plan import Plan, Request, WarmStart
 from mpc_gym.mpc.reference.backend import ReferenceProblem
 from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.smoothing import Smoothed
@@ -171,7 +171,8 @@ class MPC(CheckedSettings):
         Args:
             x_init: [batch, n_state].
             warm_start: initial guess of the controls [batch, horizon, n_ctrl], for instance
-                `plan.shift()`; not differentiated. Default: zero.
+                `plan.shift()`, which has multipliers of the constraints, too; not differentiated.
+                Default: zero.
             context: third argument of dynamics and cost, [batch, n_context] or
                 [batch, horizon, n_context].
             starts, max_iterations: for this call, in the place of the controller's own.
@@ -199,8 +200,11 @@ class MPC(CheckedSettings):
         first = self._first_guess(warm_start, x_init, *bounds)
         smoothed = self._is_smoothed()
         if smoothed or self.has_constraints:
+            multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
             return self._changed_plan(
-                x_init, first, contexts, starts, max_iterations, unclamped=unclamped
+                Request(
+                    x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
+                )
             )
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
         problem = self._problem(x_init, first, bounds, contexts, settings)
@@ -238,30 +242,22 @@ class MPC(CheckedSettings):
             self.constraints is self.terminal_constraints is self.terminal_equalities is None
         )
 
-    def _changed_plan(
-        self,
-        x_init: Tensor,
-        first: Tensor,
-        context: Tensor | None,
-        starts: int,
-        max_iterations: int,
-        *,
-        unclamped: bool,
-    ) -> Plan:
+    def _changed_plan(self, request: Request) -> Plan:
         """That of a problem whose cost has the constraints, or a barrier, in it."""
         changed = self._constrained if self.has_constraints else self._smoothed
         if self.differentiate == "unrolled":
             what = "constraints" if self.has_constraints else "smoothing"
             raise ValueError(f"differentiate='unrolled' knows no {what}: use 'implicit'")
-        check_finite_parameters(self)
-        plan = changed.plan(
-            self, x_init, first, context, starts, max_iterations, unclamped=unclamped
-        )
+        try:
+            plan = changed.plan(self, request)
+        except ValueError:
+            check_finite_parameters(self)  # by the names that the caller knows
+            raise
         if self.n_state is None:
-            self.n_state = x_init.shape[1]
+            self.n_state = request.x_init.shape[1]
         if torch.is_grad_enabled():
-            self._warn_if_no_gradient(plan, max_iterations)
-        return plan.to(x_init.dtype)
+            self._warn_if_no_gradient(plan, request.max_iterations)
+        return plan.to(request.x_init.dtype)
 
     def extra_repr(self) -> str:
         """The settings, as given."""

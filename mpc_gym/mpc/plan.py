@@ -8,6 +8,50 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+class WarmStart(Tensor):
+    """Controls to begin from [batch, horizon, n_ctrl], with multipliers to begin with.
+
+    What becomes of it in an operation is a tensor of controls alone.
+
+    Attributes:
+        multipliers: of the constraints, [batch, time, k].
+    """
+
+    multipliers: Float[Tensor, "batch time k"]
+    # as nn.Parameter does; PyTorch's stubs disagree with each other
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, controls: Tensor, multipliers: Tensor) -> "WarmStart":
+        """The controls, which carry these multipliers."""
+        found = controls.as_subclass(cls)
+        found.multipliers = multipliers
+        return found
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a controller is asked for, checked.
+
+    Attributes:
+        x_init: start states.
+        controls: to begin from, within the bounds.
+        multipliers: to begin with, not checked; None: zero.
+        bounds: of the controls.
+        context: of dynamics, cost and constraints.
+        starts, max_iterations, unclamped: as of `MPC.forward`.
+    """
+
+    x_init: Float[Tensor, "batch n_state"]
+    controls: Float[Tensor, "batch time n_ctrl"]
+    multipliers: Float[Tensor, "batch time k"] | None
+    bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]]
+    context: Float[Tensor, "batch time n_context"] | None
+    starts: int
+    max_iterations: int
+    unclamped: bool
+
+
 @dataclass(frozen=True)
 class Plan:
     """Optimal trajectories of a batch, differentiable.
@@ -95,6 +139,16 @@ class Plan:
         return Plan(*values)
 
     def shift(self) -> Float[Tensor, "batch time n_ctrl"]:
-        """A warm start for the next time step: without the first control, the last one twice."""
-        controls = self.controls.detach()
-        return torch.cat((controls[:, 1:], controls[:, -1:]), 1)
+        """A warm start for the next time step: without the first control, the last one twice.
+
+        With constraints it carries the multipliers along (see `WarmStart`), moved on likewise.
+        """
+        controls = _moved_on(self.controls)
+        if self.multipliers is None:
+            return controls
+        return WarmStart.of(controls, _moved_on(self.multipliers))
+
+
+def _moved_on(values: Float[Tensor, "batch time k"]) -> Float[Tensor, "batch time k"]:
+    values = values.detach()
+    return torch.cat((values[:, 1:], values[:, -1:]), 1)

@@ -8,11 +8,11 @@ from collections import namedtuple
 
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.kernel import Record
-from mpc_gym.mpc.stage import Model
+from mpc_gym.mpc.stages.model import Model
 
 
 def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
-    several = m > 1
+    looped = m > 2  # the box QP is solved between two programs
     return {
         # neighbours, as are xn and un: an accepted step is copied at once
         "x": n, "u": m,
@@ -23,9 +23,17 @@ def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
         "moved": m, "span": m,
         "slope": 1, "change": 1, "pull": 1, "convex": 1, "size": 1, "exact": 1, "mu": 1,
         "alpha": 1, "cost": 1,
-        "quu": 1 * (not several),
-        "q": (n + m) * several, "qq": (n + m) * (n + m + 1) // 2 * several,
-        "damping": m * several, "solvable": 1 * several,
+        "qu": m * (m > 1), "quu": m * (m + 1) // 2,
+        "qx": n * looped, "qux": m * n * looped, "qxx": n * (n + 1) // 2 * looped,
+        "damping": m * looped, "solvable": 1 * looped,
+    }  # fmt: skip
+
+
+def _accumulated_fields(n: int, m: int, n_rows: int) -> dict[str, int]:
+    """What the programs for the constraints gather over the stages."""
+    return {
+        "update": 1, "plain": 1, "stakes": 1, "violation": 1,
+        "moved_row": n_rows, "row": n_rows, "terms": n_rows, "largest": n + m,
     }  # fmt: skip
 
 
@@ -41,8 +49,10 @@ def _sensitivity_fields(n: int, m: int, n_context: int, n_staged: int) -> dict[s
 
 # Named tuples of integers, so that Numba code can read them by name. They go in as arrays: Numba's
 # dispatcher takes ten microseconds to recognise a named tuple.
+_SIZES = ("n", "m", "n_context", "n_rows")
 SolverOffsets = namedtuple(  # type: ignore[misc]
-    "SolverOffsets", ["n", "m", "n_context", "record", *_solver_fields(1, 1, 1)]
+    "SolverOffsets",
+    [*_SIZES, "record", *_solver_fields(1, 1, 1), "gathered", *_accumulated_fields(1, 1, 1)],
 )
 SensitivityOffsets = namedtuple(  # type: ignore[misc]
     "SensitivityOffsets",
@@ -53,6 +63,16 @@ SensitivityOffsets = namedtuple(  # type: ignore[misc]
 def solver_record(model: Model) -> Record:
     """The record of the solver."""
     return Record(_solver_fields(model.n, model.m, model.n_context), LANES)
+
+
+def solver_accumulators(model: Model) -> Record:
+    """What lies beside the records of the solver, for all stages together."""
+    return Record(_accumulated_fields(model.n, model.m, model.n_rows), LANES)
+
+
+def sensitivity_accumulators(model: Model) -> Record:
+    """The same of the derivative: gradients by the shared parameters."""
+    return Record({"gp": model.parameter_count(per_stage=False)}, LANES)
 
 
 def sensitivity_record(model: Model) -> Record:
@@ -67,8 +87,10 @@ def sensitivity_record(model: Model) -> Record:
 
 def solver_offsets(model: Model) -> tuple[int, ...]:
     """What the loops of the solver know of a model, in the order of `SolverOffsets`."""
-    record = solver_record(model)
-    return (model.n, model.m, model.n_context, record.size, *record.offsets().values())
+    record, gathered = solver_record(model), solver_accumulators(model)
+    sizes = model.n, model.m, model.n_context, model.n_rows
+    offsets = record.offsets().values(), gathered.offsets().values()
+    return (*sizes, record.size, *offsets[0], gathered.size, *offsets[1])
 
 
 def sensitivity_offsets(model: Model) -> tuple[int, ...]:

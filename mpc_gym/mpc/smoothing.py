@@ -30,8 +30,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.models.base import Cost, cost_size, per_stage_parameters, takes_context
-from mpc_gym.mpc.constraints import OwnContext
-from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.augmented_cost import OwnContext
+from mpc_gym.mpc.plan import Plan, Request
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
@@ -169,34 +169,25 @@ class Smoothed:
     def __reduce__(self) -> tuple[type[Smoothed], tuple[()]]:
         return Smoothed, ()
 
-    def plan(
-        self,
-        mpc: MPC,
-        x_init: Float[Tensor, "batch n_state"],
-        first: Float[Tensor, "batch time n_ctrl"],
-        context: Float[Tensor, "batch time n_context"] | None,
-        starts: int,
-        max_iterations: int,
-        *,
-        unclamped: bool,
-    ) -> Plan:
+    def plan(self, mpc: MPC, request: Request) -> Plan:
         """The plans of `MPC.forward`, in float64."""
-        low, high = mpc._bounds()
-        bounds = Bounds.of(low, high, float(mpc.smoothing))
-        inner = self._inner(mpc, context, bounds.inside(low, high))
-        x_init = x_init.double()
-        delta = bounds.first_delta(first)
+        first, bounds, context = request.controls, request.bounds, request.context
+        max_iterations = request.max_iterations
+        barriers = Bounds.of(*bounds, float(mpc.smoothing))
+        inner = self._inner(mpc, context, barriers.inside(*bounds))
+        x_init = request.x_init.double()
+        delta = barriers.first_delta(first)
         plan: Plan = inner(
             x_init,
             first,
-            bounds.context(context, delta),
-            starts=starts,
+            barriers.context(context, delta),
+            starts=request.starts,
             max_iterations=max_iterations,
         )
         rows = torch.arange(len(first), device=first.device)
         for _ in range(MAX_SOLVES):
             now = plan.rows(rows)
-            smaller = bounds.next_delta(now.controls.detach(), delta[rows])
+            smaller = barriers.next_delta(now.controls.detach(), delta[rows])
             again = (smaller < delta[rows]).flatten(1).any(1) & now.cost.isfinite()
             again = again & (now.iterations < max_iterations)
             rows, smaller = rows[again], smaller[again]
@@ -207,7 +198,7 @@ class Smoothed:
             found: Plan = inner(
                 x_init[rows],
                 before.controls,
-                bounds.context(None if context is None else context[rows], smaller),
+                barriers.context(None if context is None else context[rows], smaller),
                 starts=1,
                 max_iterations=max_iterations,
             )
@@ -216,16 +207,16 @@ class Smoothed:
                 found, iterations=spent, converged=found.converged & (spent <= max_iterations)
             )
             plan = plan.with_rows(rows, found)
-        on_parabola = bounds.next_delta(plan.controls.detach(), delta) < delta
+        on_parabola = barriers.next_delta(plan.controls.detach(), delta) < delta
         plan = replace(plan, converged=plan.converged & ~on_parabola.flatten(1).any(1))
-        beyond = barrier(_slack(plan.controls, bounds.bound), bounds.mu, delta).sum((1, 2))
+        beyond = barrier(_slack(plan.controls, barriers.bound), barriers.mu, delta).sum((1, 2))
         plan = replace(plan, cost=plan.cost - beyond)
         lost = (~plan.converged).nonzero()[:, 0]
         if len(lost):  # these have no gradient
             plan = plan.with_rows(lost, plan.rows(lost).detached())
         return replace(
             plan,
-            unclamped=plan.controls[:, 0] if unclamped else None,  # nothing is held
+            unclamped=plan.controls[:, 0] if request.unclamped else None,  # nothing is held
         )
 
     def _inner(self, mpc: MPC, context: Tensor | None, inside: tuple[Tensor, Tensor]) -> MPC:

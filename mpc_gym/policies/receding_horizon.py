@@ -1,7 +1,8 @@
 """Planning again at every step, from the last plan.
 
 The recurrent state is SB3's: a tuple with one array [n_env, horizon, n_ctrl], the last plan moved
-on by one step. It is returned and passed back, never kept.
+on by one step; with constraints, their multipliers [n_env, horizon, k] are a second one. It is
+returned and passed back, never kept.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from mpc_gym.checks import check_instance
 from mpc_gym.mpc import MPC, Plan
+from mpc_gym.mpc.plan import WarmStart
 from mpc_gym.policies.fit import check_array, check_finite
 
 PlanState = tuple[NDArray[np.floating], ...]
@@ -72,7 +74,9 @@ class RecedingHorizon(nn.Module):
 
 def carry(plan: Plan) -> PlanState:
     """The recurrent state that a plan leaves behind."""
-    return (plan.shift().detach().cpu().numpy(),)
+    shifted = plan.shift()
+    arrays = (shifted, shifted.multipliers) if isinstance(shifted, WarmStart) else (shifted,)
+    return tuple(array.detach().cpu().numpy() for array in arrays)
 
 
 def warm_start(
@@ -88,14 +92,17 @@ def warm_start(
         return None
     expected = (n_env, mpc.horizon, mpc.n_ctrl)
     shapes = [np.shape(array) for array in state]
-    if shapes != [expected]:
+    multiplied = mpc.has_constraints and len(state) == 2 and shapes[1][:2] == expected[:2]
+    if shapes[:1] != [expected] or not (len(state) == 1 or multiplied):
         raise ValueError(
-            f"state must be a tuple of one array [n_env, horizon, n_ctrl] = {list(expected)}, as "
-            f"predict returns it, got arrays of shape {[list(shape) for shape in shapes]}"
+            f"state must be a tuple of one array [n_env, horizon, n_ctrl] = {list(expected)} (and, "
+            "with constraints, one of their multipliers), as predict returns it, got arrays of "
+            f"shape {[list(shape) for shape in shapes]}"
         )
-    if not np.isfinite(state[0]).all():
+    if not all(np.isfinite(array).all() for array in state):
         raise ValueError("state must be finite, as predict returns it, got NaN or infinity")
-    controls = torch.tensor(np.asarray(state[0]))  # a copy: the caller's array stays as it is
+    # copies: the caller's arrays stay as they are
+    controls, *more = (torch.tensor(np.asarray(array)) for array in state)
     if episode_start is not None:
         begins: Bool[Tensor, " n_env"] = torch.as_tensor(np.asarray(episode_start, dtype=bool))
         if begins.shape != (n_env,):
@@ -103,5 +110,7 @@ def warm_start(
                 f"episode_start must have one entry for each of {n_env} observations, got shape "
                 f"{list(begins.shape)}"
             )
-        controls[begins] = 0.0
-    return controls.to(mpc.control_low.device)
+        for array in (controls, *more):
+            array[begins] = 0.0
+    device = mpc.control_low.device
+    return WarmStart.of(controls.to(device), more[0].to(device)) if more else controls.to(device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.constrained_systems import TRACK
+from benchmarks.constrained_systems import OBSTACLE, TRACK, Within
 from mpc_gym import MPC
 from mpc_gym.models import LinearDynamics
 
@@ -119,3 +119,50 @@ def test_a_smoothed_plan_that_is_cut_off_has_not_converged_and_gives_no_gradient
     assert not plan.converged[0]
     (gradient,) = torch.autograd.grad(plan.controls.sum() + plan.cost.sum(), x_init)
     assert (gradient[0] == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_shifted_plan_brings_its_multipliers(backend: str) -> None:
+    x_init = OBSTACLE.start_states(48 if backend == "native" else 6, 0)
+    mpc = OBSTACLE.controller(backend=backend)
+    with torch.no_grad():
+        plan = mpc(x_init)
+        shifted, x_next = plan.shift(), plan.states[:, 1]
+        warm = mpc(x_next, warm_start=shifted)
+        controls_alone = mpc(x_next, warm_start=shifted.clone())
+    assert torch.equal(shifted.multipliers[:, :-1], plan.multipliers[:, 1:])
+    assert warm.converged.all()
+    torch.testing.assert_close(warm.cost, controls_alone.cost, rtol=1e-7, atol=1e-9)
+    assert warm.iterations.sum() < 0.6 * controls_alone.iterations.sum()
+
+
+def test_multipliers_that_are_not_finite_or_of_a_wrong_sign_do_no_harm() -> None:
+    x_init = OBSTACLE.start_states(3, 0)
+    mpc = OBSTACLE.controller()
+    with torch.no_grad():
+        plan = mpc(x_init)
+        for spoilt in (torch.nan, torch.inf, -1e6):
+            shifted = plan.shift()
+            shifted.multipliers[0] = spoilt
+            found = mpc(plan.states[:, 1], warm_start=shifted)
+            assert found.converged.all()
+            expected = mpc(plan.states[:, 1], warm_start=plan.shift())
+            torch.testing.assert_close(found.cost, expected.cost, rtol=1e-7, atol=1e-9)
+
+
+def test_multipliers_of_other_constraints_are_refused() -> None:
+    plan = OBSTACLE.controller()(OBSTACLE.start_states(3, 0))
+    other = OBSTACLE.controller(constraints=Within(0, 3.0))
+    with pytest.raises(ValueError, match="of other constraints"):
+        other(plan.states[:, 1].detach(), warm_start=plan.shift())
+    free = OBSTACLE.controller(constraints=None)
+    assert free(plan.states[:, 1].detach(), warm_start=plan.shift()).converged.all()
+
+
+@pytest.mark.parametrize("limit", [1, 5, 9])
+def test_all_solves_together_take_no_more_than_the_iterations_allowed(limit: int) -> None:
+    x_init = OBSTACLE.start_states(64, 0)
+    with torch.no_grad():
+        plan = OBSTACLE.controller(max_iterations=limit)(x_init)
+    assert plan.iterations.max() <= limit
+    assert not plan.converged.all()

@@ -7,10 +7,12 @@ import torch
 from stable_baselines3 import PPO, SAC, TD3
 from torch import nn
 
+from benchmarks.constrained_systems import OBSTACLE
 from mpc_gym.imitation import BehavioralCloning, Demonstrations
 from mpc_gym.models import PendulumCost, PendulumDynamics
 from mpc_gym.mpc import MPC
-from mpc_gym.policies import MPCPolicy, planner
+from mpc_gym.policies import MPCPolicy, RecedingHorizon, planner
+from mpc_gym.policies.receding_horizon import warm_start
 from tests.policies.planners import ENV, STEPS, make_model, weights
 
 
@@ -108,3 +110,23 @@ def test_a_plan_that_is_tried_again_for_a_few_iterations_is_never_lost(
     assert first.converged.all()
     assert (again.converged | ~warm.converged).all()
     env.close()
+
+
+def test_the_recurrent_state_has_the_multipliers() -> None:
+    mpc = OBSTACLE.controller()
+    x_init = OBSTACLE.start_states(8, 0).numpy()
+    expert = RecedingHorizon(mpc)
+    _, state = expert.predict(x_init)
+    controls, multipliers = state
+    assert multipliers.shape == (8, OBSTACLE.horizon, 1)
+    assert multipliers.any()
+    begins = np.arange(8) == 3
+    guess = warm_start(mpc, 8, state, begins)
+    assert not guess.multipliers[3].any()
+    assert torch.equal(guess.multipliers[0], torch.from_numpy(multipliers[0]))
+    following = np.asarray(x_init) * 0.99
+    again, _ = expert.predict(following, state)
+    alone, _ = expert.predict(following, (controls,))
+    np.testing.assert_allclose(again, alone, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="one of their multipliers"):
+        expert.predict(x_init, (controls, multipliers[:, :-1]))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Event
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import Gradients, Settings
 from mpc_gym.mpc.native.ddp import solve
 from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
-from mpc_gym.mpc.native.lanes import new_lanes
+from mpc_gym.mpc.native.lanes import NO_ROWS, Rows, new_lanes, new_rows
+from mpc_gym.mpc.native.multipliers import prepare
 from mpc_gym.mpc.native.pool import in_slices, in_threads
 from mpc_gym.mpc.native.sensitivity import differentiate, first_step
 from mpc_gym.mpc.plan import Plan
@@ -34,7 +35,9 @@ FallBack: TypeAlias = Callable[[str, Exception], None]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., bool] = solve
-_new_lanes: Callable[..., tuple[Integers, Vector, Vector, Integers, Vector]] = new_lanes
+_prepare: Callable[..., None] = prepare
+_new_rows: Callable[[int, int, int], Rows] = new_rows
+_new_lanes: Callable[..., tuple[NDArray[Any], ...]] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
 
@@ -179,7 +182,42 @@ class NativeProblem:
 
     def solve(self, x_init: Tensor, guesses: Tensor) -> Plan:
         """See `BackendProblem`."""
-        guess = _array(guesses)
+        return self._solved(_array(x_init), _array(guesses), self._context(len(x_init)), NO_ROWS)
+
+    def solve_constrained(
+        self, x_init: Tensor, guesses: Tensor, own: int, extremes: Tensor
+    ) -> tuple[Plan, Tensor, Tensor]:
+        """Plans that satisfy the constraints in the cost, their multipliers and penalties.
+
+        The algorithm is that of `augmented_lagrangian.solve`. Of the plans whose cost is finite,
+        cost and violation are those without multipliers.
+
+        Args:
+            x_init: [batch, n_state]; task i begins at x_init[i % batch].
+            guesses: [tasks, time, n_ctrl]. The problem's context [tasks, time, n_context], that of
+                an `AugmentedCost` with penalties of 1 where a row is asked, is overwritten.
+            own: where in the context the multipliers begin.
+            extremes: controls along which the rows are measured, too, [2, time, n_ctrl].
+        """
+        tasks, k = len(guesses), self.model.model.n_rows
+        context = self._context(tasks)
+        X, guess, rows = _array(x_init), _array(guesses), _new_rows(own, k, tasks)
+        stages, layout = self.model.solver
+        given = (stages, layout, X, guess, context, self.P, self.S, tuple(rows))
+
+        def work(part: tuple[int, int], _: Event) -> None:
+            _prepare(*given, *_new_lanes(layout, guess.shape[1], part), _array(extremes))
+
+        in_threads(work, tasks)
+        plan = self._solved(X, guess, context, rows)
+        cost, violation, rho, lam = (
+            torch.from_numpy(each)
+            for each in (rows.cost, rows.violation, rows.rho, context[..., own : own + k])
+        )
+        cost = torch.where(plan.cost.isfinite(), cost, torch.nan)
+        return replace(plan, cost=cost, violation=violation, multipliers=lam), lam, rho
+
+    def _solved(self, x_init: Vector, guess: Vector, context: Vector, rows: Rows) -> Plan:
         tasks, horizon = guess.shape[:2]
         X = np.empty((tasks, horizon, x_init.shape[1]))
         U = np.empty(guess.shape)
@@ -188,8 +226,9 @@ class NativeProblem:
         iterations = np.empty(tasks, dtype=np.int64)
         size = np.empty(tasks)
         options = self.settings
-        settings = (float(options.exact), options.tolerance, float(options.max_iterations))
-        given = (_array(x_init), guess, self._context(len(x_init)), self.P, self.S, settings)
+        numbers = (options.exact, options.tolerance, options.max_iterations, rows is not NO_ROWS)
+        settings = tuple(map(float, numbers))
+        given = (x_init, guess, context, self.P, self.S, settings, tuple(rows))
         results = (X, U, cost, converged, iterations)
         stages, layout = self.model.solver
 

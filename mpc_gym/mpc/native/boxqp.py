@@ -1,7 +1,7 @@
-"""The box QPs of a native backward pass with several controls: `reference/boxqp.py`, lane by lane.
+"""The box QPs of a native backward pass with three controls or more, lane by lane.
 
-They stand between two lane functions, the expansion and the update of the value function, and are
-solved by loops, which end when that lane's program is solved.
+As in `reference/boxqp.py`. They stand between two lane functions, the expansion and the update of
+the value function, and are solved by loops, which end when that lane's program is solved.
 """
 
 # mypy: ignore-errors
@@ -42,21 +42,15 @@ def solve_box_qps(D, L, start, bounds, G):
 @native_uncounted
 def read_program(D, L, start, b, bounds, H, q, low, high):
     """The box QP of lane b, of the stage whose record begins at `start`, without damping."""
-    n, m = L.n, L.m
+    m = L.m
     for i in range(m):
         u = D[start + L.u + i * LANES + b]
-        q[i] = D[start + L.q + (n + i) * LANES + b]
+        q[i] = D[start + L.qu + i * LANES + b]
         low[i] = bounds[i] - u
         high[i] = bounds[m + i] - u
         for j in range(i, m):
-            entry = triangle_index(L, n + i, n + j)
-            H[i, j] = H[j, i] = D[start + L.qq + entry * LANES + b]
-
-
-@native_uncounted
-def triangle_index(L, i, j):
-    """Position of entry (i, j), i <= j, in the row-wise upper triangle of Q."""
-    return i * (L.n + L.m) - i * (i - 1) // 2 + j - i
+            entry = i * m - i * (i - 1) // 2 + j - i  # in the row-wise upper triangle
+            H[i, j] = H[j, i] = D[start + L.quu + entry * LANES + b]
 
 
 @native_uncounted
@@ -141,7 +135,7 @@ def write_gains(D, L, start, b, H, A, k, step, free):
         D[start + L.k + i * LANES + b] = k[i]
     for j in range(n):
         for i in range(m):
-            step[i] = -free[i] * D[start + L.qq + triangle_index(L, j, n + i) * LANES + b]
+            step[i] = -free[i] * D[start + L.qux + (i * n + j) * LANES + b]
         substitute(A, step)
         for i in range(m):
             D[start + L.kx + (i * n + j) * LANES + b] = step[i]

@@ -19,10 +19,8 @@ its records (see `record.py`), so these loops are compiled once for all models.
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from mpc_gym.compiled.cpu.callback import call
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.cpu.native import native_uncounted
-from mpc_gym.mpc.native.boxqp import solve_box_qps
 from mpc_gym.mpc.native.escape import CONVEX, FLAT, point_downwards, try_escape
 from mpc_gym.mpc.native.lanes import (
     DONE,
@@ -30,9 +28,12 @@ from mpc_gym.mpc.native.lanes import (
     FAILED,
     GAINS,
     IDLE,
+    N_OFFSETS,
+    N_STAGES,
     START,
     TRIAL,
     Results,
+    Rows,
     Settings,
     Stages,
     Work,
@@ -42,6 +43,8 @@ from mpc_gym.mpc.native.lanes import (
     survey,
     write_ranges,
 )
+from mpc_gym.mpc.native.multipliers import is_used_up, tolerance_of, update_ended
+from mpc_gym.mpc.native.passes import adopt_accepted, backward_pass, forward_pass
 from mpc_gym.mpc.record import SolverOffsets
 from mpc_gym.mpc.reference.ddp import (
     COST_ROUNDING,
@@ -64,7 +67,6 @@ from mpc_gym.mpc.reference.ddp import (
 
 _FORWARD_ADVANTAGE = 2  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
-_OFFSETS = len(SolverOffsets._fields)
 
 
 @native_uncounted
@@ -77,8 +79,10 @@ def solve(
     P,
     S,
     settings,
+    rows,
     queue,
     records,
+    gathered,
     numbers,
     counters,
     scratch,
@@ -93,8 +97,10 @@ def solve(
     """Solve tasks queue[0] .. queue[1] - 1; task j is problem j % len(x_init) from guess[j].
 
     stages: addresses, as an array of `Stages`. layout: `SolverOffsets`, likewise.
-    settings: (exact, tolerance, max_iterations) as floats.
-    queue: what is waiting, or to be verified. records, numbers, counters, scratch: the state of the
+    settings: those of `Settings`, as floats.
+    rows: what there is to know of constraints; see `Rows`. Their multipliers are in the context, of
+    which each task has its own then, and are results.
+    queue: what is waiting, or to be verified. records, gathered ... scratch: the state of the
     lanes and room to work in; see `new_lanes`.
     passes: after so many, return.
     The last six arguments are results: states, controls, costs, whether converged, iterations, and
@@ -102,17 +108,20 @@ def solve(
 
     Returns whether all is done; if not, call it again with the same arguments.
     """
-    stages = Stages(*to_fixed_tuple(stages, 4))
-    L = SolverOffsets(*to_fixed_tuple(layout, _OFFSETS))
+    stages = Stages(*to_fixed_tuple(stages, N_STAGES))
+    L = SolverOffsets(*to_fixed_tuple(layout, N_OFFSETS))
     T = guess.shape[1]
     settings = Settings(*settings)
-    work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1])
+    rows = Rows(*rows)
+    work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1], gathered)
     D = work.D
     write_ranges(S, work.ranges)
     results = Results(X, U, cost, converged, count, size)
     lanes = as_lanes(numbers, counters)
     waiting, last, unverified = queue
     for _ in range(passes):
+        if settings.constrained == 1.0:
+            update_ended(work, L, stages, lanes, T, settings, context, rows)
         forward, backward = survey(D, L, lanes, results, last - waiting)
         if forward + backward == 0:
             if unverified == last:
@@ -129,11 +138,7 @@ def solve(
             judge(work, L, lanes, T, settings)
         else:
             backward_pass(work, L, stages, lanes, T)
-            for b in range(LANES):
-                if lanes.state[b] == GAINS:
-                    begin_iteration(work, L, b, lanes, T, settings)
-                elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
-                    point_downwards(work, L, b, lanes, T)
+            begin_iterations(work, L, lanes, T, settings)
     queue[0], queue[2] = waiting, unverified
     return False
 
@@ -168,49 +173,6 @@ def verify(work, L, stages, lanes, T, tasks, x_init, context, results):
 
 
 @native_uncounted
-def forward_pass(work, L, stages, lanes, T):
-    """The trial trajectory of every lane, and its cost."""
-    D = work.D
-    for i in range(L.n * LANES):
-        D[L.xn + i] = D[L.x + i]
-    for i in range(L.m * LANES):
-        D[L.moved + i] = 0.0
-        D[L.span + i] = 0.0
-    for b in range(LANES):
-        D[L.cost + b] = 0.0
-        D[L.alpha + b] = 0.0 if lanes.state[b] == START else lanes.alpha[b]
-    for t in range(T):
-        call(stages.forward, D, t * L.record, work.P, work.S, t, work.G)
-
-
-@native_uncounted
-def backward_pass(work, L, stages, lanes, T):
-    """Gains and expected decrease of every lane."""
-    D = work.D
-    end = T * L.record
-    for i in range(L.n * LANES):
-        D[end + L.v + i] = 0.0
-    for i in range(L.n * (L.n + 1) // 2 * LANES):
-        D[end + L.vv + i] = 0.0
-    for b in range(LANES):
-        D[end + L.slope + b] = 0.0
-        D[end + L.change + b] = 0.0
-        D[end + L.pull + b] = 0.0
-        D[end + L.convex + b] = 1.0
-        D[end + L.size + b] = 0.0
-        D[end + L.exact + b] = lanes.exact[b]
-        D[end + L.mu + b] = lanes.mu[b]
-    for t in range(T - 1, -1, -1):
-        start = t * L.record
-        if L.m == 1:
-            call(stages.backward, D, start, work.P, work.S, t, work.G)
-        else:
-            call(stages.expansion, D, start, work.P, work.S, t, work.G)
-            solve_box_qps(D, L, start, work.S[t], work.G)
-            call(stages.value, D, start, work.P, work.S, t, work.G)
-
-
-@native_uncounted
 def judge(work, L, lanes, T, settings):
     """Accept or refuse the trial of every lane, and choose what it does next."""
     D = work.D
@@ -222,12 +184,7 @@ def judge(work, L, lanes, T, settings):
             judge_step(work, L, b, lanes, T, settings)
         elif lanes.state[b] == ESCAPE:
             judge_escape(D, L, b, lanes, T, settings)
-    for t in range(T):
-        start = t * L.record
-        for i in range(L.n + L.m):
-            iterate = start + L.x + i * LANES
-            trial_at = start + L.xn + i * LANES
-            adopt(D[iterate : iterate + LANES], D[trial_at : trial_at + LANES], lanes.accepted)
+    adopt_accepted(D, L, lanes, T)
 
 
 @native_uncounted
@@ -236,6 +193,10 @@ def begin(b, lanes, cost, settings):
     lanes.cost[b] = cost
     lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
     lanes.aim[b] = STEP
+    lanes.tolerance[b] = settings.tolerance
+    lanes.begun[b] = lanes.count[b]
+    if settings.constrained == 1.0:
+        lanes.tolerance[b] = tolerance_of(b, lanes, settings.tolerance)
     if np.isfinite(cost):
         lanes.accepted[b] = 1.0
         lanes.state[b] = GAINS
@@ -250,7 +211,7 @@ def judge_step(work, L, b, lanes, T, settings):
     slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
     noise = COST_ROUNDING * D[L.size + b]
     newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
-    settled = lanes.alpha[b] == 1.0 and is_settled(work, L, b, T, settings)
+    settled = lanes.alpha[b] == 1.0 and is_settled(work, L, b, lanes.tolerance[b], T)
     if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
         expected = D[L.change + b]
         foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
@@ -270,11 +231,11 @@ def judge_step(work, L, b, lanes, T, settings):
 
 
 @native_uncounted
-def is_settled(work, L, b, T, settings):
+def is_settled(work, L, b, tolerance, T):
     """Whether the trial of lane b moves no control, and promises no decrease, worth mentioning."""
     D = work.D
     end = T * L.record + b
-    tolerance, decrease, size = settings.tolerance, -D[L.slope + b], D[L.size + b]
+    decrease, size = -D[L.slope + b], D[L.size + b]
     for i in range(L.m):
         moved, span = D[end + L.moved + i * LANES], D[end + L.span + i * LANES]
         if decrease > NEGLIGIBLE * size and not moved <= tolerance * span:
@@ -309,13 +270,6 @@ def accept(b, lanes, cost, exact):
 
 
 @native_uncounted
-def adopt(iterate, trial, accepted):
-    """Replace the iterate by the trial on the lanes that accepted it."""
-    for b in range(LANES):
-        iterate[b] = trial[b] if accepted[b] == 1.0 else iterate[b]
-
-
-@native_uncounted
 def harden(b, lanes, settings):
     """From exact to Gauss-Newton, from there to more and more regularisation."""
     lanes.state[b] = GAINS
@@ -337,6 +291,16 @@ def look_down(b, lanes, aim, settings):
 
 
 @native_uncounted
+def begin_iterations(work, L, lanes, T, settings):
+    """After a backward pass."""
+    for b in range(LANES):
+        if lanes.state[b] == GAINS:
+            begin_iteration(work, L, b, lanes, T, settings)
+        elif lanes.state[b] == ESCAPE:  # the pass has put its own gains there
+            point_downwards(work, L, b, lanes, T)
+
+
+@native_uncounted
 def begin_iteration(work, L, b, lanes, T, settings):
     """Begin an iteration of lane b with its gains; it needs other gains where they are not convex.
 
@@ -346,7 +310,7 @@ def begin_iteration(work, L, b, lanes, T, settings):
     convex = D[L.convex + b] == 1.0
     if lanes.aim[b] == STEP and not convex:
         harden(b, lanes, settings)
-    elif lanes.count[b] == settings.max_iterations or (lanes.aim[b] == STUCK and convex):
+    elif is_used_up(b, lanes, settings) or (lanes.aim[b] == STUCK and convex):
         lanes.state[b] = FAILED
     elif convex:
         lanes.state[b] = TRIAL

@@ -11,9 +11,17 @@ from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
 from mpc_gym.compiled.kernel import Kernel, Record
 from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
-from mpc_gym.mpc import stage
+from mpc_gym.mpc.augmented_cost import AugmentedCost, RowsAndCost
 from mpc_gym.mpc.native.lanes import Stages
-from mpc_gym.mpc.record import sensitivity_record, solver_record
+from mpc_gym.mpc.record import (
+    sensitivity_accumulators,
+    sensitivity_record,
+    solver_accumulators,
+    solver_record,
+)
+from mpc_gym.mpc.stages import constraints, sensitivity, solver
+from mpc_gym.mpc.stages.algebra import Stage
+from mpc_gym.mpc.stages.model import Model
 
 _WITH_ADDRESSES: dict[str, ModuleType] = {}
 """What must not be freed, nor be made twice: one module for each program of a stage."""
@@ -31,7 +39,7 @@ def {name}_callback(D, P, S, G):
 
 def trace_model(
     dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
-) -> stage.Model:
+) -> Model:
     """Trace a controller's modules.
 
     Raises:
@@ -44,7 +52,9 @@ def trace_model(
     )
     _check_shape("dynamics", f, (n_state,))
     _check_shape("cost", l, ())
-    return stage.Model(f, l)
+    if not isinstance(cost, AugmentedCost):
+        return Model(f, l)
+    return Model(f, l, trace(RowsAndCost(cost), n_state, n_ctrl, n_context))
 
 
 def check_functions(
@@ -70,36 +80,43 @@ def _check_shape(name: str, graph: Graph, expected: tuple[int, ...]) -> None:
     )
 
 
-def solver_stages(model: stage.Model) -> Stages:
+def solver_stages(model: Model) -> Stages:
     """Addresses of the stage functions of the solver; 0 for those that it does not use.
 
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
     with _sized("a step of the solver", model):
-        stages = {"forward": stage.forward(model)}
-        if model.m == 1:
-            stages["backward"] = stage.backward(model)
+        stages = {"forward": solver.forward(model)}
+        if model.m <= 2:
+            stages["backward"] = solver.backward(model)
         else:
-            stages |= {"expansion": stage.expansion(model), "value": stage.value(model)}
-    addresses = _addresses("solver", stages, solver_record(model), model)
+            stages |= {"expansion": solver.expansion(model), "value": solver.value(model)}
+        if model.n_rows:
+            stages |= {
+                "multipliers": constraints.multipliers(model),
+                "terms": constraints.terms(model),
+            }
+    records = solver_record(model), solver_accumulators(model)
+    addresses = _addresses("solver", stages, records, model)
     return Stages(*(addresses.get(name, 0) for name in Stages._fields))
 
 
-def sensitivity_stages(model: stage.Model) -> tuple[int, int]:
+def sensitivity_stages(model: Model) -> tuple[int, int]:
     """Addresses of the two stage functions of the derivative.
 
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
     with _sized("the derivative of a plan", model):
-        stages = {"adjoint": stage.adjoint(model), "response": stage.response(model)}
-    addresses = _addresses("sensitivity", stages, sensitivity_record(model), model)
+        stages = {"adjoint": sensitivity.adjoint(model), "response": sensitivity.response(model)}
+    records = sensitivity_record(model), sensitivity_accumulators(model)
+    addresses = _addresses("sensitivity", stages, records, model)
     return addresses["adjoint"], addresses["response"]
 
 
 @contextmanager
-def _sized(what: str, model: stage.Model) -> Iterator[None]:
+def _sized(what: str, model: Model) -> Iterator[None]:
     """Say of what is too large how large the model is, and what makes it smaller."""
     try:
         yield
@@ -114,16 +131,16 @@ def _sized(what: str, model: stage.Model) -> Iterator[None]:
 
 
 def _addresses(
-    kind: str, stages: dict[str, stage.Stage], record: Record, model: stage.Model
+    kind: str, stages: dict[str, Stage], records: tuple[Record, Record], model: Model
 ) -> dict[str, int]:
-    """Compile the programs of a stage, in one module."""
+    """Compile the programs of a stage, in one module; the second record is that of G."""
     n_shared, n_staged = (model.parameter_count(per_stage=each) for each in (False, True))
     own = Record({"low": model.m, "high": model.m, "s": n_staged})
     places = {
-        **record.places("D"),
+        **records[0].places("D"),
         **Record({"p": n_shared}).places("P", shared=True),
         **own.places("S", shared=True),
-        **Record({"gp": n_shared}, LANES).places("G"),
+        **records[1].places("G"),
     }
     parts = []
     for name, (program, outputs) in stages.items():

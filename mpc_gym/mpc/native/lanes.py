@@ -17,14 +17,28 @@ from mpc_gym.mpc.record import SolverOffsets
 IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
 
 _CACHE_LINE = 8  # numbers
-_RECORD, _M = (SolverOffsets._fields.index(name) for name in ("record", "m"))
+_RECORD, _M, _GATHERED = map(SolverOffsets._fields.index, ("record", "m", "gathered"))
 
-Lanes = namedtuple(
-    "Lanes", ["task", "state", "count", "aim", "cost", "alpha", "exact", "mu", "bend", "accepted"]
-)
-Work = namedtuple("Work", ["D", "P", "S", "G", "ranges"])
-Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations"])
-Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value"])
+_COUNTERS = ("task", "state", "count", "aim", "updates", "phase", "begun")
+_NUMBERS = ("cost", "alpha", "exact", "mu", "bend", "accepted", "tolerance")
+Lanes = namedtuple("Lanes", [*_COUNTERS, *_NUMBERS])
+# A: what is gathered for the constraints over the stages
+Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "A"])
+Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "constrained"])
+Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value", "multipliers", "terms"])
+N_STAGES, N_OFFSETS = len(Stages._fields), len(SolverOffsets._fields)
+# Of the constraints' rows: where their multipliers begin in the context; [tasks, k] their sizes,
+# first and present penalties, and how far their multipliers moved in the last update; [tasks] the
+# size of the cost, and in the end the cost itself and the violation.
+Rows = namedtuple("Rows", ["own", "size", "first", "rho", "before", "stakes", "cost", "violation"])
+
+
+def new_rows(own, count, tasks):
+    """Those of tasks, with nothing known."""
+    return Rows(own, *np.zeros((4, tasks, count)), *np.zeros((3, tasks)))
+
+
+NO_ROWS = new_rows(0, 0, 0)
 Results = namedtuple("Results", ["X", "U", "cost", "converged", "iterations", "size"])
 
 
@@ -66,17 +80,19 @@ def new_lanes(layout, horizon, part):
     """Idle lanes and the tasks of a part, as `solve` takes them: queue, records ... scratch."""
     queue = (part[0], part[1], part[0])  # next task, end, next to be verified
     records = np.zeros((horizon + 1) * layout[_RECORD] + _CACHE_LINE)
+    gathered = np.zeros(layout[_GATHERED])
     scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
-    numbers, counters = np.zeros((6, LANES)), np.zeros((4, LANES), np.int64)
-    return np.array(queue), records, numbers, counters, scratch
+    numbers = np.zeros((len(_NUMBERS), LANES))
+    counters = np.zeros((len(_COUNTERS), LANES), np.int64)
+    return np.array(queue), records, gathered, numbers, counters, scratch
 
 
 @native_uncounted
 def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
-        counters[0], counters[1], counters[2], counters[3],
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+        counters[0], counters[1], counters[2], counters[3], counters[4], counters[5], counters[6],
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
     )  # fmt: skip
 
 
@@ -86,7 +102,8 @@ def load(D, L, b, task, x_init, guess, context, lanes):
     lanes.task[b] = task
     lanes.state[b] = START
     lanes.count[b] = 0
-    row = task % x_init.shape[0]
+    lanes.updates[b] = lanes.phase[b] = 0
+    row, of_context = task % x_init.shape[0], task % context.shape[0]
     for t in range(guess.shape[1]):
         start = t * L.record + b
         for i in range(L.n):  # finite, so that no feedback is zero
@@ -97,7 +114,7 @@ def load(D, L, b, task, x_init, guess, context, lanes):
         for i in range(L.m * L.n):
             D[start + L.kx + i * LANES] = 0.0
         for i in range(L.n_context):
-            D[start + L.c + i * LANES] = context[row, t, i]
+            D[start + L.c + i * LANES] = context[of_context, t, i]
 
 
 @native_uncounted

@@ -1,0 +1,239 @@
+"""The stages of the solver: trial points, and the backward pass.
+
+The mathematics is that of `reference/ddp.py`.
+"""
+
+import numpy as np
+
+from mpc_gym.compiled import derive
+from mpc_gym.compiled import program as s
+from mpc_gym.compiled.program import Array, Program, Value
+from mpc_gym.mpc.stages.algebra import (
+    Outputs,
+    Stage,
+    any_nonzero,
+    clip,
+    larger,
+    named,
+    solve_free,
+    symmetric,
+    triangle,
+    upper,
+)
+from mpc_gym.mpc.stages.model import Model, Point
+
+
+def forward(model: Model) -> Stage:
+    """The trial point of a line search: clamped feedback, stage cost, step.
+
+    u_new = clip(u + alpha k + K (x_new - x))
+
+    With it, of each control, how far it moved and how large it is, over the stages so far.
+    """
+    program = Program()
+    n, m = model.n, model.m
+    x_new = program.inputs("xn", n)
+    feedback = program.inputs("kx", m, n) @ (x_new - program.inputs("x", n))
+    alpha = program.input("alpha")
+    u = program.inputs("u", m)
+    u_new = u + program.inputs("k", m) * alpha + feedback
+    low, high = program.inputs("low", m), program.inputs("high", m)
+    u_new = s.as_array([clip(*each) for each in zip(u_new, low, high, strict=True)])
+    point = model.at(program, x_new, u_new)
+    outputs = named("un", u_new) | named("xn", point.f, following=True)
+    outputs |= {"cost'": s.add(program.input("cost"), point.l), "alpha'": alpha}
+    for name, now in (("moved", u_new - u), ("span", u_new)):
+        before = program.inputs(name, m)
+        largest = [larger(*pair) for pair in zip(before, map(s.absolute, now), strict=True)]
+        outputs |= named(name, s.as_array(largest), following=True)
+    return program, outputs
+
+
+def backward(model: Model) -> Stage:
+    """The backward pass for one or two controls: expansion, box QP, value function."""
+    program = Program()
+    q, Q, progress = _expansion(program, model)
+    n, m = model.n, model.m
+    u, low, high = (program.inputs(name, m) for name in ("u", "low", "high"))
+    damping = _damping(program, q[n:], np.diagonal(Q)[n:])
+    H = Q[n:, n:] + np.diag(damping)
+    box_qp = box_qp_of_one if m == 1 else box_qp_of_two
+    k, K, solvable = box_qp(H, q[n:], Q[n:, :n], low - u, high - u)
+    outputs = _value(q, Q, k, K) | named("k", k) | named("kx", K) | progress
+    outputs |= named("quu", upper(Q[n:, n:]))
+    if m == 2:
+        outputs |= named("qu", q[n:])
+    return program, outputs | _step(program, q, Q, list(k), solvable=solvable)
+
+
+def expansion(model: Model) -> Stage:
+    """The first half of the backward pass for more controls: q and the upper triangle of Q."""
+    program = Program()
+    q, Q, progress = _expansion(program, model)
+    n = model.n
+    damping = _damping(program, q[n:], np.diagonal(Q)[n:])
+    outputs = named("qx", q[:n]) | named("qu", q[n:]) | named("qxx", upper(Q[:n, :n]))
+    outputs |= named("qux", Q[n:, :n]) | named("quu", upper(Q[n:, n:]))
+    return program, outputs | named("damping", damping) | progress
+
+
+def value(model: Model) -> Stage:
+    """The second half, once the box QP has given `k`, `kx` and `solvable`: the value function."""
+    program = Program()
+    n, m = model.n, model.m
+    q = s.as_array([*program.inputs("qx", n), *program.inputs("qu", m)])
+    Q_ux = program.inputs("qux", m, n)
+    Q_xx, Q_uu = (
+        symmetric(program.inputs(name, triangle(size)), size)
+        for name, size in (("qxx", n), ("quu", m))
+    )
+    Q = np.block([[Q_xx, Q_ux.T], [Q_ux, Q_uu]])
+    k, K = program.inputs("k", m), program.inputs("kx", m, n)
+    outputs = _value(q, Q, k, K)
+    return program, outputs | _step(program, q, Q, list(k), solvable=program.input("solvable"))
+
+
+def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
+    """Gradient q and Hessian Q of the stage's cost-to-go as a function of z = (x, u).
+
+    With them the mode and regularisation, handed on, and the size of the cost's terms so far.
+    """
+    n = model.n
+    point = model.at(program, program.inputs("x", n), program.inputs("u", model.m))
+    v = program.inputs("v'", n)
+    V = symmetric(program.inputs("vv'", triangle(n)), n)
+    F = derive.jacobian(program, point.f, point.z)
+    curvature = derive.hessian(program, point.f, v, point.z)
+    l_z = derive.gradient(program, [point.l], [1.0], point.z)
+    l_zz = derive.hessian(program, [point.l], [1.0], point.z)
+    q = l_z + F.T @ v
+    exact = program.input("exact'")
+    Q = l_zz + F.T @ (V @ F) + curvature * exact
+    size = s.add(program.input("size'"), _size(point, l_z, l_zz))
+    progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "size": size}
+    return q, Q, progress
+
+
+def _size(point: Point, l_z: Array, l_zz: Array) -> Value:
+    """|l| + sum |z_i dl/dz_i| + 1/2 sum |z_i z_j d2l/dz_i dz_j|."""
+    z = [s.absolute(entry) for entry in point.z]
+    size = s.absolute(point.l)
+    for i, entry in enumerate(z):
+        curved: Value = 0.5 * entry * s.absolute(l_zz[i, i])
+        for j in range(i):
+            curved = s.add(curved, s.multiply(z[j], s.absolute(l_zz[i, j])))
+        size = s.add(size, s.multiply(entry, s.add(s.absolute(l_z[i]), curved)))
+    return size
+
+
+def _damping(program: Program, q_u: Array, curvatures: Array) -> Array:
+    """mu s, where s is the size of the curvature of each control (see `ddp.py`)."""
+    m = len(q_u)
+    ranges = program.inputs("high", m) - program.inputs("low", m)
+    mu = program.input("mu'")
+    damping = []
+    for pull, curvature, span in zip(q_u, curvatures, ranges, strict=True):
+        inverse = s.select(s.less(0.0, span), s.divide(1.0, span), 0.0)  # the same in all lanes
+        bounded = s.multiply(s.absolute(pull), inverse)
+        unit = s.add(s.absolute(curvature), bounded)
+        damping.append(s.multiply(mu, s.select(s.less(0.0, unit), unit, 1.0)))
+    return s.as_array(damping)
+
+
+def box_qp_of_one(
+    H: Array, q: Array, Q_ux: Array, low: Array, high: Array
+) -> tuple[Array, Array, Value]:
+    """Gains k and K of the box QP (see `reference/boxqp.py`), and whether there are any."""
+    convex = s.less(0.0, H[0, 0])
+    newton = s.divide(s.negative(q[0]), H[0, 0])
+    k = s.as_array([s.select(convex, clip(newton, low[0], high[0]), 0.0)])
+    free = s.logical_and(convex, s.equal(k[0], newton))
+    K = Q_ux * s.select(free, s.divide(-1.0, H[0, 0]), 0.0)
+    (held,) = _held(H, q, low, high)
+    return k, K, s.logical_or(convex, held)
+
+
+def box_qp_of_two(
+    H: Array, q: Array, Q_ux: Array, low: Array, high: Array
+) -> tuple[Array, Array, Value]:
+    """The same for two controls.
+
+    Given the first control, the second is the clipped minimiser of a parabola. So the slope in the
+    first is piecewise linear, and its root lies on the piece to which the unconstrained minimiser
+    points.
+    """
+    convex = _definite(H)
+    held = [s.logical_and(s.logical_not(convex), each) for each in _held(H, q, low, high)]
+    low, high = (
+        s.as_array([s.select(*each) for each in zip(held, (0.0, 0.0), bound, strict=True)])
+        for bound in (low, high)
+    )
+    a, c = (s.select(held[i], 1.0, H[i, i]) for i in range(2))
+    b = s.select(s.logical_or(*held), 0.0, H[0, 1])
+    H = np.array([[a, b], [b, c]], dtype=object)
+
+    def second(first: Value) -> Value:
+        return s.divide(s.negative(s.add(q[1], s.multiply(b, first))), c)
+
+    def first(second: Value) -> Value:
+        return s.divide(s.negative(s.add(q[0], s.multiply(b, second))), a)
+
+    unbounded = solve_free(H, s.as_array([[q[0]], [q[1]]]), s.as_array([1.0, 1.0]))[0, 0]
+    below, above = s.less(second(unbounded), low[1]), s.less(high[1], second(unbounded))
+    root = s.select(below, first(low[1]), s.select(above, first(high[1]), unbounded))
+    k_0 = clip(root, low[0], high[0])
+    best = second(k_0)
+    k = s.as_array([k_0, clip(best, low[1], high[1])])
+    free = s.as_array(
+        [
+            s.logical_and(s.equal(entry, wanted), s.logical_not(stays))
+            for entry, wanted, stays in zip(k, (root, best), held, strict=True)
+        ]
+    )
+    return k, solve_free(H, Q_ux, free), _definite(H)
+
+
+def _definite(H: Array) -> Value:
+    """Whether a matrix of two rows is positive definite."""
+    explained = s.divide(s.multiply(H[0, 1], H[0, 1]), H[0, 0])
+    return s.logical_and(s.less(0.0, H[0, 0]), s.less(explained, H[1, 1]))
+
+
+def _held(H: Array, q: Array, low: Array, high: Array) -> list[Value]:
+    """Which controls stay at k = 0 whatever their curvature."""
+    found = []
+    for i, (gradient, below, above) in enumerate(zip(q, low, high, strict=True)):
+        at_low, at_high = s.equal(below, 0.0), s.equal(above, 0.0)
+        held = s.logical_or(
+            s.logical_and(at_low, s.logical_or(at_high, s.less(0.0, gradient))),
+            s.logical_and(at_high, s.less(gradient, 0.0)),
+        )
+        idle = s.logical_and(s.equal(gradient, 0.0), s.logical_not(any_nonzero(H[i])))
+        found.append(s.logical_or(held, idle))
+    return found
+
+
+def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
+    """Gradient and Hessian of the value function under the gains k, K."""
+    n = len(q) - len(k)
+    Q_ux, Q_uu = Q[:n, n:].T, Q[n:, n:]
+    v = q[:n] + K.T @ (Q_uu @ k + q[n:]) + Q_ux.T @ k
+    V = Q[:n, :n] + K.T @ (Q_uu @ K + Q_ux) + Q_ux.T @ K
+    return named("v", v) | named("vv", upper(V))
+
+
+def _step(program: Program, q: Array, Q: Array, k: list[Value], *, solvable: Value) -> Outputs:
+    """What the backward pass says of the whole step: slope, change, pull, and whether it exists."""
+    pull: Value = program.input("pull'")
+    for entry, gradient, u in zip(k, q[-len(k) :], program.inputs("u", len(k)), strict=True):
+        at_rest = s.equal(entry, 0.0)
+        pull = s.add(pull, s.select(at_rest, 0.0, s.absolute(s.multiply(gradient, u))))
+    slope: Value = program.input("slope'")
+    for entry, gradient in zip(k, q[-len(k) :], strict=True):
+        slope = s.add(slope, s.multiply(entry, gradient))
+        solvable = s.logical_and(solvable, s.less(s.absolute(entry), float("inf")))  # not NaN
+    convex = s.select(solvable, program.input("convex'"), 0.0)
+    m = len(k)
+    curved = s.as_array(k) @ (Q[-m:, -m:] @ s.as_array(k))
+    change = s.add(program.input("change'"), q[-m:] @ s.as_array(k) + 0.5 * curved)
+    return {"slope": slope, "change": change, "pull": pull, "convex": convex}
