@@ -27,7 +27,8 @@ class HasModel(Protocol):
     """What an environment has that a controller can plan in: ours, or one of another library.
 
     A `gymnasium.Env`, or a wrapper of one, that defines these five names. Its observation is the
-    model's state, its action the model's control, and its reward minus the cost of the two.
+    model's state, its action the model's control, and its reward minus the cost of the two. Where
+    it also has `constraints`, as `MPC` takes them, a plan keeps to these.
     """
 
     @property
@@ -60,7 +61,10 @@ def make_mpc(
     model: Literal["nominal", "true"] = "nominal",
     **options: Any,
 ) -> "MPC":
-    """An `MPC` on a fresh copy of an environment's dynamics and cost, within its action limits.
+    """An `MPC` on a fresh copy of an environment's dynamics and cost, within its limits.
+
+    These are the limits of its actions, and its constraints, where it has some: the track of
+    `gymnasium.make("DiffCartPole-v0", track=2.4)`.
 
     Args:
         env: an id ("DiffPendulum-v0"), an environment that has a model (see `HasModel`), wrapped
@@ -73,8 +77,8 @@ def make_mpc(
         model: "nominal": the dynamics that a controller for this environment is meant to know,
             which are the environment's own except in `DiffPendulumWindy-v0`; "true": the
             environment's own, always.
-        **options: for `MPC`, such as `starts=8`; `control_low` and `control_high` replace the
-            environment's limits.
+        **options: for `MPC`, such as `starts=8`; `control_low`, `control_high` and `constraints`
+            replace the environment's.
 
     Raises:
         TypeError: `env` is no id, environment or space.
@@ -89,6 +93,7 @@ def make_mpc(
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
         "control_high": torch.from_numpy(source.action_space.high).double(),
+        "constraints": copy.deepcopy(getattr(source, "constraints", None)),
     }
     known = source.nominal_dynamics() if model == "nominal" else source.dynamics
     dynamics, cost = copy.deepcopy(known), copy.deepcopy(source.cost)

@@ -66,6 +66,9 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         cost: [..., n_state], [..., n_ctrl] -> [...].
         state_limit: the observation space is +- this, [n_state].
         control_limit: the action space is +- this, [n_ctrl].
+        settings: further arguments of the constructor that a controller has to know of.
+        constraints: what a controller for this environment keeps to, as `MPC` takes it.
+        end_cost: what it costs to come to a state in which the episode terminates.
         render_mode: None, "rgb_array", or "human": a window, drawn at each step. (Through
             `gymnasium.make` also "rgb_array_list".)
         width: of a frame [pixels].
@@ -83,7 +86,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         "render_fps": 20,
     }
     env_id: ClassVar[str]
-    start_limit: ClassVar[tuple[float, ...]]
+    start_limit: tuple[float, ...]
     """Start coordinates are uniform in +- this; see `start_states`."""
     float32_gain: ClassVar[float] = 0.0
     """See `Transition`."""
@@ -101,17 +104,24 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         cost: nn.Module,
         state_limit: Float[np.ndarray, " n_state"],
         control_limit: Float[np.ndarray, " n_ctrl"],
+        settings: Mapping[str, float] | None = None,
+        constraints: nn.Module | None = None,
+        end_cost: float = 0.0,
         render_mode: str | None = None,
         width: int = 500,
         height: int = 500,
     ) -> None:
         check_render_mode(render_mode, RENDER_MODES)
         physics = {name: check_number(name, value) for name, value in physics.items()}
+        self.given_physics = physics
+        self.settings = dict(settings or {})
         self._physics_names = frozenset(physics)
         self.dynamics = self.make_dynamics(**physics)
         self.cost = cost
+        self.constraints = constraints
+        self.end_cost = end_cost
         high = np.asarray(state_limit, dtype=np.float32)
-        self.observation_space = EnvBox(-high, high, self.env_id, physics)
+        self.observation_space = EnvBox(-high, high, self.env_id, {**physics, **self.settings})
         force = np.asarray(control_limit, dtype=np.float32)
         self.action_space = gym.spaces.Box(-force, force, dtype=np.float32)
         self._control_shape = force.shape
@@ -145,9 +155,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def physics(self) -> dict[str, float]:
         """The present value of each physical parameter that the constructor takes."""
         self._update_settings()
-        return {
-            name: getattr(self.dynamics, name).item() for name in self.observation_space.env_kwargs
-        }
+        return {name: getattr(self.dynamics, name).item() for name in self.given_physics}
 
     def set_physics(self, values: Mapping[str, float]) -> None:
         """Give physical parameters other values, from the next step on.
@@ -213,7 +221,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._take_settings()
         super().reset(seed=check_seed(seed))
         if "parameters" in given:
-            defaults = self.observation_space.env_kwargs
+            defaults = self.given_physics
             ranges = parameter_ranges(given["parameters"], defaults, self.make_dynamics)
             self._write_physics({name: defaults[name] for name in self._ranges if name in defaults})
             self._ranges = ranges
@@ -250,12 +258,12 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         following, costs, controls = self.transition(self._state, actions[np.newaxis])
         self._state = following
         state = following[0]
-        reward = -costs.item()
+        terminated = bool(self.terminated(following)[0])
+        reward = -costs.item() - self.end_cost * terminated
         if self._memory is not None:
             self._memory.add(controls[0], reward, state)
         if self._window is not None:
             self.render()
-        terminated = bool(self.terminated(following)[0])
         return state.astype(np.float32), reward, terminated, False, {}
 
     @property
@@ -301,7 +309,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         if self._memory is None:
             raise ResetNeeded(RESET_NEEDED)
         scene = self._memory.scene(self.time_step)
-        frame = self.draw(scene, self.physics, self.width, self.height)
+        frame = self.draw(scene, {**self.settings, **self.physics}, self.width, self.height)
         if self._window is None:
             return frame
         self._window.show(frame)
@@ -340,13 +348,12 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             ValueError: a parameter is impossible.
         """
 
-    @classmethod
     def start_states(
-        cls, fractions: Float[np.ndarray, "*batch n_coordinates"]
+        self, fractions: Float[np.ndarray, "*batch n_coordinates"]
     ) -> Float[NDArray[np.float64], "*batch n_state"]:
         """Start states, made from numbers that are uniform in [0, 1)."""
-        limit = np.array(cls.start_limit)
-        return cls.states_from(2.0 * limit * fractions - limit)
+        limit = np.array(self.start_limit)
+        return self.states_from(2.0 * limit * fractions - limit)
 
     @staticmethod
     @abstractmethod
@@ -360,7 +367,7 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def draw(
         scene: "Scene", physics: Mapping[str, float], width: int, height: int
     ) -> NDArray[np.uint8]:
-        """A frame [height, width, 3]."""
+        """A frame [height, width, 3]; `physics` holds the settings too."""
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, perhaps in another process, gets its native code from the cache.

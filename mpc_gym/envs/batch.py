@@ -57,7 +57,7 @@ class Batch:
     def set_ranges(self, given: Any) -> None:
         """From now on, draw physical parameters from these ranges; see `DiffEnv.reset`."""
         env = self.env
-        ranges = parameter_ranges(given, env.observation_space.env_kwargs, env.make_dynamics)
+        ranges = parameter_ranges(given, env.given_physics, env.make_dynamics)
         for name in self._ranges:
             self._own.pop(name, None)
         self._ranges = ranges
@@ -99,7 +99,8 @@ class Batch:
         self.states, costs, controls = self.env.transition(
             self.states, actions, self._parameters() if self._own else None
         )
-        rewards = -costs
+        terminated = self.env.terminated(self.states)
+        rewards = -costs - self.env.end_cost * terminated
         self.elapsed += 1
         if self.env.render_mode is not None:
             for memory, *step in zip(self._memories, controls, rewards, self.states, strict=True):
@@ -110,7 +111,7 @@ class Batch:
             truncated = np.zeros(self.num_envs, dtype=bool)
         else:
             truncated = self.elapsed >= self.max_episode_steps
-        return rewards, self.env.terminated(self.states), truncated
+        return rewards, terminated, truncated
 
     def checked_actions(self, actions: ArrayLike) -> Float[NDArray[np.float64], "num_envs n_ctrl"]:
         """Actions [num_envs, n_ctrl] as a copy.
@@ -160,7 +161,7 @@ class Batch:
         if memory is None:
             raise ResetNeeded(RESET_NEEDED)
         scene = memory.scene(self.env.time_step)
-        return self.env.draw(scene, self.physics(index), width, height)
+        return self.env.draw(scene, {**self.env.settings, **self.physics(index)}, width, height)
 
     def _checked_states(self, states: ArrayLike) -> Float[NDArray[np.float64], "num_envs n_state"]:
         given = numbers("options['state']", states)

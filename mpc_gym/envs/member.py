@@ -39,7 +39,7 @@ class Member:
         Raises:
             AttributeError: there is no attribute of that name that can be set.
         """
-        own = ("state", *self.batch.env.observation_space.env_kwargs)
+        own = ("state", *self.batch.env.given_physics)
         if name not in (*own, *SHARED):
             raise AttributeError(f"{name!r} cannot be set; these can: {', '.join((*own, *SHARED))}")
         return name in own
@@ -115,7 +115,7 @@ class Member:
             raise AttributeError(
                 f"{name} is not a method of one environment of a batch; call that of the batch"
             )
-        if name in self.batch.env.observation_space.env_kwargs:
+        if name in self.batch.env.given_physics:
             return self.physics[name]
         return getattr(self.batch.env, name)
 

@@ -219,13 +219,13 @@ class DiffVectorEnv(VectorEnv[NDArray[np.float32], ArrayLike, NDArray[Any]]):
 
     def __getattr__(self, name: str) -> Any:
         batch = self.__dict__.get("_batch")  # absent while a copy is made
-        if batch is not None and name in batch.env.observation_space.env_kwargs:
+        if batch is not None and name in batch.env.given_physics:
             return np.array(self.get_attr(name))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         batch = self.__dict__.get("_batch")
-        if batch is not None and name in (*batch.env.observation_space.env_kwargs, *SHARED):
+        if batch is not None and name in (*batch.env.given_physics, *SHARED):
             self.set_attr(name, value.tolist() if isinstance(value, np.ndarray) else value)
         else:
             super().__setattr__(name, value)

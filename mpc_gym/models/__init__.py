@@ -1,7 +1,7 @@
 """Dynamics and stage costs: plain PyTorch modules, independent of the rest of the project."""
 
 from mpc_gym.models.base import Cost, Dynamics
-from mpc_gym.models.cartpole import CartPoleDynamics
+from mpc_gym.models.cartpole import CartPoleDynamics, CartPoleTrack
 from mpc_gym.models.contextual import ContextualCost
 from mpc_gym.models.linear import LinearDynamics
 from mpc_gym.models.neural import NeuralDynamics
@@ -13,6 +13,7 @@ from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
     "CartPoleDynamics",
+    "CartPoleTrack",
     "ContextualCost",
     "Cost",
     "Dynamics",

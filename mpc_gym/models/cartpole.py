@@ -6,7 +6,7 @@ CartPole uses (Florian 2007); one explicit Euler step of length dt; theta = 0 up
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpc_gym.checks import check_number
 from mpc_gym.models.base import Dynamics, angle, physical_parameter
@@ -79,3 +79,32 @@ class CartPoleDynamics(Dynamics):
     def extra_repr(self) -> str:
         """The settings that are not parameters."""
         return f"dt={self.dt}"
+
+
+class CartPoleTrack(nn.Module):
+    """The track of a cart-pole: its position stays within +-limit, as constraints of an `MPC`.
+
+    Args:
+        limit: half the length of the track, which is centred at the origin [m], positive. It is a
+            buffer that may be overwritten, and no part of the state dict: like the limits of a
+            control it is a fact of the environment, and nothing that is learned.
+
+    Raises:
+        ValueError: the limit is not finite, or not positive.
+    """
+
+    limit: Float[Tensor, ""]
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        value = torch.tensor(check_number("limit", limit, above=0.0), dtype=torch.float64)
+        self.register_buffer("limit", value, persistent=False)
+
+    def forward(
+        self,
+        state: Float[Tensor, "*batch 5"],
+        control: Float[Tensor, "*batch 1"],  # noqa: ARG002
+    ) -> Float[Tensor, "*batch 2"]:
+        """By how much it is beyond the right and the left end [m]; not positive on the track."""
+        position = state[..., 0]
+        return torch.stack((position - self.limit, -position - self.limit), -1)

@@ -71,10 +71,10 @@ CASES = {
         {},
         {
             "gravity": "number",
-            **dict.fromkeys(("cart_mass", "pole_mass", "pole_length"), "positive"),
+            **dict.fromkeys(("cart_mass", "pole_mass", "pole_length", "track"), "positive"),
             **PICTURE,
         },
-        none=("render_mode",),
+        none=("render_mode", "track"),
     ),
     "make_vec": Case(
         DiffPendulumVectorEnv,

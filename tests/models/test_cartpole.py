@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from mpc_gym.models import CartPoleDynamics
+from mpc_gym.models import CartPoleDynamics, CartPoleTrack
 
 PARAMETERS = ["gravity", "cart_mass", "pole_mass", "pole_length"]
 angles = st.floats(-math.pi, math.pi)
@@ -158,3 +158,16 @@ def test_any_leading_dimensions_are_rows_of_their_own(shape: tuple[int, ...]) ->
 def test_quantities_that_must_be_positive_are_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
         CartPoleDynamics(**{name: value})
+
+
+@given(st.floats(-5.0, 5.0), st.floats(0.1, 5.0))
+def test_the_track_holds_where_the_position_is_between_its_ends(x: float, limit: float) -> None:
+    rows = CartPoleTrack(limit)(state_of(x, 9.0, 2.0, 9.0), control_of(99.0))
+    assert (rows <= 0).all().item() == (-limit <= x <= limit)
+    assert rows.max().item() == pytest.approx(abs(x) - limit)
+
+
+def test_the_track_is_not_learned_and_not_saved() -> None:
+    track = CartPoleTrack(2.4)
+    assert not list(track.parameters())
+    assert not track.state_dict()

@@ -5,6 +5,7 @@ from torch import nn
 
 from mpc_gym.models import (
     CartPoleDynamics,
+    CartPoleTrack,
     ContextualCost,
     Dynamics,
     LinearCost,
@@ -42,6 +43,7 @@ CASES = {
             **dict.fromkeys(("cart_mass", "pole_mass", "pole_length", "dt"), "positive"),
         },
     ),
+    "CartPoleTrack": Case(CartPoleTrack, {"limit": lambda: 1.0}, {"limit": "positive"}),
     "PendulumCost": Case(
         PendulumCost,
         {},
