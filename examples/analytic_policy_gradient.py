@@ -92,11 +92,11 @@ def mean_return(act, options: Options) -> float:
     """Over whole episodes from unseen start states; `act` maps observations to actions."""
     envs = gym.make_vec(options.env_id, num_envs=options.episodes)
     observations, _ = envs.reset(seed=options.seed + 10_000)
-    total, ended = np.zeros(options.episodes), False
-    while not ended:
-        observations, rewards, _, truncated, _ = envs.step(act(observations))
-        total += rewards
-        ended = truncated.all()
+    total, alive = np.zeros(options.episodes), np.ones(options.episodes, dtype=bool)
+    while alive.any():
+        observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+        total += rewards * alive
+        alive &= ~(terminated | truncated)
     return float(total.mean())
 
 

@@ -89,6 +89,7 @@ def film(
             pictures: list[Picture] = []
             camera = _Camera(agent, envs, pictures.append, STEPS)
             played = play(camera, envs, [seed], max_steps=max_steps)
+            camera.show(None)
             frames[f"{name}: return {played.returns[0]:.0f}"] = pictures
             advance()
     for path in paths:
@@ -164,10 +165,12 @@ def _plan(agent: Any, observation: NDArray[np.float32], state: Any) -> Plan | No
 
 
 def _in_rows(frames: dict[str, list[Picture]], columns: int) -> Iterator[Picture]:
-    captions = list(frames)
+    captions, steps = list(frames), max(map(len, frames.values())) - 1
+    # an episode that ends before the others stays at its last state
+    held = {name: [*each, *each[-1:] * steps][:steps] for name, each in frames.items()}
     chunks = [captions[i : i + columns] for i in range(0, len(captions), columns)]
-    rows = [side_by_side({caption: frames[caption] for caption in chunk}) for chunk in chunks]
-    for pictures in zip(*rows, strict=False):  # to the end of the shortest row
+    rows = [side_by_side({caption: held[caption] for caption in chunk}) for chunk in chunks]
+    for pictures in zip(*rows, strict=True):
         width = max(picture.shape[1] for picture in pictures)
         padded = [
             np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), mode="edge") for p in pictures

@@ -8,7 +8,7 @@ from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 
 from mpc_gym.envs import DiffEnv
 from mpc_gym.experiments.agents import EpisodeOptions
-from mpc_gym.experiments.film import record
+from mpc_gym.experiments.film import film, record
 from mpc_gym.imitation import evaluate
 from mpc_gym.policies import MPCPolicy, load_shipped
 from mpc_gym.policies.planner import Planner
@@ -128,3 +128,27 @@ def test_a_policy_of_another_environment_is_refused(tmp_path) -> None:
     options = EpisodeOptions("DiffPendulum-v0", (str(tmp_path / "cartpole.zip"),))
     with pytest.raises(ValueError, match="trained on other spaces"):
         record(options, tmp_path)
+
+
+def test_an_episode_that_ends_early_is_shown_to_its_end_beside_the_others(tmp_path) -> None:
+    class Push:
+        def __init__(self, force: float) -> None:
+            self.force = force
+
+        def predict(self, observation, *_state, **_options):
+            return np.full((len(observation), 1), self.force, np.float32), None
+
+    env_id = "Tracked-v0"
+    gym.register(
+        env_id, "mpc_gym.envs.cartpole:DiffCartPoleEnv", kwargs={"track": 0.6}, max_episode_steps=30
+    )
+    try:
+        agents = {"off": Push(100.0), "on": Push(0.0)}
+        film(agents, env_id, 0, None, [tmp_path / "film.mp4"], lambda: None, columns=1)
+        returns = record(EpisodeOptions(env_id, ("random",), 1, seed=1), tmp_path)
+    finally:
+        del gym.registry[env_id]
+    assert frames_in(tmp_path / "film.mp4") == 30  # the longer episode
+    ((path, found),) = returns.items()
+    assert found < -1000
+    assert frames_in(path) < 30
