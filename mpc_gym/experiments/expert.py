@@ -3,11 +3,13 @@
 from functools import cached_property
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 
 from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.files import holding
 from mpc_gym.imitation import Demonstrations, Stateless, collect, concatenate
+from mpc_gym.imitation.episodes import NOT_OWN
 
 # Streams of start states: of a seed's demonstrations, of unseen ones, and of scores.
 LEARN, UNSEEN, SCORES = "seed", "unseen", "scores"
@@ -89,7 +91,8 @@ def check_demonstrations(demonstrations: Demonstrations, env: str, path: Path) -
         ValueError: they are.
     """
     registered = env.rpartition(":")[2]  # without the module that registers it
-    if (demonstrations.env_id, demonstrations.env_kwargs) != (registered, {}):
+    kwargs = {k: v for k, v in gym.registry[registered].kwargs.items() if k not in NOT_OWN}
+    if (demonstrations.env_id, demonstrations.env_kwargs) != (registered, kwargs):
         known = " ".join(map(str, (demonstrations.env_id, demonstrations.env_kwargs or "")))
         raise ValueError(
             f"{path} holds demonstrations of {known.strip()}, expected {env}. Choose another file, "
