@@ -93,3 +93,26 @@ def test_cars_drive_round_the_obstacle_on_either_side_and_stop_at_the_goal() -> 
     passing = y[x.abs().argmin(0), [0, 1]]
     assert passing[0] > 0.6 > -0.6 > passing[1]  # each on its own side
     assert torch.hypot(x[-1] - 2, y[-1]).max() < 0.05
+
+
+def share_that_left(episodes: Any) -> float:
+    return sum(each.left for each in episodes) / len(episodes)
+
+
+@pytest.mark.filterwarnings("ignore:.*control problems did not converge")
+def test_ppo_seldom_leaves_the_track_where_it_plans() -> None:
+    trainings = run("safe_exploration.py", steps=6_400, mlp_steps=6_400)
+    assert len(trainings["MPC"]) >= 32
+    assert share_that_left(trainings["MPC"]) < 0.05
+    assert share_that_left(trainings["MLP"]) > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.filterwarnings("ignore:.*control problems did not converge")
+def test_a_network_learns_to_stay_on_the_track_by_leaving_it(seed: int) -> None:
+    trainings = run("safe_exploration.py", seed=seed)
+    planned, network = trainings["MPC"], trainings["MLP"]
+    assert share_that_left(planned) < 0.02
+    assert sum(each.left for each in network) > 150
+    assert share_that_left(network[-len(network) // 4 :]) < 0.1
