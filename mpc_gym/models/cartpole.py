@@ -108,3 +108,7 @@ class CartPoleTrack(nn.Module):
         """By how much it is beyond the right and the left end [m]; not positive on the track."""
         position = state[..., 0]
         return torch.stack((position - self.limit, -position - self.limit), -1)
+
+    def extra_repr(self) -> str:
+        """Half the length of the track."""
+        return f"limit={self.limit.item():g}"

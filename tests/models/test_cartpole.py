@@ -171,3 +171,4 @@ def test_the_track_is_not_learned_and_not_saved() -> None:
     track = CartPoleTrack(2.4)
     assert not list(track.parameters())
     assert not track.state_dict()
+    assert str(track) == "CartPoleTrack(limit=2.4)"
