@@ -1,5 +1,6 @@
 """Several threads at once: what one thread alone gets, and modules that stay as they are."""
 
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -105,6 +106,53 @@ def test_first_plans_from_several_threads_are_those_of_one_and_leave_the_model_a
         for each in found:
             for value, expected in zip(each, alone, strict=True):
                 assert torch.equal(value, expected)
+
+
+class Slow(nn.Module):
+    """The swing's speed is at most `limit`, either way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = nn.Parameter(torch.tensor(0.25, dtype=torch.float64))
+
+    def forward(self, x: Tensor, _u: Tensor) -> Tensor:
+        return torch.stack((x[..., 1] - self.limit, -self.limit - x[..., 1]), -1)
+
+
+# each thread has start states of its own, so that one that took another's problem would show
+STARTS = torch.stack([X * (0.3 + 0.1 * thread) for thread in range(THREADS)])
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize(("smoothing", "constrained"), [(0.05, False), (0.0, True), (0.05, True)])
+def test_threads_that_share_a_smoothed_or_constrained_controller_get_their_own_plans(
+    backend: Any, smoothing: float, constrained: bool
+) -> None:
+    constraints = Slow() if constrained else None
+    options: Any = {"smoothing": smoothing, "constraints": constraints, "backend": backend}
+    mpc = MPC(Swing(0.0), Effort(), 6, -4.0, 4.0, **options)
+    parameters, own = list(mpc.parameters()), identities(mpc)
+    bounds = mpc.control_low.clone(), mpc.control_high.clone()
+
+    def plan(thread: int) -> list[Tensor]:
+        found = mpc(STARTS[thread])
+        assert found.converged.all()
+        assert found.multipliers is None or (found.multipliers > 0.1).any()  # some are pressed
+        return [
+            found.controls,
+            *torch.autograd.grad(found.controls.square().sum(), parameters),
+        ]
+
+    def look() -> None:
+        assert identities(mpc) == own
+        assert (mpc.smoothing, mpc.control_low, mpc.control_high) == (smoothing, *bounds)
+
+    threads = itertools.count()
+    found = at_once(lambda: (thread := next(threads), plan(thread)), look)
+    assert sorted(thread for thread, _ in found) == list(range(THREADS))
+    for thread, values in found:
+        for value, expected in zip(values, plan(thread), strict=True):
+            assert torch.equal(value, expected)
 
 
 def test_threads_that_ask_one_fresh_policy_get_the_actions_of_one_thread() -> None:
