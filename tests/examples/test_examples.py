@@ -84,6 +84,25 @@ def test_a_mass_is_learned_through_plans_that_stay_on_the_track() -> None:
     assert violation < 1e-7
 
 
+def test_a_smoothed_gradient_lives_where_the_plain_plan_holds_its_limit(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    curves = run("smoothed_gradient.py", picture=str(picture))
+    assert picture.stat().st_size > 10_000
+    plain, slope = curves.pop(0.0)
+    held = plain.abs() == 2.0
+    assert held.double().mean() > 0.8
+    assert (slope[held] == 0).all()
+    gaps = []
+    for torques, slopes in curves.values():
+        assert torques.abs().max() < 2.0
+        assert (slopes != 0).all()
+        step = 2.4 / (len(torques) - 1)
+        differences = (torques[2:] - torques[:-2]) / (2 * step)
+        torch.testing.assert_close(slopes[1:-1], differences, rtol=0.02, atol=0.02)
+        gaps.append((torques - plain).abs().mean())
+    assert sorted(gaps) == gaps  # the smaller mu, the nearer to the plain plan
+
+
 def test_cars_drive_round_the_obstacle_on_either_side_and_stop_at_the_goal() -> None:
     way, violations = run("obstacle.py", steps=60)
     x, y, speed = way[..., 0], way[..., 1], way[..., 4]

@@ -188,6 +188,33 @@ def test_the_speed_clip_is_active_in_the_problem_that_is_to_test_it():
     assert (speeds.abs() == 8.0).any()
 
 
+def test_near_upright_the_gradients_by_the_physics_are_those_of_differences(pendulum, backend):
+    """The problem that docs/mpc.md compares others on: eight pendulums at rest near upright."""
+    theta = torch.linspace(-0.5, 0.5, 8, dtype=torch.float64)
+    x_init = torch.stack((theta.cos(), theta.sin(), torch.zeros_like(theta)), -1)
+    physics = {"gravity": 10.0, "mass": 1.0, "length": 1.0}
+
+    def controls(**physics: float) -> tuple[MPC, Tensor]:
+        dynamics = PendulumDynamics(max_speed=None, **physics)
+        mpc = MPC(dynamics, pendulum.cost(), 20, -2.0, 2.0, backend=backend, tolerance=1e-10)
+        return mpc, mpc(x_init).controls
+
+    mpc, U = controls(**physics)
+    held = (U.abs() == 2.0).double().mean((1, 2))
+    assert held.max() > 0.5
+    assert held.min() == 0.0
+    parameters = [getattr(mpc.dynamics, name) for name in physics]
+    found = torch.autograd.grad(U.square().mean(), parameters)
+    for (name, value), exact in zip(physics.items(), found, strict=True):
+        with torch.no_grad():
+            more, less = (
+                controls(**{**physics, name: value * (1 + step)})[1].square().mean()
+                for step in (STEP, -STEP)
+            )
+        difference = ((more - less) / (2 * STEP * value)).item()
+        assert exact.item() == pytest.approx(difference, rel=1e-8)
+
+
 def test_gradients_match_those_of_the_reference_file(paper, paper_mpc):
     mpc = paper_mpc(paper)
     x_init = paper.x_init.requires_grad_()
