@@ -12,6 +12,7 @@ from mpc_gym.imitation.episodes import Stateless
 from mpc_gym.imitation.losses import Loss, Sum, Value, WarmStartedLoss
 from mpc_gym.imitation.metrics import Metrics
 from mpc_gym.imitation.rates import FallingRate
+from mpc_gym.imitation.smoothing import FallingSmoothing
 from mpc_gym.imitation.system_identification import SystemIdentification
 from mpc_gym.imitation.training import Training, TrainingOptions
 
@@ -21,6 +22,7 @@ __all__ = [
     "Demonstrations",
     "Evaluation",
     "FallingRate",
+    "FallingSmoothing",
     "Loss",
     "Metrics",
     "Stateless",

@@ -75,9 +75,10 @@ class BehavioralCloning:
             the policy would make. More (50 in Amos et al.) takes fewer iterations, but can hold a
             plan in a local optimum which the wrong model once led it to.
         smoothing: first and last mu of the plans that a planning policy is trained by (see `MPC`),
-            in units of its cost; mu falls by the same factor in each of the first 60 % of the
-            epochs. The gradient then lives where plans sit at their limits, as most do in a
-            swing-up. Validated, and acted by, are the policy's own plans. None: trained, too.
+            in units of its cost: mu falls by the same factor in each of the first 30 % of the
+            epochs that `train` is first called with (see `FallingSmoothing`). The gradient then
+            lives where plans sit at their limits, as most do in a swing-up. In the other epochs,
+            validated and acting, the policy's plans are its own. None: throughout.
         folder: for the checkpoint, the log and TensorBoard's events; None to keep nothing. A run
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch

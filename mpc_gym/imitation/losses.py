@@ -7,6 +7,7 @@ observed change, so that 1 is the error of predicting no motion.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,11 @@ from torch import Tensor, nn
 from mpc_gym.checks import check_count, check_floating
 from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.imitation.rates import FallingRate
+from mpc_gym.imitation.smoothing import FallingSmoothing
 from mpc_gym.mpc import Plan
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
-SMOOTHED = 0.6  # of the epochs, in which the smoothing falls
+SMOOTHED = 0.3  # of the epochs, in which the smoothing falls
 
 Rows = Int[Tensor, " rows"]
 
@@ -202,8 +203,8 @@ class PlanLoss(_WindowLoss, WarmStartedLoss):
     nothing and count, converged or not. Else weights under which the hard plans fail would be
     judged by the easy ones alone, and win.
 
-    With `smoothing` the plans in training are smoothed, by the first value in the first epoch, then
-    less in each, and by the last one from `SMOOTHED` of the epochs on.
+    With `smoothing`, first and last mu of a `FallingSmoothing`, the plans in training are smoothed
+    in the first `SMOOTHED` of the epochs that training is begun with, and then no more.
     """
 
     def __init__(
@@ -217,32 +218,41 @@ class PlanLoss(_WindowLoss, WarmStartedLoss):
         super().__init__(policy, demonstrations, steps)
         self.policy = policy
         self.smoothing = smoothing
-        self._mu: FallingRate | None = None
+        self._falling: FallingSmoothing | None = None
         self._epoch = 0
         size = (len(self.windows), policy.mpc.horizon, policy.mpc.n_ctrl)
         guess = torch.zeros(size, dtype=torch.float64, device=policy.device)
         WarmStartedLoss.__init__(self, guess, warm_start_epochs)
 
     def begin(self, epochs: int) -> None:
-        """Spread the values of mu over the epochs."""
-        if self.smoothing is not None:
-            falling = max(round(SMOOTHED * epochs) - 1, 1)
-            self._mu = FallingRate(*self.smoothing, constant=1, falling=falling)
+        """Spread the values of mu over the epochs, once: a run that goes on keeps to them."""
+        if self.smoothing is not None and self._falling is None:
+            self._falling = FallingSmoothing(*self.smoothing, max(round(SMOOTHED * epochs), 1))
 
     def begin_epoch(self, epoch: int) -> None:
         """Forget the warm starts when it is time."""
         WarmStartedLoss.begin_epoch(self, epoch)
         self._epoch = epoch
 
+    def state_dict(self) -> dict[str, Any]:
+        """The warm starts, and over how many epochs mu falls."""
+        epochs = None if self._falling is None else self._falling.epochs
+        return {**WarmStartedLoss.state_dict(self), "smoothed_epochs": epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take these."""
+        WarmStartedLoss.load_state_dict(self, state)
+        epochs = state["smoothed_epochs"]
+        if self.smoothing is not None and epochs is not None:
+            self._falling = FallingSmoothing(*self.smoothing, epochs)
+
     def _plan(self, rows: Rows, training: bool) -> Plan:
-        mpc, warm_start = self.policy.mpc, self.warm_starts[rows] if training else None
-        own = float(mpc.smoothing)
-        if training and self._mu is not None:
-            mpc.smoothing.fill_(self._mu.at(self._epoch))
-        try:
-            return self.policy.planner.plan(self.observations[rows], warm_start)
-        finally:
-            mpc.smoothing.fill_(own)
+        if not training:
+            return self.policy.planner.plan(self.observations[rows])
+        falling = self._falling
+        smoothed = falling.of(self.policy.mpc, self._epoch) if falling else nullcontext()
+        with smoothed:
+            return self.policy.planner.plan(self.observations[rows], self.warm_starts[rows])
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""

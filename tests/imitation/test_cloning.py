@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -224,19 +225,44 @@ def full_torque() -> Demonstrations:
     )
 
 
-def test_smoothed_training_falls_to_the_last_mu_and_judges_by_the_plain_plan(demonstrations):
-    policy, seen = make_policy(), {True: [], False: []}
+def mus_seen(policy: MPCPolicy) -> dict[bool, list[float]]:
+    """Fills with the mu of every plan: with a gradient, in training; without, in validation."""
+    seen: dict[bool, list[float]] = {True: [], False: []}
     policy.mpc.register_forward_pre_hook(
         lambda mpc, _: seen[torch.is_grad_enabled()].append(mpc.smoothing.item())
     )
-    cloning = BehavioralCloning(
-        policy, demonstrations, loss="plan", smoothing=(0.1, 1e-4), validation_fraction=0.25
-    )
-    cloning.train(10)
-    expected = [0.1 * 1e-3 ** min(epoch / 5, 1.0) for epoch in range(10)]
-    np.testing.assert_allclose(seen[True], expected, rtol=1e-12)
-    assert seen[False] == [0.0] * 11
-    assert policy.mpc.smoothing == 0.0
+    return seen
+
+
+def smoothed_cloning(policy: MPCPolicy, demonstrations: Demonstrations, **options: Any) -> Any:
+    given = {"loss": "plan", "smoothing": (0.1, 1e-4), "validation_fraction": 0.25, **options}
+    return BehavioralCloning(policy, demonstrations, **given)
+
+
+FALLING = [0.1, 0.1 * 10**-1.5, 1e-4]  # in 30 % of ten epochs
+
+
+@pytest.mark.parametrize("own", [0.0, 0.03])
+def test_smoothing_falls_and_ends_in_plans_that_are_the_policys_own(demonstrations, own):
+    policy = make_policy()
+    policy.mpc.smoothing = own
+    seen = mus_seen(policy)
+    smoothed_cloning(policy, demonstrations).train(10)
+    np.testing.assert_allclose(seen[True], FALLING + [own] * 7, rtol=1e-6)
+    np.testing.assert_allclose(seen[False], [own] * 11, rtol=1e-6)
+    assert policy.mpc.smoothing.item() == pytest.approx(own)
+
+
+def test_more_epochs_smooth_no_more(demonstrations, tmp_path):
+    for folder in (None, tmp_path):
+        policy = make_policy()
+        cloning = smoothed_cloning(policy, demonstrations, folder=folder)
+        cloning.train(4)
+        seen = mus_seen(policy)
+        if folder is not None:  # another process goes on
+            cloning = smoothed_cloning(policy, demonstrations, folder=folder)
+        cloning.train(20)  # 30 % of which are more than the epochs done
+        assert seen[True] == [0.0] * 16
 
 
 def test_smoothed_training_moves_what_plans_at_their_limits_do_not_move():
