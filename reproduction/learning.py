@@ -13,6 +13,7 @@ validation plans, each planned from nothing, as the learner would act.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mpc_gym.experiments.methods import without_convergence_warnings
 from mpc_gym.experiments.plots import thinned
 from mpc_gym.imitation import (
     FallingRate,
+    FallingSmoothing,
     Loss,
     Sum,
     Training,
@@ -145,19 +147,28 @@ class ImitationLoss(ModelLoss, WarmStartedLoss):
         plans: the expert's.
         guess: of the training plans' controls: none, for the controller's own; or the
             demonstrations, of which each plan is then solved from one start only.
+        smoothing: of the training plans; None for none.
     """
 
     def __init__(
-        self, mpc: MPC, plans: Plans, guess: Float[Tensor, "plans horizon n_ctrl"] | None = None
+        self,
+        mpc: MPC,
+        plans: Plans,
+        guess: Float[Tensor, "plans horizon n_ctrl"] | None = None,
+        smoothing: FallingSmoothing | None = None,
     ) -> None:
         super().__init__(mpc, plans)
+        self.smoothing, self.epoch = smoothing, 0
         nothing = torch.zeros_like(plans.controls)
         WarmStartedLoss.__init__(self, nothing if guess is None else guess, WARM_START_EPOCHS)
         self.planner = mpc if guess is None else _from_one_start(mpc)
 
     def training_value(self, rows: Tensor) -> Value:
         """What is minimised."""
-        plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
+        smoothing = self.smoothing
+        smoothed = smoothing.of(self.planner, self.epoch) if smoothing else nullcontext()
+        with smoothed:
+            plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
         self.remember(rows, plan)
         error = (plan.controls - self.plans.controls[rows])[plan.converged]
         return Value(((1.0, Sum.of(error.square())),), {"not_converged": _not_converged(plan)})
@@ -165,6 +176,7 @@ class ImitationLoss(ModelLoss, WarmStartedLoss):
     def begin_epoch(self, epoch: int) -> None:
         """Forget the warm starts, and pass the turn, when it is time."""
         WarmStartedLoss.begin_epoch(self, epoch)
+        self.epoch = epoch
         if isinstance(self.mpc.cost, LearnedCost):
             weights_turn = (epoch // COST_EPOCHS) % 2 == 1
             self.mpc.cost.logits.requires_grad_(weights_turn)
@@ -180,6 +192,7 @@ def learn(
     enough: Callable[[History], str | None],
     identity: dict[str, Any],
     falling_epochs: int = 0,
+    batch: int = BATCH,
 ) -> dict[str, Any]:
     """Train a learner, and measure it with the weights of the best validation epoch.
 
@@ -192,6 +205,7 @@ def learn(
         enough: called after each epoch with the rows so far; says why to stop, or None to go on.
         identity: JSON data that tells this run from others, its "seed" among it.
         falling_epochs: the last of the epochs, in which the learning rate falls.
+        batch: plans in a step.
 
     Returns:
         "test_loss" with the best weights and "last_test_loss" with the last, and, of a controller,
@@ -208,7 +222,7 @@ def learn(
         loss,
         training_rows,
         validation_rows,
-        TrainingOptions(optimizer, rate, BATCH, identity["seed"]),
+        TrainingOptions(optimizer, rate, batch, identity["seed"]),
         identity,
         folder,
         CHECKPOINT_SECONDS,

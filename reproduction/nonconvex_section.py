@@ -187,12 +187,12 @@ def _hessians_panel(found: ResultsByVariant, system: str) -> Panel:
         for method in THROUGH_PLANS[:2]
         for hessian in ("exact", "gauss-newton")
     }
-    return Panel(f"{SYSTEMS[system].title}, {count} plans", "epoch", BEST, _curves(groups))
+    return Panel(f"{SYSTEMS[system].title}, {count} plans", "epoch", BEST, curves(groups))
 
 
 def _starts_panel(found: ResultsByVariant) -> Panel:
     count, groups = _by_planning(found)
-    return Panel(f"cart-pole, mpc.dx, {count} plans", "epoch", BEST, _curves(groups))
+    return Panel(f"cart-pole, mpc.dx, {count} plans", "epoch", BEST, curves(groups))
 
 
 def _by_planning(found: ResultsByVariant) -> tuple[int, dict[str, list[Result]]]:
@@ -205,7 +205,7 @@ def _by_planning(found: ResultsByVariant) -> tuple[int, dict[str, list[Result]]]
     return count, {planning: group[count] for planning, group in groups.items()}
 
 
-def _curves(groups: dict[str, list[Result]]) -> list[Line]:
+def curves(groups: dict[str, list[Result]]) -> list[Line]:
     """The lowest validation loss so far of every seed; one that ended early keeps its own."""
     lines = []
     for colour, (name, group) in enumerate(groups.items()):

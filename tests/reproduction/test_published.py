@@ -25,7 +25,9 @@ def agrees(name: str, holds: bool) -> bool:
 def test_it_is_of_the_full_experiments() -> None:
     assert DATA["quick"] is False
     experiments = {each["experiment"] for each in DATA["findings"]}
-    assert experiments == {"lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime"}
+    assert experiments == {
+        "lqr", "nonconvex", "smoothed", "nonrealizable", "closed-loop", "runtime"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a", "a, giving up"])
@@ -52,6 +54,16 @@ def test_fitting_the_motion_and_imitating_are_level_where_medians_are_close(name
     ]
     assert len(ratios) == 6  # two systems, three numbers of plans
     assert agrees(name, all(0.1 <= ratio <= 10 for ratio in ratios))
+
+
+def test_smoothed_learners_are_free_where_every_seed_is_and_level_with_sysid() -> None:
+    losses = NUMBERS["smoothed"]["mpc.dx smoothed"]["test losses"]
+    assert len(losses) == 8
+    assert agrees("smoothed", max(losses) < 1e-3)
+    medians = NUMBERS["c, smoothed"].values()
+    ratios = [max(each["sysid"], 1e-9) / max(each["mpc.dx smoothed"], 1e-9) for each in medians]
+    assert len(ratios) == 3  # numbers of plans
+    assert agrees("c, smoothed", all(0.1 <= ratio <= 10 for ratio in ratios))
 
 
 def test_imitation_beats_identification_where_the_expert_is_not_realizable() -> None:
