@@ -5,7 +5,16 @@ import json
 
 import pytest
 
-from benchmarks import constraints, environments, learning, pendulum_v1, solver, targets, training
+from benchmarks import (
+    constraints,
+    environments,
+    learning,
+    limits,
+    pendulum_v1,
+    solver,
+    targets,
+    training,
+)
 from benchmarks.options import Options
 from benchmarks.report import Table
 
@@ -54,6 +63,21 @@ def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
 def test_training_is_timed_beside_an_mlp(capsys):
     training.main(["--quick", "--envs", "1", "--rounds", "1"])
     assert "MPCPolicy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_learning_at_the_limits_is_the_same_of_the_same_seed(tmp_path, capsys):
+    chosen = ["--methods", "plan", "unclamped", "annealed", "--only", "PPO", "cloning"]
+    for name in ("once", "again"):
+        limits.main(["--quick", *chosen, "--folder", str(tmp_path / name)])
+    once, again = (
+        json.loads((tmp_path / name / "limits.json").read_text()) for name in ("once", "again")
+    )
+    assert once == again
+    assert [run["method"] for run in once] == 2 * ["plan", "unclamped", "annealed"]
+    cloned = [run["score"] for run in once if run["algorithm"] == limits.CLONING]
+    assert len(set(cloned)) == len(cloned), "each learns by a gradient of its own"
+    assert "cloning: error of the actions" in capsys.readouterr().out
 
 
 @pytest.mark.slow
