@@ -1,6 +1,6 @@
 """Learning where plans sit at their limits: what a policy's gradient is taken of, at equal steps.
 
-    python -m benchmarks.limits [--quick] [--seeds 6] [--first 0] [--jobs 1] [--folder FOLDER]
+    python -m benchmarks.limits [--quick] [--seeds 6] [--first 0] [--steps N] [--folder F]
                                 [--only PPO SAC cloning] [--methods plan unclamped mu=0.1]
 
 A pendulum's swing-up holds its torque at the limit nearly always, and there the plan's first
@@ -279,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps; no result")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--steps", type=int, help="or epochs, in the place of each one's own")
     parser.add_argument("--episodes", type=int, default=40, help="by which a policy is scored")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -287,8 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + (1 if options.quick else options.seeds))
     episodes = 2 if options.quick else options.episodes
+    steps = 10 if options.quick else options.steps
     tasks = [
-        (name, method, seed, min(STEPS[name], 10) if options.quick else STEPS[name], episodes)
+        (name, method, seed, steps or STEPS[name], episodes)
         for name in options.only
         for seed in seeds
         for method in options.methods

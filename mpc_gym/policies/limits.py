@@ -13,6 +13,9 @@ is lost where the bound is pressed hard. What the environment carries out is the
 plan's control.
 
 Beyond a bound of the MPC that is tighter than the action space nothing is done: there no one clips.
+
+Smoothed plans have a gradient at the limit too. At equal steps SAC and cloning learn less from
+them, PPO as much or more (`benchmarks/limits.py`; the numbers are in `docs/policies.md`).
 """
 
 from dataclasses import dataclass
