@@ -28,11 +28,33 @@ def assert_right(problems: Problems, plan, w: float | None) -> None:
 @settings(max_examples=25)
 @given(size=SIZES, horizon=HORIZONS, seed=SEEDS, w=PRICES)
 @example(size=Size(2, 2, 1, 2), horizon=1, seed=360, w=None)  # a row nearly zero along the guess
+@example(size=Size(2, 2, 1, 2), horizon=12, seed=510510, w=1.0)  # a price that is soon reached
 def test_every_convex_problem_that_can_be_satisfied_is(size, horizon, seed, w):
     problems = random_problems(size, horizon, COUNT, seed, convex=True)
     plan = problems.plan("native", w)
     assert plan.converged.all()
     assert_right(problems, plan, w)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize(
+    ("size", "horizon", "count", "seed", "rows", "w"),
+    [
+        (Size(1, 2, 2, 1), 7, 32, 14, [6], None),
+        (Size(1, 2, 2, 1), 20, 32, 6, [22], None),
+        (Size(2, 2, 1, 2), 1, 200, 510510, [38, 87, 88], 1.0),
+    ],
+)
+def test_penalties_that_dwarf_the_cost_are_no_obstacle(
+    size, horizon, count, seed, rows, w, backend
+):
+    """Here every step used to stop where a row became active, until no iteration was left."""
+    problems = random_problems(size, horizon, count, seed, convex=True)
+    plan = problems.plan(backend, w)
+    assert plan.converged[rows].all()
+    for i in rows:
+        found = wrong(problems, plan, i, w)
+        assert max(found.values()) <= OTHERS, found
 
 
 @settings(max_examples=25)
