@@ -9,7 +9,8 @@ control does not depend on the model. Learners of gravity, mass and length take 
 - `plan`: the plan's control as it is;
 - `unclamped`: the control as it would be without its own bounds (`Plan.unclamped`);
 - `mu=...`: plans that are smoothed by so much throughout;
-- `annealed`: plans whose smoothing falls in the first 60 % of the training.
+- `annealed`: plans whose smoothing falls in the first 60 % of the steps (in cloning, as
+  `BehavioralCloning` lets it fall).
 
 All else is the same: seeds, steps, learning rates, start. Scored are the plain plans of what was
 learned, on unseen start states. PPO and SAC are those of `benchmarks.learning` with fewer steps,
@@ -71,7 +72,7 @@ SMOOTHED: dict[str, tuple[float, float]] = {  # first and last mu
     "annealed": (0.1, 1e-4),
 }
 METHODS = (PLAN, UNCLAMPED, *SMOOTHED)
-FALLING = 0.6  # of the training, as in `BehavioralCloning`
+FALLING = 0.6  # of the steps of PPO and SAC
 SCORES = 4  # before and while a policy learns by rewards; one more is at the end
 CRITIC_FIRST = {"PPO": 4_000, "SAC": 6_000}  # steps before the plan learns
 

@@ -49,7 +49,7 @@ class AugmentedCost(Cost):
     """A stage cost with psi of each row.
 
     The context is that of the cost and the constraints, if they have one, then lam, rho and
-    lam^2 / (2 rho), each [k], and w, [inequalities], if they are soft.
+    lam^2 / (2 rho) (smoothed: mu), each [k], and w, [inequalities], if they are soft.
 
     Args:
         cost: the stage cost.

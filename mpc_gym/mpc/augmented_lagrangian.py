@@ -65,6 +65,7 @@ class Multipliers:
         kinds: Kinds,
         lam: Tensor | None,
         guesses: Float[Tensor, "starts*batch time n_ctrl"],
+        batch: int,
         w: Float[Tensor, " inequalities"] | None,
         mu: Tensor,
     ) -> Multipliers:
@@ -76,14 +77,14 @@ class Multipliers:
         (horizon, k), tasks = kinds.asked.shape, len(guesses)
         found = guesses.new_zeros(tasks, horizon, k)
         if lam is not None:
-            if lam.shape[1:] != (horizon, k) or (len(lam) == 0) != (tasks == 0):
+            if lam.shape != (batch, horizon, k):
                 raise ValueError(
-                    f"warm_start carries multipliers {list(lam.shape)} of other constraints: "
-                    f"expected [batch, {horizon}, {k}]; give its controls alone"
+                    f"warm_start carries multipliers {list(lam.shape)} of other constraints or "
+                    f"instances: expected {[batch, horizon, k]}; give its controls alone"
                 )
             usable = kinds.asked & lam.isfinite()
             usable[..., : kinds.inequalities] &= lam[..., : kinds.inequalities] > 0
-            found[: len(lam)] = torch.where(usable, lam, 0.0)
+            found[:batch] = torch.where(usable, lam, 0.0)
         return cls(found, found.new_ones(tasks, k), w, float(mu))
 
     def context(self, kinds: Kinds, own: Tensor | None) -> Float[Tensor, "batch time n_context"]:
@@ -132,7 +133,7 @@ def solve(
         x_init, guess: from where.
         own: the context of the cost itself.
         first: multipliers to begin with; their penalties do not matter.
-        max_iterations: of each solve, and after which an instance is not solved once more.
+        max_iterations: of all solves of an instance together.
     """
     run = _Run(inner, kinds, x_init, guess, own, first, max_iterations)
     index = torch.arange(len(x_init), device=x_init.device)
@@ -142,8 +143,15 @@ def solve(
         # those near the end are solved as exactly as all are in the end
         loose = FIRST_TOLERANCE * TOLERANCE_FACTOR**update
         far = run.phase[index] == FAR
-        groups = (index[far], loose, STIFF_ITERATIONS), (index[~far], 0.0, max_iterations)
-        index = torch.cat([run.update(*each) for each in groups if len(each[0])])
+        left = max_iterations - run.plan.iterations[index]
+        most = torch.where(far, left.clamp(max=STIFF_ITERATIONS), left)
+        groups = {(bool(f), int(m)) for f, m in zip(far, most, strict=True)}
+        index = torch.cat(
+            [
+                run.update(index[(far == f) & (most == m)], loose if f else 0.0, m)
+                for f, m in sorted(groups)
+            ]
+        )
     return run.judged(), run.multipliers
 
 
@@ -189,7 +197,7 @@ class _Run:
             self.x_init[index],
             self.plan.controls[index],
             now.context(self.kinds, own),
-            max_iterations=min(most, self.max_iterations),
+            max_iterations=most,
         )
         spent = self.plan.iterations[index] + found.iterations
         rho, asked = now.rho.unsqueeze(1), self.kinds.asked
@@ -198,9 +206,8 @@ class _Run:
         lam = torch.where(asked, lam, 0.0)
         moved = ((lam - now.lam) / rho).abs().amax(1)
         settled = found.converged & (self.inner.tolerance <= self.tolerance)
-        settled = settled & (spent <= self.max_iterations)
         settled = settled & self._settled(index, found, own, c, moved)
-        used_up = spent >= self.max_iterations
+        used_up = (spent >= self.max_iterations) | c.isnan().flatten(1).any(1)
         factor, again = self._factor(index, found.converged, settled, moved, used_up)
         self.multipliers.lam[index] = lam
         self.multipliers.rho[index] = now.rho * factor
@@ -228,7 +235,7 @@ class _Run:
         """By which the penalties grow, and which instances are in another phase now."""
         phase, moved_at_all = self.phase[index], (moved > 0).any(-1)
         near = converged & ~settled & (phase == FAR)
-        near = near & (moved <= NEAR_ENOUGH * self.size[index]).all(-1)
+        near = near & ~used_up & (moved <= NEAR_ENOUGH * self.size[index]).all(-1)
         last = settled & (phase != LAST) & moved_at_all & ~used_up
         slow = (moved > SLOW * self.moved[index]) & ~settled.unsqueeze(-1)
         factor = torch.where(slow, PENALTY_FACTOR, 1.0)
@@ -284,7 +291,8 @@ def _sizes(
     U = torch.cat((guess, *(each.expand_as(guess) for each in extremes(*inner._bounds()))))
     context = None if own is None else own.repeat(3, 1, 1)
     X = _rolled_out(f, x_init.repeat(3, 1), U, context)
-    rows = torch.where(kinds.asked, c(X, U, context), 0.0).abs().amax(1)
+    rows = c(X, U, context)
+    rows = torch.where(kinds.asked & rows.isfinite(), rows, 0.0).abs().amax(1)
     found = torch.cat((l(X, U, context).abs().sum(-1, keepdim=True), rows), -1)
     found = torch.where(found.isfinite(), found, 0.0).reshape(3, len(guess), rows.shape[-1] + 1)
     largest = torch.maximum(found[0], REACH * found[1:].amax(0))

@@ -50,7 +50,9 @@ class Constrained:
             guesses = initial_guesses(request.controls, low, high, starts)
             own = None if context is None else context.detach().repeat(starts, 1, 1)
             price = None if w is None else w.detach()
-            first = Multipliers.first(kinds, request.multipliers, guesses, price, inner.smoothing)
+            first = Multipliers.first(
+                kinds, request.multipliers, guesses, len(x_init), price, inner.smoothing
+            )
             plan, multipliers = _solve(
                 inner, kinds, x_init.detach(), guesses, own, first, request.max_iterations
             )
@@ -172,7 +174,10 @@ def _solve(
         x_init, guesses, n_own, torch.stack(extremes(*bounds))
     )
     multipliers = replace(first, lam=lam, rho=rho)
-    lost = tasks[~plan.cost.isfinite()]
+    usable = x_init.isfinite().all(1)[tasks % max(len(x_init), 1)] & plan.cost.isfinite()
+    if own is not None:
+        usable = usable & own.isfinite().flatten(1).all(1)
+    lost = tasks[~usable]
     if not len(lost):
         return plan, multipliers
     found, theirs = solve_around(lost)

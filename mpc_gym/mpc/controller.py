@@ -85,7 +85,7 @@ class MPC(CheckedSettings):
             call, so learning them compiles nothing; when anything else changes that the forward
             of a module reaches (see `compiled.watch`), it is compiled again.
         tolerance: largest change of a control in the last iteration, relative to the size of that
-            control in the plan and to the range of its bounds (see `mpc/ddp.py`).
+            control in the plan and to the range of its bounds (see `mpc/reference/ddp.py`).
         max_iterations: after which an instance is returned as not converged; with constraints or
             smoothing, of all its solves together.
         starts: number of initial guesses. The cheapest plan is kept, or one that converged

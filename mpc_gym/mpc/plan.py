@@ -11,7 +11,7 @@ from torch import Tensor
 class WarmStart(Tensor):
     """Controls to begin from [batch, horizon, n_ctrl], with multipliers to begin with.
 
-    What becomes of it in an operation is a tensor of controls alone.
+    A new tensor that is made of it, such as `start[rows]` or `start.double()`, has controls alone.
 
     Attributes:
         multipliers: of the constraints, [batch, time, k].
@@ -20,6 +20,11 @@ class WarmStart(Tensor):
     multipliers: Float[Tensor, "batch time k"]
     # as nn.Parameter does; PyTorch's stubs disagree with each other
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WarmStart":
+        copied = WarmStart.of(self.detach().clone(), self.multipliers.clone())
+        memo[id(self)] = copied
+        return copied
 
     @classmethod
     def of(cls, controls: Tensor, multipliers: Tensor) -> "WarmStart":
@@ -36,7 +41,7 @@ class Request:
     Attributes:
         x_init: start states.
         controls: to begin from, within the bounds.
-        multipliers: to begin with, not checked; None: zero.
+        multipliers: to begin with, [batch, time, k], not checked; None: zero.
         bounds: of the controls.
         context: of dynamics, cost and constraints.
         starts, max_iterations, unclamped: as of `MPC.forward`.
@@ -44,7 +49,7 @@ class Request:
 
     x_init: Float[Tensor, "batch n_state"]
     controls: Float[Tensor, "batch time n_ctrl"]
-    multipliers: Float[Tensor, "batch time k"] | None
+    multipliers: Tensor | None
     bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]]
     context: Float[Tensor, "batch time n_context"] | None
     starts: int

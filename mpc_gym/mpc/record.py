@@ -1,7 +1,7 @@
 """The records of the native solver: what the programs of a stage read and write, and where it lies.
 
 The workspace of a block of lanes holds one record a stage, and one more behind the last stage. The
-programs (`stage.py`) name the fields; the loops around them (`native/`) find them by these offsets.
+programs (`stages/`) name the fields; the loops around them (`native/`) find them by these offsets.
 """
 
 from collections import namedtuple
@@ -32,7 +32,7 @@ def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
 def _accumulated_fields(n: int, m: int, n_rows: int) -> dict[str, int]:
     """What the programs for the constraints gather over the stages."""
     return {
-        "update": 1, "plain": 1, "stakes": 1, "violation": 1,
+        "update": 1, "plain": 1, "stakes": 1, "violation": 1, "nan": 1,
         "moved_row": n_rows, "row": n_rows, "terms": n_rows, "largest": n + m,
     }  # fmt: skip
 

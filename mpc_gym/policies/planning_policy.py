@@ -89,7 +89,8 @@ class PlanningPolicy(Pretrained):
         Args:
             observation: an array as the observation space, with or without a leading batch
                 dimension. (That it may be a dict is SB3's signature; it is refused.)
-            state: a tuple of one array [n_env, horizon, n_ctrl].
+            state: a tuple of one array [n_env, horizon, n_ctrl], and with constraints one of
+                their multipliers [n_env, horizon, k].
             episode_start: [n_env], true where an episode begins: its plan is forgotten.
             deterministic: the plan's control instead of a sample.
 

@@ -1,10 +1,13 @@
 """Which plan is kept with constraints, which rows are asked, and whose bits are whose."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.constrained_systems import OBSTACLE, TRACK, Within
+from benchmarks.constrained_systems import OBSTACLE, SYSTEMS, TRACK, Within
 from mpc_gym import MPC
 from mpc_gym.models import LinearDynamics
 
@@ -150,19 +153,94 @@ def test_multipliers_that_are_not_finite_or_of_a_wrong_sign_do_no_harm() -> None
             torch.testing.assert_close(found.cost, expected.cost, rtol=1e-7, atol=1e-9)
 
 
+@torch.no_grad()
 def test_multipliers_of_other_constraints_are_refused() -> None:
     plan = OBSTACLE.controller()(OBSTACLE.start_states(3, 0))
     other = OBSTACLE.controller(constraints=Within(0, 3.0))
     with pytest.raises(ValueError, match="of other constraints"):
-        other(plan.states[:, 1].detach(), warm_start=plan.shift())
+        other(plan.states[:, 1], warm_start=plan.shift())
+    shifted = plan.shift()
+    shifted.multipliers = shifted.multipliers[:2]
+    with pytest.raises(ValueError, match="or instances"):
+        OBSTACLE.controller(starts=3)(plan.states[:, 1], warm_start=shifted)
     free = OBSTACLE.controller(constraints=None)
-    assert free(plan.states[:, 1].detach(), warm_start=plan.shift()).converged.all()
+    assert free(plan.states[:, 1], warm_start=plan.shift()).converged.all()
 
 
-@pytest.mark.parametrize("limit", [1, 5, 9])
-def test_all_solves_together_take_no_more_than_the_iterations_allowed(limit: int) -> None:
-    x_init = OBSTACLE.start_states(64, 0)
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("limit", [1, 9, 15])
+def test_all_solves_together_take_no_more_than_the_iterations_allowed(
+    limit: int, backend: str
+) -> None:
+    x_init = OBSTACLE.start_states(64 if backend == "native" else 6, 0)
     with torch.no_grad():
-        plan = OBSTACLE.controller(max_iterations=limit)(x_init)
+        plan = OBSTACLE.controller(max_iterations=limit, backend=backend)(x_init)
     assert plan.iterations.max() <= limit
     assert not plan.converged.all()
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+def test_both_backends_take_the_same_decisions(system, tolerance: float) -> None:
+    x_init = system.start_states(6, 3)
+    with torch.no_grad():
+        native, reference = (
+            system.controller(backend=backend, tolerance=tolerance)(x_init)
+            for backend in ("native", "torch")
+        )
+    assert native.converged.all()
+    assert torch.equal(native.converged, reference.converged)
+    assert torch.equal(native.iterations, reference.iterations)
+    torch.testing.assert_close(native.multipliers, reference.multipliers, rtol=1e-7, atol=1e-7)
+
+
+def test_loose_plans_converge_too() -> None:
+    """Their multipliers still move, and so does the cost that has these in it."""
+    with torch.no_grad():
+        plan = OBSTACLE.controller(tolerance=1e-2)(OBSTACLE.start_states(256, 3))
+    assert plan.converged.float().mean() >= 0.95
+
+
+class Logarithm(nn.Module):
+    """Not a number for a position below zero."""
+
+    def forward(self, state: Tensor, _control: Tensor) -> Tensor:
+        return state[..., :1].log() - 5.0
+
+
+def test_a_row_that_is_no_number_satisfies_nothing() -> None:
+    mpc = OBSTACLE.controller(constraints=Logarithm(), max_iterations=3)
+    below, above = torch.tensor([[-1.0, 0, 0, 0], [2.0, 0, 0, 0]], dtype=FLOAT)
+    with torch.no_grad():
+        plan = mpc(torch.stack((below, above)))
+    assert not plan.converged[0]
+    assert plan.violation[0].isnan()
+    assert plan.violation[1] == 0
+
+
+class Below(nn.Module):
+    """The position is less than the context."""
+
+    takes_context = True
+
+    def forward(self, state: Tensor, _control: Tensor, context: Tensor) -> Tensor:
+        return state[..., :1] - context
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_context_that_is_not_finite_spoils_its_own_instance(backend: str) -> None:
+    mpc = OBSTACLE.controller(constraints=Below(), backend=backend)
+    context = torch.tensor([[0.5], [torch.inf], [torch.nan]], dtype=FLOAT)
+    with torch.no_grad():
+        plan = mpc(OBSTACLE.start_states(3, 0), context=context)
+    assert plan.converged.tolist() == [True, False, False]
+    assert plan.cost.isnan().tolist() == plan.violation.isnan().tolist() == [False, True, True]
+
+
+def test_a_warm_start_can_be_copied() -> None:
+    with torch.no_grad():
+        shifted = OBSTACLE.controller()(OBSTACLE.start_states(2, 0)).shift()
+    copied = copy.deepcopy(shifted)
+    assert torch.equal(copied, shifted)
+    assert torch.equal(copied.multipliers, shifted.multipliers)
+    assert pickle.loads(pickle.dumps(shifted)).multipliers.shape == shifted.multipliers.shape

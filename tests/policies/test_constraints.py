@@ -125,7 +125,10 @@ def test_the_recurrent_state_has_the_multipliers() -> None:
     assert not guess.multipliers[3].any()
     assert torch.equal(guess.multipliers[0], torch.from_numpy(multipliers[0]))
     following = np.asarray(x_init) * 0.99
+    given = []
+    mpc.register_forward_pre_hook(lambda _, arguments: given.append(arguments[1]))
     again, _ = expert.predict(following, state)
+    assert np.array_equal(given[0].multipliers, multipliers)
     alone, _ = expert.predict(following, (controls,))
     np.testing.assert_allclose(again, alone, rtol=1e-6, atol=1e-8)
     with pytest.raises(ValueError, match="one of their multipliers"):

@@ -10,7 +10,7 @@ operations, a result does not depend on what else is in the queue.
 The loops return after so many passes, and are called again to go on: while they run, Python can
 answer no signal. What they need for that is in arrays of the caller, so that it changes no result.
 
-The model enters through the addresses of its stage functions (see `stage.py`) and the layout of
+The model enters through the addresses of its stage functions (see `stages/`) and the layout of
 its records (see `record.py`), so these loops are compiled once for all models.
 """
 
@@ -43,7 +43,7 @@ from mpc_gym.mpc.native.lanes import (
     survey,
     write_ranges,
 )
-from mpc_gym.mpc.native.multipliers import is_used_up, tolerance_of, update_ended
+from mpc_gym.mpc.native.multipliers import is_used_up, measure_rows, tolerance_of, update_ended
 from mpc_gym.mpc.native.passes import adopt_accepted, backward_pass, forward_pass
 from mpc_gym.mpc.record import SolverOffsets
 from mpc_gym.mpc.reference.ddp import (
@@ -127,7 +127,7 @@ def solve(
             if unverified == last:
                 return True
             unverified = verify(
-                work, L, stages, lanes, T, (unverified, last), x_init, context, results
+                work, L, stages, lanes, T, (unverified, last), x_init, context, results, rows
             )
         elif _FORWARD_ADVANTAGE * forward >= backward:
             for b in range(LANES):  # now, because a backward pass would spoil their gains
@@ -144,10 +144,11 @@ def solve(
 
 
 @native_uncounted
-def verify(work, L, stages, lanes, T, tasks, x_init, context, results):
+def verify(work, L, stages, lanes, T, tasks, x_init, context, results, rows):
     """See whether other rollouts of the next plans that converged find the same costs.
 
-    Start states and controls are off by a few roundings. All lanes are idle. Returns the first of
+    Start states and controls are off by a few roundings. All lanes are idle. With constraints it is
+    the cost without multipliers: these have moved since the last solve. Returns the first of
     tasks[0] .. tasks[1] - 1 that is left.
     """
     D = work.D
@@ -164,9 +165,14 @@ def verify(work, L, stages, lanes, T, tasks, x_init, context, results):
         task += 1
     if used > 0:
         forward_pass(work, L, stages, lanes, T)
+        if len(rows.cost) > 0:
+            measure_rows(work, L, stages, lanes, T)
     for b in range(used):
         found = lanes.task[b]
-        change = abs(D[T * L.record + L.cost + b] - results.cost[found])
+        if len(rows.cost) > 0:
+            change = abs(work.A[L.plain + b] - rows.cost[found])
+        else:
+            change = abs(D[T * L.record + L.cost + b] - results.cost[found])
         results.converged[found] = change <= REPRODUCED * results.size[found]
         lanes.state[b] = IDLE
     return task

@@ -52,7 +52,7 @@ def trace_model(
     )
     _check_shape("dynamics", f, (n_state,))
     _check_shape("cost", l, ())
-    if not isinstance(cost, AugmentedCost):
+    if type(cost) is not AugmentedCost:  # a smoothed one has another context
         return Model(f, l)
     return Model(f, l, trace(RowsAndCost(cost), n_state, n_ctrl, n_context))
 

@@ -84,9 +84,21 @@ def update_ended(work, L, stages, lanes, T, settings, context, rows):
     if doubtful(A, L, lanes, settings, rows):
         for t in range(T):
             call(stages.terms, work.D, t * L.record, work.P, work.S, t, A)
+        for i in range(L.n_rows * LANES):
+            if A[L.terms + i] == 0.0:  # a constant row
+                A[L.terms + i] = np.inf
     for b in range(LANES):
         if has_ended(b, lanes):
             judge_multipliers(work, L, b, lanes, T, settings, context, rows)
+
+
+@native_uncounted
+def measure_rows(work, L, stages, lanes, T):
+    """Cost and rows of all lanes along their trials, which become their iterates."""
+    lanes.accepted[:] = 1.0
+    adopt_accepted(work.D, L, lanes, T)
+    work.A[:] = 0.0
+    move_multipliers(work, L, stages, T)
 
 
 @native_uncounted
@@ -135,8 +147,8 @@ def settled(A, L, b, lanes, settings, rows):
 def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
     """Choose the next penalties of lane b, and whether it is done."""
     D, A, task = work.D, work.A, lanes.task[b]
-    are_settled = settled(A, L, b, lanes, settings, rows)[1]
-    used_up = lanes.count[b] >= settings.max_iterations
+    are_settled = settled(A, L, b, lanes, settings, rows)[1] and A[L.nan + b] == 0.0
+    used_up = lanes.count[b] >= settings.max_iterations or A[L.nan + b] > 0.0
     near, moved_at_all = lanes.state[b] == DONE, False
     for r in range(L.n_rows):
         moved = A[L.moved_row + r * LANES + b]
@@ -149,7 +161,7 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
     if are_settled and phase != LAST and moved_at_all and not used_up:
         factor = LAST_FACTOR * (NEAR_FACTOR if phase == FAR else 1.0)
         lanes.phase[b] = LAST
-    elif near and not are_settled and phase == FAR:
+    elif near and not are_settled and phase == FAR and not used_up:
         factor = NEAR_FACTOR if moved_at_all else 1.0
         lanes.phase[b] = NEAR
     again = lanes.phase[b] != phase
@@ -164,11 +176,12 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
         if grown != 1.0:
             write_penalty(D, L, b, T, r, rows.own, grown)
     lanes.updates[b] += 1
-    if again or not (are_settled or lost or lanes.updates[b] == MAX_UPDATES):
+    if lanes.updates[b] < MAX_UPDATES and (again or not (are_settled or lost)):
         restart(D, L, b, lanes, T)
         return
     lanes.state[b] = DONE if are_settled else FAILED
-    rows.cost[task], rows.violation[task] = A[L.plain + b], A[L.violation + b]
+    rows.cost[task] = A[L.plain + b]
+    rows.violation[task] = A[L.violation + b] if A[L.nan + b] == 0.0 else np.nan
     for t in range(T):
         for i in range(rows.own, L.n_context):
             context[task, t, i] = D[t * L.record + L.c + i * LANES + b]
@@ -224,7 +237,6 @@ def prepare(
     work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1], gathered)
     D, T = work.D, guess.shape[1]
     lanes = as_lanes(numbers, counters)
-    lanes.accepted[:] = 1.0
     for task in range(queue[0], queue[1], LANES):
         used = min(LANES, queue[1] - task)
         for b in range(used):
@@ -233,9 +245,7 @@ def prepare(
             if controls >= 0:
                 put_controls(D, L, T, extremes[controls])
             forward_pass(work, L, stages, lanes, T)
-            adopt_accepted(D, L, lanes, T)
-            work.A[:] = 0.0
-            move_multipliers(work, L, stages, T)
+            measure_rows(work, L, stages, lanes, T)
             for b in range(used):
                 raise_sizes(work.A, L, b, task + b, rows, 1.0 if controls < 0 else REACH)
         for b in range(used):
@@ -245,8 +255,12 @@ def prepare(
 
 @native_uncounted
 def put_controls(D, L, T, controls):
-    """The same controls on all lanes."""
+    """The same controls on all lanes, and states that are finite, so that no feedback is zero."""
     for t in range(T):
+        for i in range(L.n):
+            for b in range(LANES):
+                at = L.x + i * LANES + b
+                D[t * L.record + at] = D[at]
         for i in range(L.m):
             u = t * L.record + L.u + i * LANES
             D[u : u + LANES] = controls[t, i]

@@ -16,19 +16,20 @@ def multipliers(model: Model) -> Stage:
     """New multipliers of the constraints, where `update` is not zero (see `constraints.py`).
 
     With them, over the stages so far: the cost without multipliers and the sum of its absolute
-    values, the largest violation, how far the multipliers of each row moved, in units of the row,
-    how large the row is, and how large each entry of state and control is.
+    values, the largest violation, whether a row is NaN, how far the multipliers of each row moved,
+    in units of the row, how large the row is, and how large each entry of state and control is.
     """
     program = Program()
     cost = model.augmented
     z, (*c, plain) = _rows(program, model)
-    _, lam, rho, _, w = _context_parts(program, model)
+    _, lam, rho, third, w = _context_parts(program, model)
     update = program.input("update")
     outputs: Outputs = {
         "plain": s.add(program.input("plain"), plain),
         "stakes": s.add(program.input("stakes"), s.absolute(plain)),
     }
     violation: Value = program.input("violation")
+    nan: Value = program.input("nan")
     for r, value in enumerate(c):
         pressed: Value = s.add(lam[r], s.multiply(rho[r], value))
         wrong = s.absolute(value)
@@ -38,19 +39,23 @@ def multipliers(model: Model) -> Stage:
                 pressed = smaller(pressed, w[r])
         asked = s.less(0.0, rho[r])
         violation = larger(violation, s.select(asked, wrong, 0.0))
+        is_number = s.logical_or(s.logical_not(asked), s.less_equal(value, float("inf")))
+        nan = s.select(is_number, nan, 1.0)
         inverse = s.select(asked, s.divide(1.0, rho[r]), 0.0)
         moves = s.logical_and(asked, s.less(0.0, update))
         new = s.select(moves, pressed, lam[r])
         first = cost.n_context + r
         outputs[f"c{first}"] = new
-        outputs[f"c{first + 2 * cost.n_rows}"] = 0.5 * s.multiply(s.multiply(new, new), inverse)
+        least = 0.5 * s.multiply(s.multiply(new, new), inverse)
+        # a lane that goes on keeps its bits
+        outputs[f"c{first + 2 * cost.n_rows}"] = s.select(moves, least, third[r])
         moved = s.multiply(s.absolute(s.subtract(new, lam[r])), inverse)
         size = s.select(asked, s.absolute(value), 0.0)
         for name, entry in (("moved_row", moved), ("row", size)):
             outputs[f"{name}{r}"] = larger(program.input(f"{name}{r}"), entry)
     for i, entry in enumerate(z):
         outputs[f"largest{i}"] = larger(program.input(f"largest{i}"), s.absolute(entry))
-    return program, outputs | {"violation": violation}
+    return program, outputs | {"violation": violation, "nan": nan}
 
 
 def terms(model: Model) -> Stage:
