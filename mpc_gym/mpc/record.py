@@ -12,7 +12,7 @@ from mpc_gym.mpc.stages.model import Model
 
 
 def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
-    looped = m > 2  # the box QP is solved between two programs
+    looped = m > 2  # the box QP is solved by a program of its own
     return {
         # neighbours, as are xn and un: an accepted step is copied at once
         "x": n, "u": m,
@@ -25,7 +25,8 @@ def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
         "alpha": 1, "cost": 1,
         "qu": m * (m > 1), "quu": m * (m + 1) // 2,
         "qx": n * looped, "qux": m * n * looped, "qxx": n * (n + 1) // 2 * looped,
-        "damping": m * looped, "solvable": 1 * looped,
+        "h": m * (m + 1) // 2 * looped, "stays": m * looped, "free": m * looped,
+        "length": 1 * looped, "settled": 1 * looped, "solvable": 1 * looped,
     }  # fmt: skip
 
 

@@ -91,7 +91,8 @@ def solver_stages(model: Model) -> Stages:
         if model.m <= 2:
             stages["backward"] = solver.backward(model)
         else:
-            stages |= {"expansion": solver.expansion(model), "value": solver.value(model)}
+            parts = solver.expansion, solver.newton, solver.value
+            stages |= {part.__name__: part(model) for part in parts}
         if model.n_rows:
             stages |= {
                 "multipliers": constraints.multipliers(model),

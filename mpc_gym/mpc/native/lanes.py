@@ -25,7 +25,9 @@ Lanes = namedtuple("Lanes", [*_COUNTERS, *_NUMBERS])
 # A: what is gathered for the constraints over the stages
 Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "A"])
 Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "constrained"])
-Stages = namedtuple("Stages", ["forward", "backward", "expansion", "value", "multipliers", "terms"])
+Stages = namedtuple(
+    "Stages", ["forward", "backward", "expansion", "newton", "value", "multipliers", "terms"]
+)
 N_STAGES, N_OFFSETS = len(Stages._fields), len(SolverOffsets._fields)
 # Of the constraints' rows: where their multipliers begin in the context; [tasks, k] their sizes,
 # first and present penalties, and how far their multipliers moved in the last update; [tasks] the

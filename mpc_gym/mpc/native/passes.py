@@ -5,8 +5,8 @@
 from mpc_gym.compiled.cpu.callback import call
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.cpu.native import native_uncounted
-from mpc_gym.mpc.native.boxqp import solve_box_qps
 from mpc_gym.mpc.native.lanes import START
+from mpc_gym.mpc.reference.boxqp import MAX_STEPS
 
 
 @native_uncounted
@@ -48,8 +48,20 @@ def backward_pass(work, L, stages, lanes, T):
             call(stages.backward, D, start, work.P, work.S, t, work.G)
         else:
             call(stages.expansion, D, start, work.P, work.S, t, work.G)
-            solve_box_qps(D, L, start, work.S[t], work.G)
+            solve_box_qps(work, L, stages, start, t)
             call(stages.value, D, start, work.P, work.S, t, work.G)
+
+
+@native_uncounted
+def solve_box_qps(work, L, stages, start, t):
+    """Projected Newton steps until those of all lanes are settled (see `stages/box_qps.py`)."""
+    for _ in range(MAX_STEPS):
+        settled = 0.0
+        for b in range(LANES):
+            settled += work.D[start + L.settled + b]
+        if settled == LANES:
+            break
+        call(stages.newton, work.D, start, work.P, work.S, t, work.G)
 
 
 @native_uncounted

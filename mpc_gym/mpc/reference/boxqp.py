@@ -18,7 +18,7 @@ from torch import Tensor
 
 SETTLED = 1e-15  # relative change of k, in the norm of H's diagonal: rounding error
 
-_MAX_STEPS = 100
+MAX_STEPS = 100
 _STEP_LENGTHS = tuple(0.6**i for i in range(20))
 
 
@@ -41,7 +41,7 @@ def solve_box_qp(
     identity = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     H = torch.where(convex[:, None, None], H, identity)
     k = torch.minimum(torch.maximum(-_solve(H, q), low), high)
-    for _ in range(_MAX_STEPS):
+    for _ in range(MAX_STEPS):
         gradient = q + _times(H, k)
         free = ~(((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0)))
         step = -_solve(masked(H, free), torch.where(free, gradient, 0.0))

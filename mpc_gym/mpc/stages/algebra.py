@@ -66,29 +66,49 @@ def all_finite(values: list[Value], before: Value) -> Value:
     return s.select(finite, before, 0.0)
 
 
+def masked(H: Array, free: Array) -> Array:
+    """H with the rows and columns of what is not free replaced by those of the identity."""
+    result: Array = H.copy()
+    for i, j in np.ndindex(*H.shape):
+        result[i, j] = s.select(s.logical_and(free[i], free[j]), H[i, j], float(i == j))
+    return result
+
+
 def solve_free(H: Array, right: Array, free: Array) -> Array:
     """-H^-1 right on the free entries, zero on the others, by elimination without pivoting.
 
-    H is symmetric, and positive definite on the free entries at a strict minimum. Clamped rows and
-    columns are replaced by those of the identity.
+    H is symmetric, and positive definite on the free entries at a strict minimum.
     """
     m = len(free)
-    both = [[s.logical_and(free[i], free[j]) for j in range(m)] for i in range(m)]
-    A = np.array(
-        [[s.select(both[i][j], H[i, j], float(i == j)) for j in range(m)] for i in range(m)],
-        dtype=object,
-    )
-    B = np.array(
+    U, inverse, factors = _eliminated(masked(H, free))
+    x = np.array(
         [[s.select(free[i], s.negative(entry), 0.0) for entry in right[i]] for i in range(m)],
         dtype=object,
     )
     for i in range(m):
         for j in range(i + 1, m):
-            factor = s.divide(A[j, i], A[i, i])
-            A[j] = A[j] - A[i] * factor
-            B[j] = B[j] - B[i] * factor
+            x[j] = x[j] - x[i] * factors[i, j]
     for i in reversed(range(m)):
         for j in range(i + 1, m):
-            B[i] = B[i] - B[j] * A[i, j]
-        B[i] = [s.divide(entry, A[i, i]) for entry in B[i]]
-    return B
+            x[i] = x[i] - x[j] * U[i, j]
+        x[i] = x[i] * inverse[i]
+    return x
+
+
+def definite(H: Array) -> Value:
+    """Whether a symmetric matrix is positive definite."""
+    U, _, _ = _eliminated(H)
+    return reduce(s.logical_and, (s.less(0.0, pivot) for pivot in np.diagonal(U)))
+
+
+def _eliminated(H: Array) -> tuple[Array, Array, Array]:
+    """Upper triangular U, the inverses of its diagonal, and by what rows were subtracted."""
+    m = len(H)
+    U = H.copy()
+    inverse, factors = np.empty(m, dtype=object), np.empty((m, m), dtype=object)
+    for i in range(m):
+        inverse[i] = s.divide(1.0, U[i, i])
+        for j in range(i + 1, m):
+            factors[i, j] = s.multiply(U[i, j], inverse[i])
+            U[j, j:] = U[j, j:] - U[i, j:] * factors[i, j]
+    return U, inverse, factors

@@ -8,10 +8,10 @@ import numpy as np
 from mpc_gym.compiled import derive
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Program, Value
+from mpc_gym.mpc.stages import box_qps
 from mpc_gym.mpc.stages.algebra import (
     Outputs,
     Stage,
-    any_nonzero,
     clip,
     larger,
     named,
@@ -57,7 +57,7 @@ def backward(model: Model) -> Stage:
     u, low, high = (program.inputs(name, m) for name in ("u", "low", "high"))
     damping = _damping(program, q[n:], np.diagonal(Q)[n:])
     H = Q[n:, n:] + np.diag(damping)
-    box_qp = box_qp_of_one if m == 1 else box_qp_of_two
+    box_qp = box_qps.of_one if m == 1 else box_qps.of_two
     k, K, solvable = box_qp(H, q[n:], Q[n:, :n], low - u, high - u)
     outputs = _value(q, Q, k, K) | named("k", k) | named("kx", K) | progress
     outputs |= named("quu", upper(Q[n:, n:]))
@@ -67,29 +67,37 @@ def backward(model: Model) -> Stage:
 
 
 def expansion(model: Model) -> Stage:
-    """The first half of the backward pass for more controls: q and the upper triangle of Q."""
+    """The first part of the backward pass for more controls: q, upper triangle of Q, the box QP."""
     program = Program()
     q, Q, progress = _expansion(program, model)
-    n = model.n
-    damping = _damping(program, q[n:], np.diagonal(Q)[n:])
+    n, m = model.n, model.m
+    u, low, high = (program.inputs(name, m) for name in ("u", "low", "high"))
+    H = Q[n:, n:] + np.diag(_damping(program, q[n:], np.diagonal(Q)[n:]))
     outputs = named("qx", q[:n]) | named("qu", q[n:]) | named("qxx", upper(Q[:n, :n]))
     outputs |= named("qux", Q[n:, :n]) | named("quu", upper(Q[n:, n:]))
-    return program, outputs | named("damping", damping) | progress
+    return program, outputs | box_qps.begin(H, q[n:], low - u, high - u) | progress
+
+
+def newton(model: Model) -> Stage:
+    """The second part: a step towards the solution of the box QP, where it is not settled."""
+    program = Program()
+    return program, box_qps.step(program, model.m)
 
 
 def value(model: Model) -> Stage:
-    """The second half, once the box QP has given `k`, `kx` and `solvable`: the value function."""
+    """The third part, once the box QP is settled: feedback gains and value function."""
     program = Program()
     n, m = model.n, model.m
     q = s.as_array([*program.inputs("qx", n), *program.inputs("qu", m)])
     Q_ux = program.inputs("qux", m, n)
-    Q_xx, Q_uu = (
+    Q_xx, Q_uu, H = (
         symmetric(program.inputs(name, triangle(size)), size)
-        for name, size in (("qxx", n), ("quu", m))
+        for name, size in (("qxx", n), ("quu", m), ("h", m))
     )
     Q = np.block([[Q_xx, Q_ux.T], [Q_ux, Q_uu]])
-    k, K = program.inputs("k", m), program.inputs("kx", m, n)
-    outputs = _value(q, Q, k, K)
+    k = program.inputs("k", m)
+    K = solve_free(H, Q_ux, program.inputs("free", m))
+    outputs = _value(q, Q, k, K) | named("kx", K)
     return program, outputs | _step(program, q, Q, list(k), solvable=program.input("solvable"))
 
 
@@ -138,79 +146,6 @@ def _damping(program: Program, q_u: Array, curvatures: Array) -> Array:
         unit = s.add(s.absolute(curvature), bounded)
         damping.append(s.multiply(mu, s.select(s.less(0.0, unit), unit, 1.0)))
     return s.as_array(damping)
-
-
-def box_qp_of_one(
-    H: Array, q: Array, Q_ux: Array, low: Array, high: Array
-) -> tuple[Array, Array, Value]:
-    """Gains k and K of the box QP (see `reference/boxqp.py`), and whether there are any."""
-    convex = s.less(0.0, H[0, 0])
-    newton = s.divide(s.negative(q[0]), H[0, 0])
-    k = s.as_array([s.select(convex, clip(newton, low[0], high[0]), 0.0)])
-    free = s.logical_and(convex, s.equal(k[0], newton))
-    K = Q_ux * s.select(free, s.divide(-1.0, H[0, 0]), 0.0)
-    (held,) = _held(H, q, low, high)
-    return k, K, s.logical_or(convex, held)
-
-
-def box_qp_of_two(
-    H: Array, q: Array, Q_ux: Array, low: Array, high: Array
-) -> tuple[Array, Array, Value]:
-    """The same for two controls.
-
-    Given the first control, the second is the clipped minimiser of a parabola. So the slope in the
-    first is piecewise linear, and its root lies on the piece to which the unconstrained minimiser
-    points.
-    """
-    convex = _definite(H)
-    held = [s.logical_and(s.logical_not(convex), each) for each in _held(H, q, low, high)]
-    low, high = (
-        s.as_array([s.select(*each) for each in zip(held, (0.0, 0.0), bound, strict=True)])
-        for bound in (low, high)
-    )
-    a, c = (s.select(held[i], 1.0, H[i, i]) for i in range(2))
-    b = s.select(s.logical_or(*held), 0.0, H[0, 1])
-    H = np.array([[a, b], [b, c]], dtype=object)
-
-    def second(first: Value) -> Value:
-        return s.divide(s.negative(s.add(q[1], s.multiply(b, first))), c)
-
-    def first(second: Value) -> Value:
-        return s.divide(s.negative(s.add(q[0], s.multiply(b, second))), a)
-
-    unbounded = solve_free(H, s.as_array([[q[0]], [q[1]]]), s.as_array([1.0, 1.0]))[0, 0]
-    below, above = s.less(second(unbounded), low[1]), s.less(high[1], second(unbounded))
-    root = s.select(below, first(low[1]), s.select(above, first(high[1]), unbounded))
-    k_0 = clip(root, low[0], high[0])
-    best = second(k_0)
-    k = s.as_array([k_0, clip(best, low[1], high[1])])
-    free = s.as_array(
-        [
-            s.logical_and(s.equal(entry, wanted), s.logical_not(stays))
-            for entry, wanted, stays in zip(k, (root, best), held, strict=True)
-        ]
-    )
-    return k, solve_free(H, Q_ux, free), _definite(H)
-
-
-def _definite(H: Array) -> Value:
-    """Whether a matrix of two rows is positive definite."""
-    explained = s.divide(s.multiply(H[0, 1], H[0, 1]), H[0, 0])
-    return s.logical_and(s.less(0.0, H[0, 0]), s.less(explained, H[1, 1]))
-
-
-def _held(H: Array, q: Array, low: Array, high: Array) -> list[Value]:
-    """Which controls stay at k = 0 whatever their curvature."""
-    found = []
-    for i, (gradient, below, above) in enumerate(zip(q, low, high, strict=True)):
-        at_low, at_high = s.equal(below, 0.0), s.equal(above, 0.0)
-        held = s.logical_or(
-            s.logical_and(at_low, s.logical_or(at_high, s.less(0.0, gradient))),
-            s.logical_and(at_high, s.less(gradient, 0.0)),
-        )
-        idle = s.logical_and(s.equal(gradient, 0.0), s.logical_not(any_nonzero(H[i])))
-        found.append(s.logical_or(held, idle))
-    return found
 
 
 def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
