@@ -17,10 +17,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpc_gym.compiled import blocks
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Expression, Operation, Program, Value
 
 Partial: TypeAlias = Callable[..., Value]
+Tangents: TypeAlias = "dict[int, dict[int, Value]]"
+"""Derivatives of operations, by direction; of a block a block, or a scalar for all entries."""
 
 # For each operand of a primitive: (operands, result) -> derivative of the result by that operand.
 # Primitives that are missing here (conditions, floor, rint, detach) have derivative zero.
@@ -75,7 +78,7 @@ _CHOICES: dict[str, Partial] = {
 def jacobian(program: Program, outputs: Iterable[Any], inputs: Sequence[Expression]) -> Array:
     """d outputs / d inputs, an object array [n_outputs, n_inputs] (sparse forward mode)."""
     outputs = list(outputs)
-    seeds: dict[int, dict[int, Value]] = {x.index: {i: 1.0} for i, x in enumerate(inputs)}
+    seeds: Tangents = {x.index: {i: 1.0} for i, x in enumerate(inputs)}
     tangents = _tangents(program, outputs, seeds)
     rows = [tangents.get(y.index, {}) if isinstance(y, Expression) else {} for y in outputs]
     result = np.zeros((len(outputs), len(inputs)), dtype=object)
@@ -110,23 +113,11 @@ def gradient(
     weights: Iterable[Any],
     inputs: Sequence[Expression],
 ) -> Array:
-    """d (sum_k weights_k outputs_k) / d inputs, an object array [n_inputs] (reverse mode)."""
-    outputs, weights = list(outputs), list(weights)
-    adjoints: dict[int, Value] = {}
-    for y, w in zip(outputs, weights, strict=True):
-        if isinstance(y, Expression):
-            adjoints[y.index] = s.add(adjoints.get(y.index, 0.0), w)
-    independent = {x.index for x in inputs}
-    dependent = _dependent(program, outputs, independent)
-    relevant = {*dependent, *independent}
-    for index in reversed(dependent):
-        weight = adjoints.get(index, 0.0)
-        if index in independent or _is_zero(weight):
-            continue
-        operation = program.operations[index]
-        passed_on = {o for o in operation.operands if isinstance(o, int)} & relevant
-        for operand, share in _adjoint_shares(program, index, weight, passed_on):
-            adjoints[operand] = s.add(adjoints.get(operand, 0.0), share)
+    """d (sum_k weights_k outputs_k) / d inputs, an object array [n_inputs] (reverse mode).
+
+    An input may be a block of parameters; its derivative is a block, or 0.
+    """
+    adjoints = _adjoints(program, list(outputs), list(weights), inputs)
     return s.as_array([adjoints.get(x.index, 0.0) for x in inputs])
 
 
@@ -140,33 +131,124 @@ def hessian(
 
     The lower triangle holds the very expressions of the upper one.
     """
-    first = gradient(program, outputs, weights, inputs)
-    result = jacobian(program, first, inputs)
+    outputs, weights = list(outputs), list(weights)
+    if any(index in program.shapes for index in program.live(outputs)):
+        result = _hessian_by_pairs(program, outputs, weights, inputs)
+    else:
+        result = jacobian(program, gradient(program, outputs, weights, inputs), inputs)
     lower = np.tril_indices(len(inputs), -1)
     result[lower] = result.T[lower]
     return result
 
 
-def _tangents(
-    program: Program, outputs: Iterable[Any], seeds: dict[int, dict[int, Value]]
-) -> dict[int, dict[int, Value]]:
+def _hessian_by_pairs(
+    program: Program, outputs: list[Any], weights: list[Any], inputs: Sequence[Expression]
+) -> Array:
+    """The upper triangle of the Hessian, as a sum over the operations phi and their operands a.
+
+        sum_phi w_phi sum_a (d a / d z_i) (d (d phi / d a) / d z_j)
+
+    What is linear adds nothing: a layer of a network costs its value, tangents and weights w.
+    """
+    n = len(inputs)
+    tangents: Tangents = {x.index: {i: 1.0} for i, x in enumerate(inputs)}
+    known = set(tangents)
+    _extend_tangents(program, outputs, tangents, known)
+    adjoints = _adjoints(program, outputs, weights, inputs)
+    result = np.full((n, n), 0.0, dtype=object)
+    wide: dict[tuple[int, int, int], Value] = {}
+    for index in _dependent(program, outputs, {x.index for x in inputs}):
+        operation, weight = program.operations[index], adjoints.get(index, 0.0)
+        if _is_zero(weight) or operation.kind not in _PARTIALS:
+            continue
+        values = [program.value(o) for o in operation.operands]
+        shape = program.shapes.get(index)
+        for operand, partial in zip(operation.operands, _PARTIALS[operation.kind], strict=True):
+            first = tangents.get(operand, {}) if isinstance(operand, int) else {}
+            slope = partial(*values, Expression(program, index)) if first else 0.0
+            _extend_tangents(program, [slope], tangents, known)
+            second = tangents.get(slope.index, {}) if isinstance(slope, Expression) else {}
+            for j, bend in second.items():
+                weighted = s.multiply(weight, bend)
+                for i in first.keys() & range(j + 1):
+                    term = s.multiply(weighted, first[i])
+                    if shape is None:
+                        result[i, j] = s.add(result[i, j], term)
+                    else:
+                        before = wide.get((i, j, shape[0]), 0.0)
+                        wide[i, j, shape[0]] = s.add(before, term)
+    for (i, j, count), terms in wide.items():
+        result[i, j] = s.add(result[i, j], blocks.total(terms, count))
+    return result
+
+
+def _adjoints(
+    program: Program, outputs: list[Any], weights: list[Any], inputs: Sequence[Expression]
+) -> dict[int, Value]:
+    """The derivatives of sum_k weights_k outputs_k by the operations between inputs and outputs."""
+    adjoints: dict[int, Value] = {}
+    elements: dict[int, dict[int, Value]] = {}  # derivatives by entries of blocks
+    for y, w in zip(outputs, weights, strict=True):
+        if isinstance(y, Expression):
+            adjoints[y.index] = s.add(adjoints.get(y.index, 0.0), w)
+    independent = {x.index for x in inputs}
+    dependent = _dependent(program, outputs, independent)
+    relevant = {*dependent, *independent}
+    for index in reversed(dependent):
+        if index in elements:
+            given = elements.pop(index)
+            count = blocks.size(program.shapes[index])
+            gathered = blocks.pack(program, [given.get(i, 0.0) for i in range(count)])
+            adjoints[index] = s.add(adjoints.get(index, 0.0), gathered)
+        weight = adjoints.get(index, 0.0)
+        if index in independent or _is_zero(weight):
+            continue
+        operation = program.operations[index]
+        if operation.kind == "element":
+            operand, place = operation.operands[0], operation.static[0]
+            assert isinstance(operand, int)
+            of = elements.setdefault(operand, {})
+            of[place] = s.add(of.get(place, 0.0), weight)
+            continue
+        passed_on = {o for o in operation.operands if isinstance(o, int)} & relevant
+        for operand, share in _adjoint_shares(program, index, weight, passed_on):
+            add = blocks.add_outer if blocks.is_outer(share) else s.add
+            adjoints[operand] = add(adjoints.get(operand, 0.0), share)
+    return adjoints
+
+
+def _tangents(program: Program, outputs: Iterable[Any], seeds: Tangents) -> Tangents:
     """The non-zero derivatives of each operation that the outputs need, by seeded direction."""
     tangents = dict(seeds)
-    for index in program.live(outputs):
-        if index not in seeds:
-            tangent = _tangent(program, program.operations[index], index, tangents)
-            if tangent:
-                tangents[index] = tangent
+    _extend_tangents(program, outputs, tangents, set(seeds))
     return tangents
 
 
+def _extend_tangents(
+    program: Program, outputs: Iterable[Any], tangents: Tangents, known: set[int]
+) -> None:
+    """Add those that are not known yet."""
+    for index in program.live(outputs, known):
+        tangent = _tangent(program, program.operations[index], index, tangents)
+        if tangent:
+            tangents[index] = tangent
+        known.add(index)
+
+
 def _tangent(
-    program: Program, operation: Operation, index: int, tangents: dict[int, dict[int, Value]]
+    program: Program, operation: Operation, index: int, tangents: Tangents
 ) -> dict[int, Value]:
     moving = [tangents.get(o, {}) if isinstance(o, int) else {} for o in operation.operands]
     if not any(moving):
         return {}
     values = [program.value(o) for o in operation.operands]
+    if operation.kind in blocks.LINEAR:
+        directions = set().union(*moving)
+        found = {
+            i: blocks.tangent(program, index, [each.get(i, 0.0) for each in moving])
+            for i in sorted(directions)
+        }
+        return {i: value for i, value in found.items() if not _is_zero(value)}
     if operation.kind in _CHOICES:
         first, second = moving[-2:]
         choose = _CHOICES[operation.kind]
@@ -186,22 +268,32 @@ def _adjoint_shares(
     program: Program, index: int, weight: Value, passed_on: set[int]
 ) -> list[tuple[int, Value]]:
     """What an operation of that weight passes on to those of its operands."""
-    kind, operands, _ = program.operations[index]
+    operation = program.operations[index]
+    kind, operands = operation.kind, operation.operands
     values = [program.value(o) for o in operands]
+    if kind in blocks.LINEAR:
+        return blocks.shares(program, index, weight, passed_on)
     if kind in _CHOICES:
         choose = _CHOICES[kind]
-        shares = (choose(*values, weight, 0.0), choose(*values, 0.0, weight))
-        return [
-            (operand, share)
-            for operand, share in zip(operands[-2:], shares, strict=True)
+        operands = operands[-2:]
+        shares = [choose(*values, weight, 0.0), choose(*values, 0.0, weight)]
+    else:
+        result = Expression(program, index)
+        shares = [
+            s.multiply(partial(*values, result), weight)
             if isinstance(operand, int) and operand in passed_on
+            else 0.0
+            for partial, operand in zip(_PARTIALS.get(kind, ()), operands, strict=False)
         ]
-    result = Expression(program, index)
-    return [
-        (operand, s.multiply(partial(*values, result), weight))
-        for partial, operand in zip(_PARTIALS.get(kind, ()), operands, strict=False)
-        if isinstance(operand, int) and operand in passed_on
-    ]
+    shape = program.shapes.get(index)
+    found = []
+    for operand, share in zip(operands, shares, strict=False):
+        if isinstance(operand, int) and operand in passed_on:
+            if shape is None or operand in program.shapes:
+                found.append((operand, share))
+            else:
+                found.append((operand, blocks.total(share, blocks.size(shape))))
+    return found
 
 
 def _dependent(program: Program, outputs: Iterable[Any], independent: set[int]) -> list[int]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,8 @@ from torch.nn.parameter import is_lazy
 
 from mpc_gym.compiled import derive
 from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
-from mpc_gym.compiled.primitives import CONDITIONS, primitive
-from mpc_gym.compiled.program import MAX_OPERATIONS, Expression, Program, Value, elements
+from mpc_gym.compiled.evaluate import evaluate
+from mpc_gym.compiled.program import MAX_OPERATIONS, Program, elements
 from mpc_gym.functional import WithValues, call_with
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def _outcomes_of_program(graph: Graph, trials: Trials) -> list[_Outcome]:
     arguments = [program.inputs(f"q{i}_", n) for i, n in enumerate(sizes)]
     shapes = graph.parameter_shapes
     parameters = {
-        k: program.inputs(f"p{i}_", *shape) for i, (k, shape) in enumerate(shapes.items())
+        k: program.parameters(f"p{i}_", *shape) for i, (k, shape) in enumerate(shapes.items())
     }
     context = arguments[2] if graph.n_context else None
     y = elements(graph.evaluate(program, arguments[0], arguments[1], context, parameters))
@@ -382,24 +382,6 @@ def _outcomes_of_program(graph: Graph, trials: Trials) -> list[_Outcome]:
         program.operations[entry.index].name: column
         for entry, column in zip(entries, numbers.T, strict=True)
     }
-    found = run(program, results, inputs, len(trials.points))
+    found = evaluate(program, results, inputs, len(trials.points))
     values, gradients, curvatures = np.split(found, [len(y), len(y) + len(q)])
     return [_Outcome(*each) for each in zip(values.T, gradients.T, curvatures.T, strict=True)]
-
-
-def run(
-    program: Program, outputs: Sequence[Value], inputs: Mapping[str, Floats], count: int
-) -> Floats:
-    """The values [outputs, count] of expressions, for `count` values of each input of a program."""
-    values: dict[int, Any] = {}
-    with np.errstate(all="ignore"):
-        for index in program.live(outputs):
-            kind, operands, name = program.operations[index]
-            if kind == "input":
-                values[index] = inputs[name]
-            else:
-                arguments = [values[o] if isinstance(o, int) else o for o in operands]
-                value = primitive(kind)(*arguments)
-                values[index] = np.float64(value) if kind in CONDITIONS else value
-    found = [values[y.index] if isinstance(y, Expression) else y for y in outputs]
-    return np.array([np.broadcast_to(each, count) for each in found], dtype=np.float64)

@@ -243,7 +243,9 @@ class _Inputs:
         state, control = self.add("state", graph.n_state), self.add("control", graph.n_ctrl)
         context = self.add("context", graph.n_context)
         shapes = graph.parameter_shapes
-        parameters = self.add("parameters", sum(map(math.prod, shapes.values())))
+        count = sum(map(math.prod, shapes.values()))
+        self._loads |= Record({"parameters": count}).places("parameters")
+        parameters = self.program.parameters("parameters", count)
         self.z: list[Expression] = [*state, *control]
         self.outputs: list[Value] = elements(
             graph.evaluate(

@@ -1,4 +1,4 @@
-"""A scalar program: a flat single-assignment list of float64 operations.
+"""A program: a flat single-assignment list of float64 operations, on scalars and on blocks.
 
 Everything the compiled backend does happens on this list: a traced module is written into it, it is
 differentiated on it, and it is printed as one Numba function. An operation is appended only if it
@@ -7,11 +7,14 @@ is new: constants are folded, and an operation that is already there is used aga
 Folding keeps NaN and infinity, with one exception: `0 * x` and `0 / x` are 0 whatever x is, and the
 sign of zero is free. Structural zeros (of a Jacobian, of a cost's Hessian) have to vanish, or a
 sparse stage would cost as much as a dense one. `x - x` and `x / x` are left alone.
+
+An expression may stand for a block of numbers, a matrix or a column (see `blocks.py`): primitives
+work on all its entries, and take a scalar beside it for every entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,30 +27,45 @@ from mpc_gym.compiled.primitives import COMMUTATIVE, CONDITIONS, fold
 MAX_OPERATIONS = 60_000
 """Longest program that is recorded; LLVM takes a second for three thousand operations."""
 
+ALIASES = frozenset({"input", "block", "view", "element"})
+"""Operations that only say where a value lies."""
+
 _UNROLLED_POWER = 16  # above it, repeated multiplication is less accurate than the function
 
 Operand: TypeAlias = "int | float"
 """An `int` is the index of an earlier operation, a `float` a constant."""
 
 
+Shape: TypeAlias = "tuple[int, int]"
+"""Rows and columns of a block."""
+
+
 class Operation(NamedTuple):
-    """One line of a program: `kind` names a primitive, or is "input", and then `name` is set."""
+    """One line of a program.
+
+    `kind` names a primitive, or an operation on blocks (see `blocks.py`), or is "input", and then
+    `name` is set. `static` are whole numbers that the operation depends on.
+    """
 
     kind: str
     operands: tuple[Operand, ...]
     name: str = ""
+    static: tuple[int, ...] = ()
 
 
 class Program:
     """Records operations; see the module's docstring for what is folded.
 
-    Raises `ProgramTooLarge` when more than `limit` operations are recorded.
+    Raises `ProgramTooLarge` when more than `limit` operations that compute are recorded.
     """
 
     def __init__(self, limit: int = MAX_OPERATIONS) -> None:
         self.operations: list[Operation] = []
+        self.shapes: dict[int, Shape] = {}  # of those that are blocks
+        self.parameter_prefixes: set[str] = set()
         self.limit = check_count("limit", limit)
         self._index: dict[Operation, int] = {}
+        self._length = 0
 
     def input(self, name: str) -> Expression:
         """The input called `name`, the same one every time it is asked for."""
@@ -58,33 +76,50 @@ class Program:
         count = int(np.prod(shape, dtype=int))
         return as_array([self.input(f"{prefix}{i}") for i in range(count)]).reshape(shape)
 
+    def parameters(self, prefix: str, *shape: int) -> Array:
+        """Inputs that are the same along any direction: they may be read as blocks."""
+        self.parameter_prefixes.add(prefix)
+        return self.inputs(prefix, *shape)
+
     def apply(self, kind: str, *operands: Operand) -> Expression:
         """Append a primitive, or return the expression that already computes it."""
         if kind in COMMUTATIVE:
             # Constants last; the type is part of the key, so that index 1 is not the constant 1.0.
             operands = tuple(sorted(operands, key=lambda o: (isinstance(o, float), repr(o))))
-        return self._append(Operation(kind, operands))
+        shapes = {self.shapes[o] for o in operands if isinstance(o, int) and o in self.shapes}
+        assert len(shapes) <= 1, (kind, shapes)
+        return self._append(Operation(kind, operands), next(iter(shapes), None))
 
-    def _append(self, operation: Operation) -> Expression:
-        key = Operation(operation.kind, tuple(map(_identity, operation.operands)), operation.name)
+    def append(self, operation: Operation, shape: Shape | None) -> Expression:
+        """Append an operation on blocks whose result is of that shape, None if it is a scalar."""
+        return self._append(operation, shape)
+
+    def _append(self, operation: Operation, shape: Shape | None = None) -> Expression:
+        key = operation._replace(operands=tuple(map(_identity, operation.operands)))
         index = self._index.get(key)
         if index is None:
-            if len(self.operations) >= self.limit:
+            self._length += operation.kind not in ALIASES
+            if self._length > self.limit:
                 raise ProgramTooLarge(
                     f"the program has more than {self.limit} scalar operations, which is too long "
                     "to compile as straight-line code"
                 )
             index = self._index[key] = len(self.operations)
             self.operations.append(operation)
+            if shape is not None:
+                self.shapes[index] = shape
         return Expression(self, index)
 
-    def live(self, outputs: Iterable[Any]) -> list[int]:
-        """Indices of the operations that `outputs` (expressions or numbers) need, in order."""
+    def live(self, outputs: Iterable[Any], known: Collection[int] = ()) -> list[int]:
+        """Indices of the operations that `outputs` (expressions or numbers) need, in order.
+
+        Without those that are known, and what these alone need.
+        """
         pending = [o.index for o in outputs if isinstance(o, Expression)]
         needed: set[int] = set()
         while pending:
             index = pending.pop()
-            if index not in needed:
+            if index not in needed and index not in known:
                 needed.add(index)
                 pending.extend(o for o in self.operations[index].operands if isinstance(o, int))
         return sorted(needed)
@@ -117,6 +152,11 @@ class Expression:
     def kind(self) -> str:
         """The primitive that computes it, or "input"."""
         return self.program.operations[self.index].kind
+
+    @property
+    def shape(self) -> Shape | None:
+        """Rows and columns of a block, None of a scalar."""
+        return self.program.shapes.get(self.index)
 
     def __repr__(self) -> str:
         operation = self.program.operations[self.index]

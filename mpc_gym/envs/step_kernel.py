@@ -16,7 +16,7 @@ import numpy as np
 from mpc_gym.compiled import Graph, Program
 from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
 from mpc_gym.compiled.cpu.native import native
-from mpc_gym.compiled.kernel import Kernel, Place, Record
+from mpc_gym.compiled.kernel import SCRATCH, Kernel, Place, Record
 from mpc_gym.compiled.parameters import unflatten
 from mpc_gym.compiled.primitives import CONDITIONS
 from mpc_gym.compiled.program import Expression, Value, elements
@@ -40,7 +40,7 @@ def step_batch(states, controls, applied, parameters, following, costs, D):
                 for k in range({n_parameters}):
                     D[{parameters} + k, b] = parameters[i, k]
             derive_lanes(D)
-        step_lanes(D)
+        step_lanes(D, D[{scratch}:])
         for i in range(first, min(first + {lanes}, rows)):
             for k in range({n_state}):
                 following[i, k] = D[{out} + k, i - first]
@@ -90,7 +90,10 @@ def step_kernel(graph: Graph) -> tuple[ModuleType, tuple[int, int]]:
         "applied": graph.n_context,
         "parameters": sum(map(math.prod, shapes.values())),
     }
-    inputs = {name: program.inputs(name, size) for name, size in given.items()}
+    inputs = {
+        name: (program.parameters if name == "parameters" else program.inputs)(name, size)
+        for name, size in given.items()
+    }
     parameters = unflatten(inputs["parameters"], shapes)
     arguments = (inputs["state"], inputs["control"], inputs["applied"])
     outputs = elements(graph.evaluate(program, *arguments, parameters))
@@ -100,19 +103,24 @@ def step_kernel(graph: Graph) -> tuple[ModuleType, tuple[int, int]]:
     record = Record(given | {"derived": len(derived), "out": len(outputs)}, LANES)
     places = record.places("D")
     rows = {name: offset // LANES for name, offset in record.offsets().items()}
-    kernels = (
-        Kernel("derive_lanes", program, ("D",), places, _stores("derived", derived, places), LANES),
-        Kernel("step_lanes", step, ("D",), places, _stores("out", stepped, places), LANES),
+    once = Kernel(
+        "derive_lanes", program, ("D",), places, _stores("derived", derived, places), LANES
     )
+    stores = _stores("out", stepped, places)
+    each = Kernel("step_lanes", step, ("D", SCRATCH), places, stores, LANES)
     loop = _LOOP.format(
         lanes=LANES,
         n_state=given["state"],
         n_ctrl=given["control"],
         n_parameters=given["parameters"],
+        scratch=record.size // LANES,
         **rows,
     )
-    source = sources([*map(kernel_source, kernels), loop])
-    return build(source, f"{type(graph.module).__name__}_step"), (record.size // LANES, LANES)
+    module = build(
+        sources([kernel_source(once), kernel_source(each), loop]),
+        f"{type(graph.module).__name__}_step",
+    )
+    return module, ((record.size + each.scratch) // LANES, LANES)
 
 
 def _stores(
@@ -133,10 +141,11 @@ def _without(
     live = program.live(outputs)
     known: set[int] = set()
     for i in live:
-        kind, operands, name = program.operations[i]
+        kind, operands, name, _ = program.operations[i]
         # A condition is no number, so it cannot be kept in an array.
         if name in given or (
             kind not in {"input", *CONDITIONS}
+            and i not in program.shapes
             and all(o in known for o in operands if isinstance(o, int))
         ):
             known.add(i)
@@ -144,12 +153,13 @@ def _without(
     needed = {o for i in live if i not in known for o in program.operations[i].operands}
     needed |= {value.index for value in outputs if isinstance(value, Expression)}
     for i in live:
-        kind, operands, name = program.operations[i]
-        if kind == "input":
-            moved[i] = rest.input(name)
+        operation = program.operations[i]
+        if operation.kind == "input":
+            moved[i] = rest.input(operation.name)
         elif i not in known:
-            mapped = [moved[o].index if isinstance(o, int) else o for o in operands]
-            moved[i] = rest.apply(kind, *mapped)
+            mapped = [moved[o].index if isinstance(o, int) else o for o in operation.operands]
+            copy = operation._replace(operands=tuple(mapped))
+            moved[i] = rest.append(copy, program.shapes.get(i))
         elif i in needed:
             moved[i] = rest.input(f"derived{len(derived)}")
             derived.append(Expression(program, i))

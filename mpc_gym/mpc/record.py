@@ -57,7 +57,16 @@ SolverOffsets = namedtuple(  # type: ignore[misc]
 )
 SensitivityOffsets = namedtuple(  # type: ignore[misc]
     "SensitivityOffsets",
-    ["n", "m", "n_context", "n_shared", "n_staged", "record", *_sensitivity_fields(1, 1, 1, 1)],
+    [
+        "n",
+        "m",
+        "n_context",
+        "n_shared",
+        "n_staged",
+        "gathered",
+        "record",
+        *_sensitivity_fields(1, 1, 1, 1),
+    ],
 )
 
 
@@ -86,18 +95,22 @@ def sensitivity_record(model: Model) -> Record:
     )
 
 
-def solver_offsets(model: Model) -> tuple[int, ...]:
-    """What the loops of the solver know of a model, in the order of `SolverOffsets`."""
+def solver_offsets(model: Model, scratch: int) -> tuple[int, ...]:
+    """What the loops of the solver know of a model, in the order of `SolverOffsets`.
+
+    scratch: numbers of scratch memory that its programs need, behind what is gathered.
+    """
     record, gathered = solver_record(model), solver_accumulators(model)
     sizes = model.n, model.m, model.n_context, model.n_rows
     offsets = record.offsets().values(), gathered.offsets().values()
-    return (*sizes, record.size, *offsets[0], gathered.size, *offsets[1])
+    return (*sizes, record.size, *offsets[0], gathered.size + scratch, *offsets[1])
 
 
-def sensitivity_offsets(model: Model) -> tuple[int, ...]:
+def sensitivity_offsets(model: Model, scratch: int) -> tuple[int, ...]:
     """What the loops of the sensitivity know of a model, in the order of `SensitivityOffsets`."""
     record = sensitivity_record(model)
     counts = [model.parameter_count(per_stage=each) for each in (False, True)]
     return (
-        model.n, model.m, model.n_context, *counts, record.size, *record.offsets().values(),
+        model.n, model.m, model.n_context, *counts, sensitivity_accumulators(model).size + scratch,
+        record.size, *record.offsets().values(),
     )  # fmt: skip

@@ -9,19 +9,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpc_gym.compiled import Program, derive, trace
-from mpc_gym.compiled.primitives import fold
-from mpc_gym.compiled.program import Expression, elements
+from mpc_gym.compiled.evaluate import evaluate
+from mpc_gym.compiled.program import elements
 
 
 def run(program: Program, outputs: Any, inputs: Mapping[str, float]) -> np.ndarray:
     """The values of an array of expressions, for given values of the program's inputs."""
-    values: dict[int, float] = {}
-    for index in program.live(elements(outputs)):
-        kind, operands, name = program.operations[index]
-        arguments = [values[o] if isinstance(o, int) else o for o in operands]
-        values[index] = inputs[name] if kind == "input" else fold(kind, *arguments)
-    flat = [values[y.index] if isinstance(y, Expression) else y for y in elements(outputs)]
-    return np.array(flat, dtype=float).reshape(np.shape(outputs))
+    found = evaluate(program, elements(outputs), inputs, 1)
+    return found[:, 0].reshape(np.shape(outputs))
 
 
 def derivatives(

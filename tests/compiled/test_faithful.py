@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpc_gym.compiled import ImpureModule, UnsupportedOperation, trace
-from mpc_gym.compiled.faithful import run
+from mpc_gym.compiled.evaluate import evaluate
 from mpc_gym.compiled.program import Program
 from mpc_gym.compiled.trace import captured
 
@@ -289,7 +289,7 @@ def test_what_others_compiled_and_what_has_no_shape_yet_is_refused_with_the_reme
 def test_a_program_runs_at_several_points_at_once() -> None:
     program = Program()
     x = program.input("x")
-    found = run(program, [x * x, x < 1.0, 2.0], {"x": np.array([0.5, 3.0])}, 2)
+    found = evaluate(program, [x * x, x < 1.0, 2.0], {"x": np.array([0.5, 3.0])}, 2)
     np.testing.assert_array_equal(found, [[0.25, 9.0], [1.0, 0.0], [2.0, 2.0]])
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, trace
+from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, derive, trace
+from mpc_gym.compiled import program as program_module
+from mpc_gym.compiled.program import elements
 from mpc_gym.models import LinearCost, NeuralDynamics, QuadraticCost, keep_positive
 from tests.compiled.interpreter import derivatives, run, torch_derivatives
 
@@ -264,9 +266,35 @@ def test_an_expanded_constant_of_any_dtype_is_compiled(constant: Tensor) -> None
 
 
 def test_what_is_too_large_is_told_how_large_it_is() -> None:
-    # per layer 2 n_in n_out, activations, and the sum with the state: 2 (8 256 + 256^2 + 256 6) ...
-    with pytest.raises(ProgramTooLarge, match=r"NeuralDynamics takes about 13[0-9],\d{3} scalar"):
-        trace(NeuralDynamics(6, 2, hidden=(256, 256)), 6, 2)
+    class ChangesItsWeights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(250, 250))
+
+        def forward(self, state: Tensor, control: Tensor) -> Tensor:
+            return torch.tanh(self.weight) @ state + control.sum()
+
+    # one for each weight, two in the product, two for each row, and the sum
+    with pytest.raises(ProgramTooLarge, match=r"ChangesItsWeights takes about 188,\d{3} scalar"):
+        trace(ChangesItsWeights(), 250, 1)
+
+
+def test_programs_of_networks_grow_with_their_layers_not_their_width() -> None:
+    def steps(width: int, layers: int) -> int:
+        graph = trace(NeuralDynamics(6, 2, hidden=(width,) * layers), 6, 2)
+        program = Program()
+        x, u = program.inputs("x", 6), program.inputs("u", 2)
+        parameters = {
+            name: program.parameters(f"p{i}_", *shape)
+            for i, (name, shape) in enumerate(graph.parameter_shapes.items())
+        }
+        y = elements(graph.evaluate(program, x, u, None, parameters))
+        hessian = derive.hessian(program, y, [1.0] * 6, [*x, *u])
+        kinds = [program.operations[i].kind for i in program.live(elements(hessian))]
+        return sum(kind not in program_module.ALIASES for kind in kinds)
+
+    assert steps(32, 2) == steps(128, 2)
+    assert steps(32, 3) < 2 * steps(32, 2)
 
 
 class HamiltonianNetwork(nn.Module):

@@ -32,21 +32,23 @@ from numba import carray
 
 from mpc_gym.compiled.cpu.callback import callback
 from mpc_gym.compiled.cpu.native import native
-from mpc_gym.compiled.cpu.straightline import straight_line
+from mpc_gym.compiled.cpu.lower import run_listing
 """
 
 
 def kernel_source(kernel: Kernel) -> str:
     """A Numba function of the kernel's name and arguments."""
-    listing = json.dumps(kernel.listing())  # faster to read than Python is
+    text = json.dumps(kernel.listing())  # faster to read than Python is
     names = ", ".join(kernel.arguments)
     return f"""\
-{kernel.name}_operations = straight_line('''{listing}''', {kernel.arguments!r}, {kernel.lanes})
+{kernel.name}_steps = run_listing(
+    '''{text}''', {kernel.arguments!r}, {kernel.lanes}, {kernel.scratch}
+)
 
 
 @native
 def {kernel.name}({names}):
-    {kernel.name}_operations(({names},))
+    {kernel.name}_steps(({names},))
 """
 
 

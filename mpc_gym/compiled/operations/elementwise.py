@@ -14,25 +14,27 @@ import numpy as np
 
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.errors import UnsupportedOperation
+from mpc_gym.compiled.operations import rolled
 from mpc_gym.compiled.program import Array, Value, as_array
 
 
 def elementwise(function: Callable[..., Value], arity: int) -> Callable[..., Array]:
     """Broadcast a scalar function over arrays; keyword arguments (memory formats) are ignored."""
-    apply = np.frompyfunc(function, arity, 1)
+    by_entry = np.frompyfunc(function, arity, 1)
 
     def broadcast(*arrays: Any, **_: Any) -> Array:
-        return as_array(apply(*arrays[:arity]))
+        found = rolled.apply(function, arrays[:arity])
+        return as_array(by_entry(*arrays[:arity])) if found is None else found
 
     return broadcast
 
 
 def _scaled(function: Callable[[Any, Any], Value]) -> Callable[..., Array]:
     """The function of a and alpha * b."""
-    apply = np.frompyfunc(lambda a, b, alpha: function(a, s.multiply(alpha, b)), 3, 1)
+    apply = elementwise(lambda a, b, alpha: function(a, s.multiply(alpha, b)), 3)
 
     def broadcast(a: Any, b: Any, alpha: float = 1.0) -> Array:
-        return as_array(apply(a, b, alpha))
+        return apply(a, b, alpha)
 
     return broadcast
 
@@ -62,22 +64,22 @@ def fmod(a: Any, b: Any) -> Value:
 
 def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Array:
     rounding = {None: lambda a: a, "floor": s.floor, "trunc": trunc}[rounding_mode]
-    return as_array(np.frompyfunc(lambda a, b: rounding(s.divide(a, b)), 2, 1)(a, b))
+    return elementwise(lambda a, b: rounding(s.divide(a, b)), 2)(a, b)
 
 
 def _clamp(a: Array, low: Any = None, high: Any = None) -> Array:
     """PyTorch's clamp: the gradient passes on the bounds too."""
-    lower = np.frompyfunc(lambda a, b: s.select(s.less(a, b), b, a), 2, 1)
-    upper = np.frompyfunc(lambda a, b: s.select(s.less(b, a), b, a), 2, 1)
-    result: Any = a if low is None else lower(a, low)
-    return as_array(result if high is None else upper(result, high))
+    lower = elementwise(lambda a, b: s.select(s.less(a, b), b, a), 2)
+    upper = elementwise(lambda a, b: s.select(s.less(b, a), b, a), 2)
+    result = a if low is None else lower(a, low)
+    return result if high is None else upper(result, high)
 
 
 def _hardtanh(a: Array, low: float = -1.0, high: float = 1.0) -> Array:
     """clamp whose gradient is zero on the bounds."""
-    lower = np.frompyfunc(lambda a: s.select(s.less_equal(a, low), low, a), 1, 1)
-    upper = np.frompyfunc(lambda a: s.select(s.less_equal(high, a), high, a), 1, 1)
-    return as_array(upper(lower(a)))
+    lower = elementwise(lambda a: s.select(s.less_equal(a, low), low, a), 1)
+    upper = elementwise(lambda a: s.select(s.less_equal(high, a), high, a), 1)
+    return upper(lower(a))
 
 
 def _leaky_relu(a: Array, slope: float = 0.01) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpc_gym.compiled import program as s
+from mpc_gym.compiled.operations import rolled
 from mpc_gym.compiled.operations.elementwise import elementwise
 from mpc_gym.compiled.program import Array, Value
 
@@ -21,6 +22,13 @@ _subtract, _divide = elementwise(s.subtract, 2), elementwise(s.divide, 2)
 
 def matmul(a: Array, b: Array) -> Array:
     """a @ b for vectors, matrices and stacks of matrices."""
+    if a.ndim == b.ndim == 2 or (min(a.ndim, b.ndim) == 1 and max(a.ndim, b.ndim) == 2):
+        left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+        found = rolled.product(left, right)
+        if found is not None:
+            return found.reshape(a.shape[:-1] + b.shape[1:])
+    elif a.ndim == b.ndim > 2 and len(a) == len(b) > 0:
+        return np.stack([matmul(*pair) for pair in zip(a, b, strict=True)])
     # Not np.matmul: it would multiply plain numbers by itself, and 0 * x would not fold.
     left = a[..., None, :, None] if a.ndim == 1 else a[..., :, :, None]
     right = b[:, None] if b.ndim == 1 else b
@@ -49,6 +57,9 @@ def _reduce(
     """Combine the elements along the axes by a function of two values."""
 
     def combine(elements: Sequence[Value]) -> Any:
+        found = rolled.total(elements) if function is s.add else None
+        if found is not None:
+            return found
         return reduce(function, elements) if len(elements) or empty is None else empty
 
     return _along(combine, a, axes, keep=keep)

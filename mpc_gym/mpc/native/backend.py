@@ -76,7 +76,8 @@ class NativeModel:
         self._fall_back = fall_back or refuse
         self.model = trace_model(*modules, n_state, n_ctrl, n_context)
         check()
-        self.solver = _as_arrays(solver_stages(self.model), solver_offsets(self.model))
+        stages, scratch = solver_stages(self.model)
+        self.solver = _as_arrays(stages, solver_offsets(self.model, scratch))
         names = (self.model.parameter_shapes(per_stage=each) for each in (False, True))
         self._shared, self._staged = (
             LiveTensors((modules[i], name) for i, name in each) for each in names
@@ -92,7 +93,8 @@ class NativeModel:
             if "sensitivity" in vars(self):
                 return self.sensitivity
             try:
-                return _as_arrays(sensitivity_stages(self.model), sensitivity_offsets(self.model))
+                stages, scratch = sensitivity_stages(self.model)
+                return _as_arrays(stages, sensitivity_offsets(self.model, scratch))
             except ProgramTooLarge as error:
                 self._fall_back("differentiating", error)
                 return None

@@ -113,7 +113,7 @@ def solve(
     T = guess.shape[1]
     settings = Settings(*settings)
     rows = Rows(*rows)
-    work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1], gathered)
+    work = Work(records[cache_line(records) :], P, S, gathered, scratch[-1], scratch[:-1])
     D = work.D
     write_ranges(S, work.ranges)
     results = Results(X, U, cost, converged, count, size)
@@ -170,7 +170,7 @@ def verify(work, L, stages, lanes, T, tasks, x_init, context, results, rows):
     for b in range(used):
         found = lanes.task[b]
         if len(rows.cost) > 0:
-            change = abs(work.A[L.plain + b] - rows.cost[found])
+            change = abs(work.G[L.plain + b] - rows.cost[found])
         else:
             change = abs(D[T * L.record + L.cost + b] - results.cost[found])
         results.converged[found] = change <= REPRODUCED * results.size[found]

@@ -34,7 +34,7 @@ def point_downwards(work, L, b, lanes, T):
     if stage < 0:
         return CONVEX
     start = stage * L.record
-    direction = work.G[-1]
+    direction = work.box_qp[-1]
     direction[:] = 0.0
     found, curvature = downwards(work, L, b, start, work.S[stage], direction)
     if found == CONVEX:
@@ -74,7 +74,7 @@ def downwards(work, L, b, start, bounds, direction):
         direction[0] = 1.0
         return (DOWNWARDS if -np.inf < curvature <= 0.0 else CONVEX), curvature
     m = L.m
-    H, A, vectors = work.G[:m], work.G[m : 2 * m], work.G[2 * m :]
+    H, A, vectors = work.box_qp[:m], work.box_qp[m : 2 * m], work.box_qp[2 * m :]
     q, low, high, free = vectors[0], vectors[1], vectors[2], vectors[6]
     read_program(work.D, L, start, b, bounds, H, q, low, high)
     hold(H, A, q, low, high, free)

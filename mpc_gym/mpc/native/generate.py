@@ -8,7 +8,8 @@ from torch import nn
 
 from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
-from mpc_gym.compiled.kernel import Kernel, Record
+from mpc_gym.compiled.kernel import SCRATCH, Kernel, Record, Sum
+from mpc_gym.compiled.program import Expression
 from mpc_gym.compiled.trace import Graph, captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.augmented_cost import AugmentedCost, RowsAndCost
@@ -20,17 +21,18 @@ from mpc_gym.mpc.record import (
     solver_record,
 )
 from mpc_gym.mpc.stages import constraints, sensitivity, solver
-from mpc_gym.mpc.stages.algebra import Stage
+from mpc_gym.mpc.stages.algebra import Entries, Stage
 from mpc_gym.mpc.stages.model import Model
 
 _WITH_ADDRESSES: dict[str, ModuleType] = {}
 """What must not be freed, nor be made twice: one module for each program of a stage."""
 
 # The workspace D from the record of this stage on, the shared parameters P, the numbers S of the
-# stage alone, the accumulators G. Every index is a literal, so their lengths do not matter.
+# stage alone, the accumulators G and behind them scratch memory. Every index is a literal, so their
+# lengths do not matter.
 _CALLBACK = """\
 def {name}_callback(D, P, S, G):
-    {name}(carray(D, 1), carray(P, 1), carray(S, 1), carray(G, 1))
+    {name}(carray(D, 1), carray(P, 1), carray(S, 1), carray(G, 1), carray(G, {end})[{start}:])
 
 
 {name}_address = callback({name}_callback)
@@ -80,8 +82,10 @@ def _check_shape(name: str, graph: Graph, expected: tuple[int, ...]) -> None:
     )
 
 
-def solver_stages(model: Model) -> Stages:
-    """Addresses of the stage functions of the solver; 0 for those that it does not use.
+def solver_stages(model: Model) -> tuple[Stages, int]:
+    """Addresses of the stage functions of the solver, 0 for those that it does not use.
+
+    With them, how many numbers of scratch memory they need.
 
     Raises:
         ProgramTooLarge: straight-line code would be too long.
@@ -99,12 +103,12 @@ def solver_stages(model: Model) -> Stages:
                 "terms": constraints.terms(model),
             }
     records = solver_record(model), solver_accumulators(model)
-    addresses = _addresses("solver", stages, records, model)
-    return Stages(*(addresses.get(name, 0) for name in Stages._fields))
+    addresses, scratch = _addresses("solver", stages, records, model)
+    return Stages(*(addresses.get(name, 0) for name in Stages._fields)), scratch
 
 
-def sensitivity_stages(model: Model) -> tuple[int, int]:
-    """Addresses of the two stage functions of the derivative.
+def sensitivity_stages(model: Model) -> tuple[tuple[int, int], int]:
+    """Addresses of the two stage functions of the derivative, and their scratch memory.
 
     Raises:
         ProgramTooLarge: straight-line code would be too long.
@@ -112,8 +116,8 @@ def sensitivity_stages(model: Model) -> tuple[int, int]:
     with _sized("the derivative of a plan", model):
         stages = {"adjoint": sensitivity.adjoint(model), "response": sensitivity.response(model)}
     records = sensitivity_record(model), sensitivity_accumulators(model)
-    addresses = _addresses("sensitivity", stages, records, model)
-    return addresses["adjoint"], addresses["response"]
+    addresses, scratch = _addresses("sensitivity", stages, records, model)
+    return (addresses["adjoint"], addresses["response"]), scratch
 
 
 @contextmanager
@@ -133,8 +137,11 @@ def _sized(what: str, model: Model) -> Iterator[None]:
 
 def _addresses(
     kind: str, stages: dict[str, Stage], records: tuple[Record, Record], model: Model
-) -> dict[str, int]:
-    """Compile the programs of a stage, in one module; the second record is that of G."""
+) -> tuple[dict[str, int], int]:
+    """Compile the programs of a stage, in one module; the second record is that of G.
+
+    Returns their addresses, and how many numbers of scratch memory they need.
+    """
     n_shared, n_staged = (model.parameter_count(per_stage=each) for each in (False, True))
     own = Record({"low": model.m, "high": model.m, "s": n_staged})
     places = {
@@ -144,10 +151,19 @@ def _addresses(
         **records[1].places("G"),
     }
     parts = []
+    gathered, scratch = records[1].size, 0
     for name, (program, outputs) in stages.items():
-        stores = [(places[entry], value) for entry, value in outputs.items()]
-        kernel = Kernel(name, program, ("D", "P", "S", "G"), places, stores, LANES)
-        parts += [kernel_source(kernel), _CALLBACK.format(name=name)]
+        stores = [(places[key], value) for key, value in outputs.items() if isinstance(key, str)]
+        sums = [
+            Sum(places[f"{key.field}{key.start}"], key.strides, value)
+            for key, value in outputs.items()
+            if isinstance(key, Entries) and isinstance(value, Expression)
+        ]
+        arguments = ("D", "P", "S", "G", SCRATCH)
+        kernel = Kernel(name, program, arguments, places, stores, LANES, sums)
+        end = gathered + kernel.scratch + 1  # Numba refuses an array without a number
+        parts += [kernel_source(kernel), _CALLBACK.format(name=name, start=gathered, end=end)]
+        scratch = max(scratch, kernel.scratch)
     module = build(sources(parts), kind)
     _WITH_ADDRESSES[module.__name__] = module
-    return {name: getattr(module, f"{name}_address") for name in stages}
+    return {name: getattr(module, f"{name}_address") for name in stages}, scratch

@@ -22,8 +22,8 @@ _RECORD, _M, _GATHERED = map(SolverOffsets._fields.index, ("record", "m", "gathe
 _COUNTERS = ("task", "state", "count", "aim", "updates", "phase", "begun")
 _NUMBERS = ("cost", "alpha", "exact", "mu", "bend", "accepted", "tolerance")
 Lanes = namedtuple("Lanes", [*_COUNTERS, *_NUMBERS])
-# A: what is gathered for the constraints over the stages
-Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "A"])
+# G: what is gathered over the stages, and scratch memory of the programs; box_qp: room for one
+Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "box_qp"])
 Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "constrained"])
 Stages = namedtuple(
     "Stages", ["forward", "backward", "expansion", "newton", "value", "multipliers", "terms"]

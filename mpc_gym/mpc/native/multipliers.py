@@ -71,22 +71,22 @@ def is_used_up(b, lanes, settings):
 @native_uncounted
 def update_ended(work, L, stages, lanes, T, settings, context, rows):
     """Of each lane whose solve has ended, update the multipliers; it begins again, or is done."""
-    A = work.A
-    A[:] = 0.0
+    G = work.G
+    G[:] = 0.0
     ended = False
     for b in range(LANES):
         if has_ended(b, lanes):
-            A[L.update + b] = 1.0
+            G[L.update + b] = 1.0
             ended = True
     if not ended:
         return
     move_multipliers(work, L, stages, T)
-    if doubtful(A, L, lanes, settings, rows):
+    if doubtful(G, L, lanes, settings, rows):
         for t in range(T):
-            call(stages.terms, work.D, t * L.record, work.P, work.S, t, A)
+            call(stages.terms, work.D, t * L.record, work.P, work.S, t, G)
         for i in range(L.n_rows * LANES):
-            if A[L.terms + i] == 0.0:  # a constant row
-                A[L.terms + i] = np.inf
+            if G[L.terms + i] == 0.0:  # a constant row
+                G[L.terms + i] = np.inf
     for b in range(LANES):
         if has_ended(b, lanes):
             judge_multipliers(work, L, b, lanes, T, settings, context, rows)
@@ -97,7 +97,7 @@ def measure_rows(work, L, stages, lanes, T):
     """Cost and rows of all lanes along their trials, which become their iterates."""
     lanes.accepted[:] = 1.0
     adopt_accepted(work.D, L, lanes, T)
-    work.A[:] = 0.0
+    work.G[: L.largest + (L.n + L.m) * LANES] = 0.0
     move_multipliers(work, L, stages, T)
 
 
@@ -105,7 +105,7 @@ def measure_rows(work, L, stages, lanes, T):
 def move_multipliers(work, L, stages, T):
     """New multipliers for the lanes with `update`; of all lanes, how large the rows are."""
     for t in range(T):
-        call(stages.multipliers, work.D, t * L.record, work.P, work.S, t, work.A)
+        call(stages.multipliers, work.D, t * L.record, work.P, work.S, t, work.G)
 
 
 @native_uncounted
@@ -115,29 +115,29 @@ def has_ended(b, lanes):
 
 
 @native_uncounted
-def doubtful(A, L, lanes, settings, rows):
+def doubtful(G, L, lanes, settings, rows):
     """Whether the multipliers of a lane seem settled, if only by the size of rows along the guess.
 
     The guess may have run away, where no plan goes.
     """
     for b in range(LANES):
         if has_ended(b, lanes):
-            by_guess, by_plan = settled(A, L, b, lanes, settings, rows)
+            by_guess, by_plan = settled(G, L, b, lanes, settings, rows)
             if by_guess and not by_plan:
                 return True
     return False
 
 
 @native_uncounted
-def settled(A, L, b, lanes, settings, rows):
+def settled(G, L, b, lanes, settings, rows):
     """Whether no multiplier moved by more than a part of its row's size, along guess and plan."""
     task = lanes.task[b]
     by_guess = lanes.state[b] == DONE and lanes.tolerance[b] <= settings.tolerance
     by_plan = by_guess
     limit = VIOLATION * settings.tolerance
     for r in range(L.n_rows):
-        moved = A[L.moved_row + r * LANES + b]
-        size = max(A[L.row + r * LANES + b], A[L.terms + r * LANES + b])
+        moved = G[L.moved_row + r * LANES + b]
+        size = max(G[L.row + r * LANES + b], G[L.terms + r * LANES + b])
         by_guess = by_guess and moved <= limit * rows.size[task, r]
         by_plan = by_plan and moved <= limit * size
     return by_guess, by_guess and by_plan
@@ -146,12 +146,12 @@ def settled(A, L, b, lanes, settings, rows):
 @native_uncounted
 def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
     """Choose the next penalties of lane b, and whether it is done."""
-    D, A, task = work.D, work.A, lanes.task[b]
-    are_settled = settled(A, L, b, lanes, settings, rows)[1] and A[L.nan + b] == 0.0
-    used_up = lanes.count[b] >= settings.max_iterations or A[L.nan + b] > 0.0
+    D, G, task = work.D, work.G, lanes.task[b]
+    are_settled = settled(G, L, b, lanes, settings, rows)[1] and G[L.nan + b] == 0.0
+    used_up = lanes.count[b] >= settings.max_iterations or G[L.nan + b] > 0.0
     near, moved_at_all = lanes.state[b] == DONE, False
     for r in range(L.n_rows):
-        moved = A[L.moved_row + r * LANES + b]
+        moved = G[L.moved_row + r * LANES + b]
         near = near and moved <= NEAR_ENOUGH * rows.size[task, r]
         moved_at_all = moved_at_all or moved > 0.0
     phase, factor = lanes.phase[b], 1.0
@@ -167,7 +167,7 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
     again = lanes.phase[b] != phase
     lost = used_up
     for r in range(L.n_rows):
-        moved = A[L.moved_row + r * LANES + b]
+        moved = G[L.moved_row + r * LANES + b]
         slow = not (again or stiff or are_settled) and moved > SLOW * rows.before[task, r]
         grown = PENALTY_FACTOR if slow else factor
         rows.before[task, r] = moved
@@ -180,8 +180,8 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
         restart(D, L, b, lanes, T)
         return
     lanes.state[b] = DONE if are_settled else FAILED
-    rows.cost[task] = A[L.plain + b]
-    rows.violation[task] = A[L.violation + b] if A[L.nan + b] == 0.0 else np.nan
+    rows.cost[task] = G[L.plain + b]
+    rows.violation[task] = G[L.violation + b] if G[L.nan + b] == 0.0 else np.nan
     for t in range(T):
         for i in range(rows.own, L.n_context):
             context[task, t, i] = D[t * L.record + L.c + i * LANES + b]
@@ -234,7 +234,7 @@ def prepare(
     stages = Stages(*to_fixed_tuple(stages, N_STAGES))
     L = SolverOffsets(*to_fixed_tuple(layout, N_OFFSETS))
     rows = Rows(*rows)
-    work = Work(records[cache_line(records) :], P, S, scratch[:-1], scratch[-1], gathered)
+    work = Work(records[cache_line(records) :], P, S, gathered, scratch[-1], scratch[:-1])
     D, T = work.D, guess.shape[1]
     lanes = as_lanes(numbers, counters)
     for task in range(queue[0], queue[1], LANES):
@@ -247,7 +247,7 @@ def prepare(
             forward_pass(work, L, stages, lanes, T)
             measure_rows(work, L, stages, lanes, T)
             for b in range(used):
-                raise_sizes(work.A, L, b, task + b, rows, 1.0 if controls < 0 else REACH)
+                raise_sizes(work.G, L, b, task + b, rows, 1.0 if controls < 0 else REACH)
         for b in range(used):
             lanes.state[b] = IDLE
             put_penalties(T, task + b, L.n_rows, rows, context)
@@ -267,13 +267,13 @@ def put_controls(D, L, T, controls):
 
 
 @native_uncounted
-def raise_sizes(A, L, b, task, rows, weight):
+def raise_sizes(G, L, b, task, rows, weight):
     """Let cost and rows of a task be as large as they are on lane b, times the weight."""
-    stakes = A[L.stakes + b]
+    stakes = G[L.stakes + b]
     if np.isfinite(stakes):
         rows.stakes[task] = max(rows.stakes[task], weight * stakes)
     for r in range(L.n_rows):
-        size = A[L.row + r * LANES + b]
+        size = G[L.row + r * LANES + b]
         if np.isfinite(size):
             rows.size[task, r] = max(rows.size[task, r], weight * size)
 

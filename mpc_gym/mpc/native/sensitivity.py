@@ -49,7 +49,7 @@ def differentiate(
     L = SensitivityOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
-    G = np.zeros((L.n_shared + 1) * LANES)
+    G = np.zeros(L.gathered + 1)
     for start in range(rows[0], rows[1], LANES):
         count = min(LANES, rows[1] - start)
         read(D, L, T, start, count, X, U, context, g_X, g_U, g_cost)
@@ -66,7 +66,7 @@ def first_step(stages, layout, X, U, context, P, S, exact, rows, step):
     L = SensitivityOffsets(*to_fixed_tuple(layout, _OFFSETS))
     T = X.shape[1]
     D = np.zeros((T + 1) * L.record)
-    G = np.zeros((L.n_shared + 1) * LANES)
+    G = np.zeros(L.gathered + 1)
     no_loss = np.zeros_like(X), np.zeros_like(U)
     for start in range(rows[0], rows[1], LANES):
         count = min(LANES, rows[1] - start)

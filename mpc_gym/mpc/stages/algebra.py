@@ -1,14 +1,24 @@
 """Scalars, triangles and small systems of equations in the program of a stage."""
 
 from functools import reduce
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Program, Value
 
-Outputs: TypeAlias = "dict[str, Value]"
+
+class Entries(NamedTuple):
+    """Entries of a field, to which an output is added that is a block."""
+
+    field: str
+    start: int
+    strides: tuple[int, int]
+
+
+Outputs: TypeAlias = "dict[str | Entries, Value]"
+"""By the entry of the record."""
 Stage: TypeAlias = "tuple[Program, Outputs]"
 
 

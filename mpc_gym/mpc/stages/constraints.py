@@ -65,7 +65,7 @@ def terms(model: Model) -> Stage:
     slopes = derive.jacobian(program, c[:-1], list(z))
     largest = program.inputs("largest", len(z))
     rho = _context_parts(program, model)[2]
-    outputs = {}
+    outputs: Outputs = {}
     for r, row in enumerate(slopes):
         size = s.as_array([s.absolute(entry) for entry in row]) @ largest
         asked = s.select(s.less(0.0, rho[r]), size, 0.0)

@@ -97,8 +97,8 @@ class Model:
 
     def _parameters(self, program: Program) -> tuple[Array, Array, dict[tuple[int, str], Array]]:
         """Those of all stages, of one stage, and all by name."""
-        shared = program.inputs("p", self.parameter_count(per_stage=False))
-        staged = program.inputs("s", self.parameter_count(per_stage=True))
+        shared = program.parameters("p", self.parameter_count(per_stage=False))
+        staged = program.parameters("s", self.parameter_count(per_stage=True))
         values = {
             **unflatten(shared, self.parameter_shapes(per_stage=False)),
             **unflatten(staged, self.parameter_shapes(per_stage=True)),

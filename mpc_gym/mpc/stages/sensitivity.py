@@ -5,11 +5,12 @@ The mathematics is that of `reference/sensitivity.py`.
 
 import numpy as np
 
-from mpc_gym.compiled import derive
+from mpc_gym.compiled import blocks, derive
 from mpc_gym.compiled import program as s
-from mpc_gym.compiled.program import Array, Program
+from mpc_gym.compiled.program import Array, Expression, Program
 from mpc_gym.mpc.reference.sensitivity import BOUND_TOLERANCE
 from mpc_gym.mpc.stages.algebra import (
+    Entries,
     Stage,
     all_finite,
     any_nonzero,
@@ -81,23 +82,30 @@ def response(model: Model) -> Stage:
     lam = program.inputs("lam'", n)
     mu = program.inputs("v'", n) + V @ f_d + lam * w
     context = list(program.inputs("c", model.n_context))
+    values = [point.l, l_d, *point.f, *f_d]
+    parts = blocks.parameters(program, values)
     found = derive.gradient(
         program,
-        [point.l, l_d, *point.f, *f_d],
+        values,
         [w, 1.0, *mu, *lam],
-        [*point.shared, *point.staged, *context],
+        [*point.shared, *point.staged, *context, *parts],
     )
     force = program.inputs("force", m) + program.inputs("forcex", m, n) @ dx
     outputs = named("dx", f_d, following=True)
     outputs["finite'"] = all_finite([*f_d, *mu], program.input("finite"))
     for name, at in (("glow", "atlow"), ("ghigh", "athigh")):
         outputs |= named(name, program.inputs(at, m) * force)
-    by_shared, by_staged, by_context = np.split(
-        found, np.cumsum([len(point.shared), len(point.staged)])
+    by_shared, by_staged, by_context, by_part = np.split(
+        found, np.cumsum([len(point.shared), len(point.staged), len(context)])
     )
-    before = program.inputs("gp", len(by_shared))
-    summed = [s.add(*pair) for pair in zip(before, by_shared, strict=True)]
-    outputs |= named("gp", s.as_array(summed)) | named("gs", by_staged) | named("gc", by_context)
+    for i, gradient in enumerate(by_shared):
+        if isinstance(gradient, Expression) or gradient != 0.0:
+            outputs[f"gp{i}"] = s.add(program.input(f"gp{i}"), gradient)
+    outputs |= named("gs", by_staged) | named("gc", by_context)
+    for part, gradient in zip(parts, by_part, strict=True):
+        field, start, strides, shape = blocks.place(part)
+        whole = blocks.column(program, gradient, blocks.size(shape))
+        outputs[Entries(f"g{field}", start, strides)] = whole
     return program, outputs
 
 
