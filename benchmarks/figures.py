@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -29,6 +30,7 @@ def draw(section: str, tables: list[Table], folder: Path) -> None:
         "comparison": comparison,
         "differentiation": differentiation,
         "scaling": scaling,
+        "systems": systems,
     }.get(section)
     if figure:
         with plt.style.context("default"):  # mpc 0.0.6 sets a style of its own when imported
@@ -76,7 +78,39 @@ def scaling(table: Table, path: Path) -> None:
     _save(figure, panels, path)
 
 
-def _distinct(table: Table, column: str) -> list[str]:
+def systems(table: Table, path: Path) -> None:
+    """Time of a solve of every system, a panel a batch size, the solvers beside each other."""
+    batches, names = _distinct(table, "batch"), _distinct(table, "system")[::-1]
+    solvers = {
+        "mpc_gym": "mpc_gym",
+        "fatrop interpreted": "CasADi with fatrop, interpreted",
+        "fatrop compiled": "CasADi with fatrop, compiled by gcc",
+    }
+    size = (4.2 * len(batches) + 1, 0.32 * len(names) + 1.8)
+    figure, axes = plt.subplots(1, len(batches), figsize=size, sharey=True, squeeze=False)
+    for axis, batch in zip(axes[0], batches, strict=True):
+        for i, (column, label) in enumerate(solvers.items()):
+            records = [
+                record for record in table.records(batch=batch) if math.isfinite(record[column])
+            ]
+            axis.plot(
+                [record[column] / 1e3 for record in records],
+                [names.index(record["system"]) for record in records],
+                MARKERS[i],
+                color=COLOURS[i],
+                label=label,
+            )
+        _plain_axis(axis, f"batch {batch}: time of a solve [ms]")
+        axis.set(xscale="log", ylim=(-0.6, len(names) - 0.4))
+        axis.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axes[0, 0].set_yticks(range(len(names)), names)
+    figure.tight_layout(rect=(0, 0.6 / size[1], 1, 1))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower left", ncols=3, frameon=False)
+    _write(figure, path)
+
+
+def _distinct(table: Table, column: str) -> list[Any]:
     return list(dict.fromkeys(record[column] for record in table.records()))
 
 
@@ -93,13 +127,9 @@ def _series(table: Table, name: str, x: str, y: str, **where: str) -> Series:
 def _lines(axis: Axes, series: Series, x_label: str, title: str, y_scale: str = "log") -> None:
     """Lines over a logarithmic axis, each with its name at its end."""
     axis.set(xscale="log", yscale=y_scale, xlabel=x_label)
-    axis.set_title(title, loc="left", fontsize=11, color=INK)
     for i, (xs, ys) in enumerate(series.values()):
         axis.plot(xs, ys, color=COLOURS[i], marker=MARKERS[i], markersize=5, linewidth=2)
-    axis.grid(visible=True, which="major", color="#E5E5E5", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(colors=MUTED, which="both")
+    _plain_axis(axis, title)
     axis.xaxis.set_major_formatter(FuncFormatter(_plain))
     axis.yaxis.set_major_formatter(FuncFormatter(_plain))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -111,6 +141,14 @@ def _lines(axis: Axes, series: Series, x_label: str, title: str, y_scale: str = 
     ticks = sorted({x for xs, _ in series.values() for x in xs})
     axis.set_xticks(ticks)
     axis.tick_params(axis="x", labelrotation=0 if len(ticks) <= 5 else 45)
+
+
+def _plain_axis(axis: Axes, title: str) -> None:
+    axis.set_title(title, loc="left", fontsize=11, color=INK)
+    axis.grid(visible=True, which="major", color="#E5E5E5", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(colors=MUTED, which="both")
 
 
 def _name_lines(axis: Axes, series: Series) -> None:
@@ -165,6 +203,10 @@ def _save(figure: Figure, panels: list[tuple[Axes, Series]], path: Path) -> None
     for axis, series in panels:
         _name_lines(axis, series)
     figure.tight_layout()
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
     with replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=160, bbox_inches="tight")
     plt.close(figure)

@@ -7,9 +7,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     It is forked from a server that does nothing else, so that neither the memory nor the threads
     of this process are in it.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "benchmarks.rivals.ours"])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, function, arguments))
-    process.start()
-    sender.close()  # so that a child that dies is the end of the file
+    process, receiver = _started(_send, function, arguments)
     try:
         return receiver.recv()
     except EOFError as error:
@@ -37,8 +33,52 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
         process.join()
 
 
+def reports(function: Callable[..., Any], *arguments: Any, limit: float) -> Iterator[Any]:
+    """What a module-level generator yields in such a process, as it comes.
+
+    Raises:
+        TimeoutError: it was silent for longer than `limit` [s], and was ended.
+        RuntimeError: it failed; what it says of that is above.
+    """
+    process, receiver = _started(_send_all, function, arguments)
+    try:
+        while True:
+            if not receiver.poll(limit):
+                raise TimeoutError(f"silent for more than {limit:g} s")
+            yield receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"exit status {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _started(
+    target: Callable[..., None], function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "benchmarks.rivals.ours"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(sender, function, arguments))
+    process.start()
+    sender.close()  # so that a child that dies is the end of the file
+    return process, receiver
+
+
 def _send(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     sender.send(function(*arguments))
+
+
+def _send_all(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    for each in function(*arguments):
+        sender.send(each)
+
+
+def limit_memory(size: float) -> None:
+    """Let this process fail, and no other one be ended, where it wants more bytes than that."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(size), resource.RLIM_INFINITY))
 
 
 def peak_memory(task: Callable[[], Any]) -> float:
@@ -55,22 +95,32 @@ def peak_memory(task: Callable[[], Any]) -> float:
     return (after - before) * _RUSAGE_UNIT / 1e6
 
 
-def run_script(module: str, cache: Path | None = None) -> tuple[dict[str, float], float]:
+def run_script(
+    module: str, *arguments: str, cache: Path | None = None, limit: float | None = None
+) -> tuple[dict[str, float], float]:
     """Run `python -m module`; what it printed (JSON), and the duration [s].
 
     Compiled code is read from and written to `cache`, or where this process keeps it.
+
+    Raises:
+        TimeoutError: it took longer than `limit` [s], and was ended.
+        RuntimeError: it failed.
     """
     directory = {} if cache is None else {"MPC_GYM_CACHE_DIR": str(cache)}
     environment = {**os.environ, **directory}
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        cwd=_ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=_ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{module} took more than {limit:g} s") from None
     duration = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"{module} failed:\n{done.stderr}")

@@ -13,6 +13,7 @@ from benchmarks.differentiation import compare_derivatives
 from benchmarks.options import Options
 from benchmarks.report import Table, console, machine
 from benchmarks.scaling import scale
+from benchmarks.systems import measure
 from benchmarks.targets import check_targets
 from mpc_gym.files import write
 
@@ -21,6 +22,7 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "comparison": compare,
     "differentiation": compare_derivatives,
     "scaling": scale,
+    "systems": measure,
 }
 
 

@@ -215,13 +215,13 @@ def _optima(_: Options, table: Table) -> None:
 
 def _compilation(options: Options, table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found, _ = run_script("benchmarks.scripts.compile_rk4", Path(folder))
+        found, _ = run_script("benchmarks.scripts.compile_rk4", cache=Path(folder))
     label = "cart-pole with four RK4 steps, empty cache"
     _at_most(table, f"{label}, compiled in", found["seconds"], "s", 10)
     _at_most(table, f"{label}, worst relative error", found["error"], "", 1e-12)
     if not options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            cold, _ = run_script("benchmarks.scripts.first_plan", Path(folder))
+            cold, _ = run_script("benchmarks.scripts.first_plan", cache=Path(folder))
         table.add("new process, empty cache, first plan", cold["seconds"], "s", "", "")
     # this process has compiled what is needed
     warm, duration = run_script("benchmarks.scripts.first_plan")

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.problems import Array, PaperProblem
 from benchmarks.rivals.base import Prepared
 from mpc_gym.mpc import MPC
+from mpc_gym.mpc.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,10 @@ def backward(mpc: MPC, start: Tensor) -> Tensor:
     controls: Tensor = mpc(start).controls
     torch.autograd.backward(controls.square().mean((1, 2)).sum())
     return controls
+
+
+def gradient(mpc: MPC, plan: Plan) -> tuple[Tensor | None, ...]:
+    """That of the same loss, of all parameters, of a plan that is kept for another time."""
+    loss = plan.controls.square().mean((1, 2)).sum()
+    parameters = tuple(mpc.parameters())
+    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)

@@ -1,6 +1,7 @@
 """Every benchmark runs from its first line to its last; what it measures means nothing here."""
 
 import csv
+import importlib.util
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks import (
     limits,
     pendulum_v1,
     solver,
+    systems,
     targets,
     training,
 )
@@ -51,6 +53,23 @@ def test_planning_with_constraints_is_measured_beside_casadi(tmp_path, capsys):
     assert "100.0%" in capsys.readouterr().out
     with (tmp_path / "constraints.csv").open() as file:
         assert [row["system"] for row in csv.DictReader(file)] == ["to the origin"]
+
+
+def test_systems_of_every_size_are_measured_beside_casadi(tmp_path):
+    systems.main(["--quick", "--folder", str(tmp_path)])
+
+    def rows(name):
+        with (tmp_path / f"systems_{name}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    for name in ("first", "controls", "horizons"):
+        assert rows(name), name
+    assert [row["backend"] for row in rows("solves")] == 2 * ["native"]
+    assert all(float(row["mpc_gym"]) > 0 for row in rows("times"))
+    assert "acados 0.5.1" in rows("published")[0]["published by"]
+    if importlib.util.find_spec("casadi"):
+        assert all(row["compared"] == "4" for row in rows("costs"))
+    assert (tmp_path / "systems.png").stat().st_size > 10_000
 
 
 def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
