@@ -120,7 +120,10 @@ def _write(tables: dict[str, Table], options: Options) -> None:
     for table in tables.values():
         if table.rows:
             table.write(options.folder)
-    figures.draw("systems", [tables["times"]], options.folder)
+    times = tables["times"]
+    drawn = [row for row in times.rows if row[0] in {system.name for system in SYSTEMS}]
+    if drawn:
+        figures.draw("systems", [replace(times, rows=drawn)], options.folder)
 
 
 def _limit(options: Options) -> float:

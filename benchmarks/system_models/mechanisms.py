@@ -221,7 +221,7 @@ LONG_CHAIN = chain("long chain of masses", 5)
 ACROBOT = System(
     "acrobot",
     60,
-    (10.0,),
+    (5.0,),
     Acrobot,
     lambda: GoalCost((0.0,) * 4, (1.0, 1.0, 0.1, 0.1), (0.01,)),
     within(np.pi, 1.0, 0.5, 0.5),

@@ -4,7 +4,7 @@ A network is a `NeuralDynamics` with two hidden layers, fitted by Adam to 2,048 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -59,7 +59,8 @@ CARTPOLE = Taught(
         within(0.5, 0.5, 1.0, 1.0),
     ),
 )
-QUADROTOR = Taught("planar quadrotor", PlanarQuadrotor, PLANAR)
+NEAR_HOVER = within(2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
+QUADROTOR = Taught("planar quadrotor", PlanarQuadrotor, replace(PLANAR, draw=NEAR_HOVER))
 
 
 def network(taught: Taught, width: int, activation: Callable[[], nn.Module] = nn.Tanh) -> System:

@@ -206,7 +206,7 @@ def _in_space(random: np.random.Generator, count: int) -> Array:
     )
 
 
-PLANAR_START = within(2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
+PLANAR_START = within(3.0, 3.0, np.pi, 2.0, 2.0, 2.0)
 PLANAR_LIMIT = 4.0  # [N]
 PLANAR = System(
     "planar quadrotor",
