@@ -30,7 +30,7 @@ def draw(section: str, tables: list[Table], folder: Path) -> None:
         "comparison": comparison,
         "differentiation": differentiation,
         "scaling": scaling,
-        "systems": systems,
+        "systems_times": systems,
     }.get(section)
     if figure:
         with plt.style.context("default"):  # mpc 0.0.6 sets a style of its own when imported

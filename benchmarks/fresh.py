@@ -4,11 +4,13 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,17 +39,17 @@ def reports(function: Callable[..., Any], *arguments: Any, limit: float) -> Iter
     """What a module-level generator yields in such a process, as it comes.
 
     Raises:
-        TimeoutError: it was silent for longer than `limit` [s], and was ended.
+        TimeoutError: it took more than `limit` [s of the processor] for one, and was ended.
         RuntimeError: it failed; what it says of that is above.
     """
-    process, receiver = _started(_send_all, function, arguments)
+    process, receiver = _started(_send_all, function, (limit, *arguments))
     try:
         while True:
-            if not receiver.poll(limit):
-                raise TimeoutError(f"silent for more than {limit:g} s")
             yield receiver.recv()
     except EOFError:
         process.join()
+        if process.exitcode == -signal.SIGPROF:
+            raise TimeoutError(f"more than {limit:g} s of the processor") from None
         if process.exitcode:
             raise RuntimeError(f"exit status {process.exitcode}") from None
     finally:
@@ -72,8 +74,16 @@ def _send(sender: Connection, function: Callable[..., Any], arguments: tuple[Any
 
 
 def _send_all(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    for each in function(*arguments):
+    limit, *given = arguments
+    limit_processor(limit)
+    for each in function(*given):
         sender.send(each)
+        limit_processor(limit)
+
+
+def limit_processor(seconds: float) -> None:
+    """Let this process be ended, by SIGPROF, after so much more time of the processor [s]."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def limit_memory(size: float) -> None:
@@ -103,25 +113,25 @@ def run_script(
     Compiled code is read from and written to `cache`, or where this process keeps it.
 
     Raises:
-        TimeoutError: it took longer than `limit` [s], and was ended.
+        TimeoutError: it took more than `limit` [s of the processor], and was ended.
         RuntimeError: it failed.
     """
     directory = {} if cache is None else {"MPC_GYM_CACHE_DIR": str(cache)}
     environment = {**os.environ, **directory}
     start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=_ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{module} took more than {limit:g} s") from None
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        # a timer outlives the change of the program
+        preexec_fn=None if limit is None else partial(limit_processor, limit),
+    )
     duration = time.perf_counter() - start
+    if done.returncode == -signal.SIGPROF:
+        raise TimeoutError(f"{module} took more than {limit:g} s of the processor")
     if done.returncode:
         raise RuntimeError(f"{module} failed:\n{done.stderr}")
     measured: dict[str, float] = json.loads(done.stdout)

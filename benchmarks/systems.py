@@ -1,7 +1,7 @@
 """Systems of every size, beside CasADi with fatrop: `python -m benchmarks.systems --help`.
 
-A system is measured in processes of its own, of which each has a time in which it has to say
-something; where it does not, or where the model does not compile, the table says so. All times are
+A system is measured in processes of its own, with a limit on the time that each measurement may
+take; where that is not enough, or the model does not compile, the table says so. All times are
 those of the processor, of one thread.
 """
 
@@ -25,7 +25,7 @@ from benchmarks.report import Table, console, machine
 from benchmarks.system_models import NAMED, OTHER, PENDULUM, PUBLISHED, SYSTEMS, System
 from benchmarks.system_tasks import compare_controls, measure_system, plan_far
 
-LIMIT, QUICK_LIMIT = 300.0, 100.0  # in which a process has to say something [s]
+LIMIT, QUICK_LIMIT = 300.0, 100.0  # of one measurement [s]
 NAN = float("nan")
 # of all start states: the solve, and with the adjoint [ms]
 ACADOS = "acados 0.5.1, up to 4 threads of a laptop: arXiv 2505.01353, table 1, May 2025"
@@ -123,7 +123,7 @@ def _write(tables: dict[str, Table], options: Options) -> None:
     times = tables["times"]
     drawn = [row for row in times.rows if row[0] in {system.name for system in SYSTEMS}]
     if drawn:
-        figures.draw("systems", [replace(times, rows=drawn)], options.folder)
+        figures.draw(times.name, [replace(times, rows=drawn)], options.folder)
 
 
 def _limit(options: Options) -> float:
