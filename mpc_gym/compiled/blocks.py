@@ -58,18 +58,18 @@ def pack(program: Program, parts: Sequence[Any], counts: Sequence[int] | None = 
     0 where all are.
     """
     counts = [(shape_of(part) or (1, 1))[0] for part in parts] if counts is None else counts
-    if all(_is_zero(part) for part in parts):
+    if all(s.is_zero(part) for part in parts):
         return 0.0
-    if len(parts) == 1 and shape_of(parts[0]) is not None and parts[0].kind != "block":
+    if len(parts) == 1 and shape_of(parts[0]) is not None:
         found: Expression = parts[0]
         return found
-    return _packed(program, parts, counts, (sum(counts), 1))
+    return packed(program, parts, counts, (sum(counts), 1))
 
 
 def column(program: Program, value: Any, count: int) -> Expression:
     """The value itself, or a column of as many entries of a scalar."""
     if shape_of(value) is None:
-        return _packed(program, [value], [count], (count, 1))
+        return packed(program, [value], [count], (count, 1))
     found: Expression = value
     return found
 
@@ -87,15 +87,10 @@ def place(of: Expression) -> tuple[str, int, tuple[int, int], Shape]:
     return operation.name, start, (down, across), (shape[0], shape[1])
 
 
-def packed_matrix(program: Program, values: Array) -> Expression:
-    """A matrix of scalars."""
-    shape = (values.shape[0], values.shape[1])
-    return _packed(program, list(values.flat), [1] * values.size, shape)
-
-
-def _packed(
+def packed(
     program: Program, parts: Sequence[Any], counts: Sequence[int], shape: Shape
 ) -> Expression:
+    """A matrix of parts, row by row: scalars, so many times each, and columns."""
     operands = tuple(p.index if isinstance(p, Expression) else float(p) for p in parts)
     return program.append(Operation("pack", operands, "", tuple(counts)), shape)
 
@@ -185,7 +180,7 @@ def total(of: Any, count: int) -> Value:
 
 def product(a: Expression, values: Value) -> Value:
     """A matrix times a column, or times a scalar that stands for one."""
-    return 0.0 if _is_zero(values) else matmul(a, column(a.program, values, _shape(a)[1]))
+    return 0.0 if s.is_zero(values) else matmul(a, column(a.program, values, _shape(a)[1]))
 
 
 def matmul(a: Expression, b: Expression) -> Value:
@@ -200,7 +195,7 @@ def matmul(a: Expression, b: Expression) -> Value:
         return result
     assert b.kind != "block" or columns == 1, "the second factor is no matrix of parameters"
     if b.kind == "block":
-        b = _packed(b.program, [b], [inner], (inner, 1))
+        b = packed(b.program, [b], [inner], (inner, 1))
     return a.program.append(Operation("matmul", (a.index, b.index)), (rows, columns))
 
 
@@ -212,7 +207,7 @@ def _is_sparse(packed: Expression) -> bool:
         value = packed.program.value(operand)
         if shape_of(value) is not None:
             return False
-        nonzero += 0 if _is_zero(value) else count
+        nonzero += 0 if s.is_zero(value) else count
     return nonzero <= FEW
 
 
@@ -225,7 +220,7 @@ def outer(a: Any, b: Any, shape: Shape) -> Expression:
 
 def add_outer(a: Value, b: Value) -> Value:
     """The sum of derivatives by a matrix."""
-    if _is_zero(a):
+    if s.is_zero(a):
         return b
     assert isinstance(a, Expression)
     assert isinstance(b, Expression)
@@ -245,7 +240,7 @@ def tangent(program: Program, index: int, moving: Sequence[Value]) -> Value:
     if kind == "pack":
         return pack(program, moving, static)
     if kind == "matmul":
-        assert _is_zero(moving[0]), "a matrix of parameters"
+        assert s.is_zero(moving[0]), "a matrix of parameters"
         return product(Expression(program, _index(operation.operands[0])), moving[1])
     of = program.shapes[_index(operation.operands[0])]
     if kind == "sum":
@@ -310,7 +305,3 @@ def _shape(value: Expression) -> Shape:
     shape = value.shape
     assert shape is not None
     return shape
-
-
-def _is_zero(value: Any) -> bool:
-    return not isinstance(value, Expression) and float(value) == 0.0

@@ -97,7 +97,7 @@ def directional(
 ) -> Array:
     """(d outputs / d inputs) directions, an object array [n_outputs]."""
     outputs = list(outputs)
-    seeds = {x.index: {0: d} for x, d in zip(inputs, directions, strict=True) if not _is_zero(d)}
+    seeds = {x.index: {0: d} for x, d in zip(inputs, directions, strict=True) if not s.is_zero(d)}
     tangents = _tangents(program, outputs, seeds)
     return s.as_array(
         [
@@ -159,7 +159,7 @@ def _hessian_by_pairs(
     wide: dict[tuple[int, int, int], Value] = {}
     for index in _dependent(program, outputs, {x.index for x in inputs}):
         operation, weight = program.operations[index], adjoints.get(index, 0.0)
-        if _is_zero(weight) or operation.kind not in _PARTIALS:
+        if s.is_zero(weight) or operation.kind not in _PARTIALS:
             continue
         values = [program.value(o) for o in operation.operands]
         shape = program.shapes.get(index)
@@ -201,7 +201,7 @@ def _adjoints(
             gathered = blocks.pack(program, [given.get(i, 0.0) for i in range(count)])
             adjoints[index] = s.add(adjoints.get(index, 0.0), gathered)
         weight = adjoints.get(index, 0.0)
-        if index in independent or _is_zero(weight):
+        if index in independent or s.is_zero(weight):
             continue
         operation = program.operations[index]
         if operation.kind == "element":
@@ -248,7 +248,7 @@ def _tangent(
             i: blocks.tangent(program, index, [each.get(i, 0.0) for each in moving])
             for i in sorted(directions)
         }
-        return {i: value for i, value in found.items() if not _is_zero(value)}
+        return {i: value for i, value in found.items() if not s.is_zero(value)}
     if operation.kind in _CHOICES:
         first, second = moving[-2:]
         choose = _CHOICES[operation.kind]
@@ -261,7 +261,7 @@ def _tangent(
             slope = partial(*values, Expression(program, index))
             for i, value in tangent.items():
                 result[i] = s.add(result.get(i, 0.0), s.multiply(slope, value))
-    return {i: value for i, value in result.items() if not _is_zero(value)}
+    return {i: value for i, value in result.items() if not s.is_zero(value)}
 
 
 def _adjoint_shares(
@@ -311,7 +311,3 @@ def _dependent(program: Program, outputs: Iterable[Any], independent: set[int]) 
 
 def _mean(a: Value, b: Value) -> Value:
     return s.multiply(0.5, s.add(a, b))
-
-
-def _is_zero(value: Any) -> bool:
-    return not isinstance(value, Expression) and float(value) == 0.0

@@ -253,14 +253,23 @@ class _Lister:
     def _pieces(self, index: int) -> Listing:
         """A column of parts, among them columns."""
         operation, lanes = self._program.operations[index], self._kernel.lanes
-        listing: Listing = []
+        columns: Listing = []
+        loads: dict[Operand, Instruction] = {}
+        ends: list[Instruction] = []
         at = self._slot(index)
         for operand, count in zip(operation.operands, operation.static, strict=True):
-            lines: list[Instruction] = [self._load(operand)] if isinstance(operand, int) else []
-            lines.append(("store", SCRATCH, at, lanes, operand))
-            listing.append(("loop", count, lines))
+            load: dict[Operand, Instruction] = {}
+            if isinstance(operand, int):
+                load[operand] = self._load(operand)
+            store: Instruction = ("store", SCRATCH, at, lanes, operand)
+            if count == 1:
+                loads |= load
+                ends.append(store)
+            else:
+                columns.append(("loop", count, [*load.values(), store]))
             at += count * lanes
-        return listing
+        hoists = sorted(loads.values(), key=lambda line: line[0] != "hoist")
+        return [("loop", 1, [*hoists, *ends]), *columns] if ends else columns
 
     def _products(self, indices: Sequence[int]) -> Listing:
         """Products of matrices; those of the same matrix with several columns are one."""

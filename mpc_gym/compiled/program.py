@@ -77,7 +77,7 @@ class Program:
         return as_array([self.input(f"{prefix}{i}") for i in range(count)]).reshape(shape)
 
     def parameters(self, prefix: str, *shape: int) -> Array:
-        """Inputs that are the same along any direction: they may be read as blocks."""
+        """Inputs that do not depend on state and control: they may be read as blocks."""
         self.parameter_prefixes.add(prefix)
         return self.inputs(prefix, *shape)
 
@@ -440,6 +440,11 @@ def _same(a: Any, b: Any) -> bool:
 def sign(a: Any) -> Value:
     """-1, 0 or 1."""
     return subtract(less(0.0, a), less(a, 0.0))
+
+
+def is_zero(value: Any) -> bool:
+    """Whether it is the number 0."""
+    return _is(value, 0.0)
 
 
 def elements(values: Any) -> list[Value]:

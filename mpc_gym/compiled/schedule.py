@@ -17,6 +17,10 @@ Kind: TypeAlias = "tuple[str, int]"
 """("loop", height), ("pack", index) or ("matmul", 0)."""
 
 
+LONGEST = 2500
+"""Operations on scalars in one step. LLVM takes more than twice as long for twice as many."""
+
+
 class Step(NamedTuple):
     """Operations that run together, in order."""
 
@@ -35,7 +39,9 @@ def schedule(program: Program, live: Sequence[int]) -> list[Step]:
         # scalars first, products last: so products by the same matrix come together
         kind = min(ready, key=lambda k: (k[0] == "matmul", k))
         step = _taken(program, pending, kinds, kind, done)
-        steps.append(Step(kind, step))
+        parts = -(-len(step) // LONGEST) if kind == ("loop", 1) else 1
+        size = -(-len(step) // parts)
+        steps += [Step(kind, step[i : i + size]) for i in range(0, len(step), size)]
         done.update(step)
         pending = [i for i in pending if i not in done]
     return steps

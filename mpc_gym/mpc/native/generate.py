@@ -32,7 +32,8 @@ _WITH_ADDRESSES: dict[str, ModuleType] = {}
 # lengths do not matter.
 _CALLBACK = """\
 def {name}_callback(D, P, S, G):
-    {name}(carray(D, 1), carray(P, 1), carray(S, 1), carray(G, 1), carray(G, {end})[{start}:])
+    scratch = carray(G, {end})[{start}:]
+    {name}_steps((carray(D, 1), carray(P, 1), carray(S, 1), carray(G, 1), scratch))
 
 
 {name}_address = callback({name}_callback)

@@ -1,10 +1,11 @@
 """Scalars, triangles and small systems of equations in the program of a stage."""
 
 from functools import reduce
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from mpc_gym.compiled import blocks, entries
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Program, Value
 
@@ -20,6 +21,10 @@ class Entries(NamedTuple):
 Outputs: TypeAlias = "dict[str | Entries, Value]"
 """By the entry of the record."""
 Stage: TypeAlias = "tuple[Program, Outputs]"
+
+
+DENSE = 2000
+"""Terms from which on a product of matrices is one of blocks."""
 
 
 def clip(value: Value, low: Value, high: Value) -> Value:
@@ -76,6 +81,19 @@ def all_finite(values: list[Value], before: Value) -> Value:
     return s.select(finite, before, 0.0)
 
 
+def product(program: Program, a: Array, b: Array) -> Array:
+    """a @ b; where that has many terms as an operation on blocks."""
+    if _nonzero(a).sum(0) @ _nonzero(b).sum(1) < DENSE:
+        found: Array = a @ b
+        return found
+    left, right = (entries.matrix(program, values) for values in (a, b))
+    return blocks.entries(blocks.matmul(left, right), (len(a), b.shape[1]))
+
+
+def _nonzero(values: Array) -> Any:
+    return np.array([[not s.is_zero(entry) for entry in row] for row in values], dtype=int)
+
+
 def masked(H: Array, free: Array) -> Array:
     """H with the rows and columns of what is not free replaced by those of the identity."""
     result: Array = H.copy()
@@ -89,12 +107,16 @@ def solve_free(H: Array, right: Array, free: Array) -> Array:
 
     H is symmetric, and positive definite on the free entries at a strict minimum.
     """
-    m = len(free)
+    m, columns = right.shape
     U, inverse, factors = _eliminated(masked(H, free))
-    x = np.array(
-        [[s.select(free[i], s.negative(entry), 0.0) for entry in right[i]] for i in range(m)],
-        dtype=object,
-    )
+    x = np.empty((m, columns), dtype=object)
+    x[...] = right
+    wide = m * m * columns >= DENSE
+    if wide:  # rows as columns of a program
+        x = np.empty((m, 1), dtype=object)
+        x[:, 0] = [entries.stacked(_program_of(H), row) for row in right]
+    for i in range(m):
+        x[i] = [s.select(free[i], s.negative(entry), 0.0) for entry in x[i]]
     for i in range(m):
         for j in range(i + 1, m):
             x[j] = x[j] - x[i] * factors[i, j]
@@ -102,7 +124,11 @@ def solve_free(H: Array, right: Array, free: Array) -> Array:
         for j in range(i + 1, m):
             x[i] = x[i] - x[j] * U[i, j]
         x[i] = x[i] * inverse[i]
-    return x
+    return np.array([blocks.entries(row[0], (columns,)) for row in x]) if wide else x
+
+
+def _program_of(values: Array) -> Program:
+    return next(value.program for value in values.flat if isinstance(value, s.Expression))
 
 
 def definite(H: Array) -> Value:

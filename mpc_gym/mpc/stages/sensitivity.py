@@ -15,6 +15,7 @@ from mpc_gym.mpc.stages.algebra import (
     all_finite,
     any_nonzero,
     named,
+    product,
     smaller,
     solve_free,
     symmetric,
@@ -42,7 +43,7 @@ def adjoint(model: Model) -> Stage:
     exact, w = program.input("exact'"), program.input("w'")
     H = derive.hessian(program, [point.l], [1.0], point.z)
     H = H + derive.hessian(program, point.f, lam, point.z) * exact
-    Q = H + F.T @ (V @ F)
+    Q = H + product(program, F.T, product(program, V, F))
     q = s.as_array([*program.inputs("gx", n), *program.inputs("gu", m)]) + F.T @ v
     stationarity = gradient[n:]
     free, at_low, at_high = _activity(program, u, stationarity)
@@ -55,9 +56,9 @@ def adjoint(model: Model) -> Stage:
     Q_ux = np.array([[s.select(free[j], Q[n + j, i], 0.0) for i in range(n)] for j in range(m)])
     outputs = named("lam", gradient[:n]) | named("k", k) | named("kx", K)
     outputs |= named("v", q[:n] + Q_ux.T @ k)
-    outputs |= named("vv", upper(Q[:n, :n] + Q_ux.T @ K))
+    outputs |= named("vv", upper(Q[:n, :n] + product(program, Q_ux.T, K)))
     outputs |= named("force", q[n:] + Q[n:, n:] @ k + stationarity * w)
-    outputs |= named("forcex", Q[n:, :n] + Q[n:, n:] @ K)
+    outputs |= named("forcex", Q[n:, :n] + product(program, Q[n:, n:], K))
     outputs |= named("atlow", at_low) | named("athigh", at_high)
     regular = all_finite([*k, *np.ravel(K)], program.input("regular'"))
     return program, outputs | {"w": w, "exact": exact, "regular": regular}

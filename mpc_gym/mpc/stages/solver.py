@@ -15,6 +15,7 @@ from mpc_gym.mpc.stages.algebra import (
     clip,
     larger,
     named,
+    product,
     solve_free,
     symmetric,
     triangle,
@@ -59,7 +60,7 @@ def backward(model: Model) -> Stage:
     H = Q[n:, n:] + np.diag(damping)
     box_qp = box_qps.of_one if m == 1 else box_qps.of_two
     k, K, solvable = box_qp(H, q[n:], Q[n:, :n], low - u, high - u)
-    outputs = _value(q, Q, k, K) | named("k", k) | named("kx", K) | progress
+    outputs = _value(program, q, Q, k, K) | named("k", k) | named("kx", K) | progress
     outputs |= named("quu", upper(Q[n:, n:]))
     if m == 2:
         outputs |= named("qu", q[n:])
@@ -89,7 +90,7 @@ def value(model: Model) -> Stage:
     program = Program()
     n, m = model.n, model.m
     q = s.as_array([*program.inputs("qx", n), *program.inputs("qu", m)])
-    Q_ux = program.inputs("qux", m, n)
+    Q_ux = program.parameters("qux", m, n)
     Q_xx, Q_uu, H = (
         symmetric(program.inputs(name, triangle(size)), size)
         for name, size in (("qxx", n), ("quu", m), ("h", m))
@@ -97,7 +98,7 @@ def value(model: Model) -> Stage:
     Q = np.block([[Q_xx, Q_ux.T], [Q_ux, Q_uu]])
     k = program.inputs("k", m)
     K = solve_free(H, Q_ux, program.inputs("free", m))
-    outputs = _value(q, Q, k, K) | named("kx", K)
+    outputs = _value(program, q, Q, k, K) | named("kx", K)
     return program, outputs | _step(program, q, Q, list(k), solvable=program.input("solvable"))
 
 
@@ -116,7 +117,7 @@ def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     l_zz = derive.hessian(program, [point.l], [1.0], point.z)
     q = l_z + F.T @ v
     exact = program.input("exact'")
-    Q = l_zz + F.T @ (V @ F) + curvature * exact
+    Q = l_zz + product(program, F.T, product(program, V, F)) + curvature * exact
     size = s.add(program.input("size'"), _size(point, l_z, l_zz))
     progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "size": size}
     return q, Q, progress
@@ -148,12 +149,13 @@ def _damping(program: Program, q_u: Array, curvatures: Array) -> Array:
     return s.as_array(damping)
 
 
-def _value(q: Array, Q: Array, k: Array, K: Array) -> Outputs:
+def _value(program: Program, q: Array, Q: Array, k: Array, K: Array) -> Outputs:
     """Gradient and Hessian of the value function under the gains k, K."""
     n = len(q) - len(k)
     Q_ux, Q_uu = Q[:n, n:].T, Q[n:, n:]
     v = q[:n] + K.T @ (Q_uu @ k + q[n:]) + Q_ux.T @ k
-    V = Q[:n, :n] + K.T @ (Q_uu @ K + Q_ux) + Q_ux.T @ K
+    left, right = np.vstack((K, Q_ux)), np.vstack((product(program, Q_uu, K) + Q_ux, K))
+    V = Q[:n, :n] + product(program, left.T, right)
     return named("v", v) | named("vv", upper(V))
 
 

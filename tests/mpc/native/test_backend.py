@@ -14,7 +14,6 @@ from mpc_gym.compiled import ProgramTooLarge, UnsupportedOperation
 from mpc_gym.models import (
     Dynamics,
     LinearDynamics,
-    NeuralDynamics,
     PendulumCost,
     PendulumDynamics,
     QuadraticCost,
@@ -180,9 +179,16 @@ def test_where_native_is_demanded_that_is_an_error_with_the_users_line():
 
 
 def test_a_model_too_large_for_straight_line_code_is_refused_or_solved_by_the_reference():
-    dynamics = NeuralDynamics(6, 2, hidden=(256, 256)).double()
-    cost = QuadraticCost(torch.ones(8).double())
-    x_init = torch.full((2, 6), 0.1, dtype=torch.float64)
+    class ChangesItsWeights(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2, 40_000, dtype=torch.float64))
+
+        def forward(self, state: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
+            return 0.5 * state + control + torch.tanh(self.weight).sum(-1)
+
+    dynamics, cost = ChangesItsWeights(), QuadraticCost(torch.ones(3).double())
+    x_init = torch.full((2, 2), 0.1, dtype=torch.float64)
     with pytest.raises(ProgramTooLarge):
         MPC(dynamics, cost, 2, backend="native")(x_init)
     with pytest.warns(UserWarning, match="PyTorch reference"):

@@ -18,7 +18,7 @@ def generated(name, address):
     modules = [m for key, m in sys.modules.items() if key.startswith("mpc_gym_generated")]
     module = next(m for m in modules if getattr(m, f"{name}_address", None) == address)
     function = getattr(module, name)
-    function.compile((numba.float64[::1],) * 4)
+    function.compile((numba.float64[::1],) * 5)
     return function
 
 
@@ -27,9 +27,9 @@ def test_every_stage_runs_its_lanes_in_packed_instructions(paper, name):
     n = paper.x_init.shape[1]
     model = generate.trace_model(paper.dynamics(), paper.cost(), n, 1, 0)
     if name in ("forward", "backward"):
-        address = getattr(generate.solver_stages(model), name)
+        address = getattr(generate.solver_stages(model)[0], name)
     else:
-        adjoint, response = generate.sensitivity_stages(model)
+        (adjoint, response), _ = generate.sensitivity_stages(model)
         address = adjoint if name == "adjoint" else response
     function = generated(name, address)
     assert_vectorised(function)
@@ -39,7 +39,7 @@ def test_every_stage_runs_its_lanes_in_packed_instructions(paper, name):
 def test_stages_that_are_not_needed_are_not_made():
     dynamics = LinearDynamics(torch.eye(2).double(), torch.ones(2, 1).double())
     cost = QuadraticCost(torch.ones(3).double())
-    stages = generate.solver_stages(generate.trace_model(dynamics, cost, 2, 1, 0))
+    stages, _ = generate.solver_stages(generate.trace_model(dynamics, cost, 2, 1, 0))
     assert stages.forward
     assert stages.backward
     assert stages.expansion == stages.value == 0
