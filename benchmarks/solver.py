@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import figures
+from benchmarks import figures, systems
 from benchmarks.comparison import compare
 from benchmarks.differentiation import compare_derivatives
 from benchmarks.options import Options
 from benchmarks.report import Table, console, machine
 from benchmarks.scaling import scale
-from benchmarks.systems import measure
 from benchmarks.targets import check_targets
 from mpc_gym.files import write
 
@@ -22,7 +21,7 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "comparison": compare,
     "differentiation": compare_derivatives,
     "scaling": scale,
-    "systems": measure,
+    "systems": systems.measure,
 }
 
 

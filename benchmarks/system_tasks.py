@@ -25,8 +25,8 @@ from mpc_gym.mpc import MPC
 from mpc_gym.mpc.plan import Plan
 
 MEMORY = 12e9  # that a process may take [B]
-STARTS = 256  # that have to converge; and of the slow reference
-STARTS_OF_REFERENCE = 16
+STARTS = 256  # that are to converge
+STARTS_OF_REFERENCE = 16  # the same, where the slow reference plans
 SINGLES = 16  # start states that are planned from one at a time
 CALL_LIMIT = 60.0  # a batch that would take longer is left out [s]
 SECONDS = 3.0  # about, of every solver and batch
@@ -57,13 +57,15 @@ def measure_system(
     if remark:
         yield "remark", f"fatrop: {remark}"
     pace: dict[str, float] = {}
+    costs: tuple[Any, ...] = ()
     batches = [min(4, batch) for batch in system.batches[:2]] if quick else system.batches
     for batch in batches:
         parts = [x_init[:batch]] if batch > 1 else _singles(x_init, 2 if quick else SINGLES)
         row, compared = _batch(mpc, rivals, parts, pace, 0.1 if quick else SECONDS)
         yield "batch", row
-    if compared:
-        yield "costs", compared
+        costs = compared or costs
+    if costs:
+        yield "costs", costs
 
 
 def _solves(system: System, mpc: MPC, x_init: Tensor) -> dict[str, Any]:

@@ -6,7 +6,6 @@ those of the processor, of one thread.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
@@ -141,19 +140,14 @@ def _add_rows(table: Table, function: Any, options: Options, cache: str | None) 
 def _measure(tables: dict[str, Table], system: System, options: Options, cache: str | None) -> None:
     """Add the rows of a system to all tables."""
     backend, remarks = _first_row(tables["first"], system.name, system, options, cache)
-    found: dict[str, Any] = {}
-    batches = []
-    given = (system.name, backend, options.quick, options.seed, cache)
-    try:
-        for what, row in reports(measure_system, *given, limit=_limit(options)):
-            if what == "batch":
-                batches.append(row)
-            elif what == "remark":
-                remarks.append(row)
-            else:
-                found[what] = row
-    except (TimeoutError, RuntimeError) as error:
-        remarks.append(f"the rest: {error}")
+    found, batches, failure = _found(system, backend, options, cache)
+    if failure and not batches and backend is not None:  # the others have their times all the same
+        remarks.append(f"mpc_gym: {failure}")
+        theirs, batches, failure = _found(system, None, options, cache)
+        found |= theirs
+    if failure:
+        remarks.append(f"the rest: {failure}")
+    remarks += found.get("remarks", [])
     size = f"{system.n_state}, {system.n_ctrl}, {system.horizon}"
     solves = found.get("solves", dict.fromkeys(("count", "converged", "median", "most"), NAN))
     tables["solves"].add(
@@ -181,6 +175,26 @@ def _measure(tables: dict[str, Table], system: System, options: Options, cache: 
         )  # fmt: skip
 
 
+def _found(
+    system: System, backend: str | None, options: Options, cache: str | None
+) -> tuple[dict[str, Any], list[dict[str, float]], str]:
+    """What `measure_system` reports, its batches, and what has ended it."""
+    found: dict[str, Any] = {"remarks": []}
+    batches: list[dict[str, float]] = []
+    given = (system.name, backend, options.quick, options.seed, cache)
+    try:
+        for what, row in reports(measure_system, *given, limit=_limit(options)):
+            if what == "batch":
+                batches.append(row)
+            elif what == "remark":
+                found["remarks"].append(row)
+            else:
+                found[what] = row
+    except (TimeoutError, RuntimeError) as error:
+        return found, batches, str(error)
+    return found, batches, ""
+
+
 def _first_row(
     table: Table, label: str, system: System, options: Options, cache: str | None
 ) -> tuple[str | None, list[str]]:
@@ -201,5 +215,4 @@ def _first_row(
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()
