@@ -82,7 +82,7 @@ def _send_all(sender: Connection, function: Callable[..., Any], arguments: tuple
 
 
 def limit_processor(seconds: float) -> None:
-    """Let this process be ended, by SIGPROF, after so much more time of the processor [s]."""
+    """Let this process be ended, by SIGPROF, after so much of its time [s]."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -44,8 +44,8 @@ def interleaved(
     `seconds`, but at least `least` and at most 40 times, its runs spread over the whole time. As a
     task finds the caches full of another's data, a short one is run once more before each of its
     runs. A task whose first run took very long, or whose second took longer than `seconds`, is not
-    run again. The clock `time.process_time` leaves out what others do on a busy machine, and is for
-    tasks of one thread.
+    run again. The clock `time.thread_time` leaves out what others do on a busy machine, and is for
+    tasks of this thread alone.
     """
     timings = {name: Timing() for name in tasks}
     turns, short = [], set()
