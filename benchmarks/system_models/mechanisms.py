@@ -49,13 +49,14 @@ class ReachCost(GoalCost):
     """
 
     def __init__(self) -> None:
-        weights = (0.01,) * JOINTS + (0.05,) * JOINTS
-        super().__init__((0.0,) * (2 * JOINTS), weights, (0.01,) * JOINTS)
-        own = Parameters(
-            links=(0.34, 0.0, 0.4, 0.0, 0.4, 0.0, 0.13, 0.1), place=(0.4, 0.3, 0.5), price=20.0
+        super().__init__(
+            goal=(0.0,) * (2 * JOINTS),
+            weights=(0.01,) * JOINTS + (0.05,) * JOINTS,
+            penalties=(0.01,) * JOINTS,
+            links=(0.34, 0.0, 0.4, 0.0, 0.4, 0.0, 0.13, 0.1),
+            place=(0.4, 0.3, 0.5),
+            price=20.0,
         )
-        for name, value in own.named_parameters():
-            setattr(self, name, value)
 
     def hand(self, angles: Tensor) -> Tensor:
         """Where the hand is [m], by forward kinematics from the hand to the base."""

@@ -81,9 +81,13 @@ class GoalCost(Parameters):
     """1/2 sum_i w_i (x_i - goal_i)^2 + 1/2 sum_j r_j u_j^2."""
 
     def __init__(
-        self, goal: tuple[float, ...], weights: tuple[float, ...], penalties: tuple[float, ...]
+        self,
+        goal: tuple[float, ...],
+        weights: tuple[float, ...],
+        penalties: tuple[float, ...],
+        **others: Any,
     ) -> None:
-        super().__init__(goal=goal, weights=weights, penalties=penalties)
+        super().__init__(goal=goal, weights=weights, penalties=penalties, **others)
 
     def forward(self, state: Tensor, control: Tensor) -> Tensor:
         """The stage cost."""

@@ -110,14 +110,14 @@ class DiscsCost(GoalCost):
     """
 
     def __init__(self) -> None:
-        super().__init__((12.0, 0.0, 0.0, 4.0), (0.1, 1.0, 1.0, 0.1), (0.1, 1.0))
-        discs = Parameters(
+        super().__init__(
+            goal=(12.0, 0.0, 0.0, 4.0),
+            weights=(0.1, 1.0, 1.0, 0.1),
+            penalties=(0.1, 1.0),
             price=5.0,
             centres=((2.0, 0.3), (6.0, -1.5), (8.0, 1.5)),
             radii=(1.2, 1.0, 1.0),
         )
-        for name, value in discs.named_parameters():
-            setattr(self, name, value)
 
     def forward(self, state: Tensor, control: Tensor) -> Tensor:
         """The stage cost."""
