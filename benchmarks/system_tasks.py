@@ -28,11 +28,13 @@ MEMORY = 12e9  # that a process may take [B]
 STARTS = 256  # that are to converge
 STARTS_OF_REFERENCE = 16  # the same, where the slow reference plans
 SINGLES = 16  # start states that are planned from one at a time
-CALL_LIMIT = 60.0  # a batch that would take longer is left out [s]
-SECONDS = 3.0  # about, of every solver and batch
+SINGLES_OF_SLOW, SLOW = 4, 0.3  # the same, where a solver takes longer than that for one [s]
+CALL_LIMIT = 20.0  # a batch that would take longer is left out [s]
+SECONDS = 2.0  # about, of every solver and batch
 SAME, SATISFIED = 1e-6, 1e-6  # relative difference of costs; violation up to which a plan counts
 NAN = float("nan")
 Report = tuple[str, Any]
+Call = Callable[[Tensor], Callable[[], Any]]  # from start states to what is timed
 
 
 def _prepare(cache: str | None) -> None:
@@ -56,12 +58,15 @@ def measure_system(
     rivals, remark = _rivals(system)
     if remark:
         yield "remark", f"fatrop: {remark}"
-    pace: dict[str, float] = {}
+    calls: dict[str, Call] = {} if mpc is None else {"ours": partial(partial, _planned, mpc)}
+    calls |= {name: partial(_mapped, function) for name, function in rivals.items()}
+    pace = {name: _pace(call, x_init[:1]) for name, call in calls.items()}
+    singles = 2 if quick else SINGLES if max(pace.values(), default=0.0) < SLOW else SINGLES_OF_SLOW
     costs: tuple[Any, ...] = ()
     batches = [min(4, batch) for batch in system.batches[:2]] if quick else system.batches
     for batch in batches:
-        parts = [x_init[:batch]] if batch > 1 else _singles(x_init, 2 if quick else SINGLES)
-        row, compared = _batch(mpc, rivals, parts, pace, 0.1 if quick else SECONDS)
+        parts = [x_init[:batch]] if batch > 1 else _singles(x_init, singles)
+        row, compared = _batch(mpc, calls, parts, pace, 0.1 if quick else SECONDS)
         yield "batch", row
         costs = compared or costs
     if costs:
@@ -91,27 +96,25 @@ def _rivals(system: System) -> tuple[Mapping[str, Any], str]:
     return solvers(system)
 
 
+def _pace(call: Call, x_init: Tensor) -> float:
+    """Time of a solve, the first one, which compiles and loads, left aside [s]."""
+    call(x_init)()
+    return timed(call(x_init), Timing(), time.thread_time)
+
+
 def _batch(
     mpc: MPC | None,
-    rivals: Mapping[str, Any],
+    calls: Mapping[str, Call],
     parts: list[Tensor],
     pace: dict[str, float],
     seconds: float,
 ) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """Times of a solve [us], the median over the parts, and a comparison of the costs.
 
-    `pace` has the time of a solve of each solver [s], as far as it is known. A solver whose pace is
-    too slow for the batch is left out.
+    `pace` has the time of a solve of each solver [s] in the batch before, and is updated. A solver
+    whose pace is too slow for the batch is left out.
     """
-    calls: dict[str, Callable[[Tensor], Callable[[], Any]]] = {}
-    if mpc is not None:
-        calls["ours"] = partial(partial, _planned, mpc)
-    calls |= {name: partial(_mapped, function) for name, function in rivals.items()}
     batch = len(parts[0])
-    for name, call in calls.items():
-        if name not in pace:
-            call(parts[0][:1])()
-            pace[name] = timed(call(parts[0][:1]), Timing(), time.thread_time)
     used = [name for name in calls if pace[name] * batch <= CALL_LIMIT]
     tasks = {(name, i): calls[name](x) for name in used for i, x in enumerate(parts)}
     if mpc is not None and "ours" in used:
