@@ -54,6 +54,21 @@ def test_controls_that_have_run_away_where_no_cost_is_least_are_not_converged(n,
     assert not plan.converged.any()
 
 
+def test_a_plan_that_runs_away_stops_where_its_cost_is_finite():
+    """A step to where the cost overflows decreases nothing, although its noise has no limit."""
+    generator, size = torch.Generator().manual_seed(2), Size(1, 1)
+    modules = FuzzDynamics(size), FuzzCost(size)
+    for _ in range(10):
+        problems = random_problems(size, 40, generator)
+    with torch.no_grad():
+        plan = problems.mpc(*modules, backend="native")(
+            problems.x_init, warm_start=problems.guess, context=problems.context
+        )
+    assert plan.cost.isfinite().all()
+    assert plan.cost.min() < -1e300
+    assert not judge(problems, modules, plan).dearer.any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "m", "excused", "least"),

@@ -50,6 +50,7 @@ from mpc_gym.mpc.reference.ddp import (
     COST_ROUNDING,
     FORESEEN,
     FORESEEN_GAUSS_NEWTON,
+    LONGEST_STEP,
     MU_FACTOR,
     MU_MAX,
     MU_MIN,
@@ -61,6 +62,7 @@ from mpc_gym.mpc.reference.ddp import (
     SETTLED,
     STEP,
     STEP_LENGTHS,
+    STRAIGHT,
     STUCK,
     SUFFICIENT_DECREASE,
 )
@@ -198,7 +200,7 @@ def begin(b, lanes, cost, settings):
     """Lane b has rolled out its guess; one from which the cost is not finite is given up."""
     lanes.cost[b] = cost
     lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
-    lanes.aim[b] = STEP
+    lanes.aim[b], lanes.stride[b] = STEP, 1.0
     lanes.tolerance[b] = settings.tolerance
     lanes.begun[b] = lanes.count[b]
     if settings.constrained == 1.0:
@@ -217,12 +219,17 @@ def judge_step(work, L, b, lanes, T, settings):
     slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
     noise = COST_ROUNDING * D[L.size + b]
     newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
-    settled = lanes.alpha[b] == 1.0 and is_settled(work, L, b, lanes.tolerance[b], T)
-    if change <= SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise:
+    settled = lanes.alpha[b] == first_length(b, lanes, settings)
+    settled = settled and is_settled(work, L, b, lanes.tolerance[b], T)
+    enough = SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise
+    if is_enough(change, enough):
         expected = D[L.change + b]
         foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
         known = abs(change - expected) <= foreseen * abs(expected) + noise
         mild = lanes.mu[b] <= MU_SETTLED
+        if lanes.exact[b] != settings.exact:
+            straight = change <= STRAIGHT * lanes.alpha[b] * slope
+            lanes.stride[b] = next_stride(lanes.alpha[b], straight)
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
         if settled and newton and known:
             lanes.state[b] = DONE
@@ -234,6 +241,27 @@ def judge_step(work, L, b, lanes, T, settings):
         lanes.alpha[b] *= 0.5
         if lanes.alpha[b] < _SHORTEST_STEP:
             harden(b, lanes, settings)
+
+
+@native_uncounted
+def is_enough(change, enough):
+    """Whether a change of the cost is sufficient: both are finite, where nothing has run away."""
+    # not np.isfinite: that is x - x == 0, which may be reassociated where x is a difference
+    return change <= enough and abs(change) < np.inf and abs(enough) < np.inf
+
+
+@native_uncounted
+def first_length(b, lanes, settings):
+    """The step length that lane b tries first."""
+    return 1.0 if lanes.exact[b] == settings.exact else lanes.stride[b]
+
+
+@native_uncounted
+def next_stride(alpha, straight):
+    """The first step length of the next Gauss-Newton iteration in the place of an exact one."""
+    if straight and alpha >= 1.0:
+        return min(2.0 * alpha, LONGEST_STEP)
+    return max(0.5 * alpha, 1.0)
 
 
 @native_uncounted
@@ -256,7 +284,7 @@ def judge_escape(D, L, b, lanes, T, settings):
     """Move lane b along negative curvature if that decreases the cost, or try the other side."""
     change = D[T * L.record + L.cost + b] - lanes.cost[b]
     expected = 0.5 * lanes.bend[b] * lanes.alpha[b] ** 2
-    if change <= SUFFICIENT_DECREASE * expected - COST_ROUNDING * D[L.size + b]:
+    if is_enough(change, SUFFICIENT_DECREASE * expected - COST_ROUNDING * D[L.size + b]):
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
     else:
         lanes.alpha[b] *= -1.0 if lanes.alpha[b] > 0.0 else -0.5
@@ -321,7 +349,7 @@ def begin_iteration(work, L, b, lanes, T, settings):
     elif convex:
         lanes.state[b] = TRIAL
         lanes.aim[b] = STEP
-        lanes.alpha[b] = 1.0
+        lanes.alpha[b] = first_length(b, lanes, settings)
         lanes.count[b] += 1
     else:
         found = point_downwards(work, L, b, lanes, T)

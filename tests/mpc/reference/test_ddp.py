@@ -119,6 +119,16 @@ def random_states(name, count, seed=0):
     return pole if name == "pendulum" else torch.cat((uniform[:, 2:], pole), -1)
 
 
+def test_where_the_program_curves_more_than_the_cost_steps_grow_longer(pendulum):
+    """It takes 5.7 iterations in the mean, and 6.9 where no step is longer than the program's."""
+    x_init = random_states("pendulum", 512)
+    mpc = MPC(pendulum.dynamics(), pendulum.cost(), 20, -2.0, 2.0, backend="native")
+    with torch.no_grad():
+        plan = mpc(x_init)
+    assert plan.converged.all()
+    assert plan.iterations.double().mean() < 6.4
+
+
 def test_the_optimality_conditions_hold_at_random_states(paper, paper_mpc):
     x_init = random_states(paper.name, 96)
     with torch.no_grad():
