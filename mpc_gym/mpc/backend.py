@@ -50,8 +50,8 @@ class BackendProblem(Protocol):
                 cost, as the controller's caller has them (see `ImplicitSolution.attach`).
         """
 
-    def first_stages(self, count: int) -> "BackendProblem":
-        """The same problem with a shorter horizon."""
+    def stages(self, start: int, stop: int) -> "BackendProblem":
+        """The problem of the stages `start` to `stop - 1` alone."""
 
     def costs(
         self,

@@ -38,6 +38,7 @@ from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.smoothing import Smoothed
 from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
+from mpc_gym.mpc.windows import LONG
 
 _JUDGED = 16  # problems, before a share of them is
 
@@ -91,7 +92,9 @@ class MPC(CheckedSettings):
         starts: number of initial guesses. The cheapest plan is kept, or one that converged
             and costs at most 1 % more; it is never dearer than the first guess. (With constraints:
             the cheapest that converged, or the least violated.) That guess is the warm start or
-            zero; then come constant and switching controls at the bounds.
+            zero; then come constant and switching controls at the bounds. Over more than 60 stages
+            the solver begins in the place of zero from the plans of shorter problems (see
+            `mpc/windows.py`), but not with constraints.
 
     Every argument is an attribute that may be changed later, and is checked as here.
 
@@ -145,6 +148,7 @@ class MPC(CheckedSettings):
         self._model_checks = ModelChecks()
         self._constrained = Constrained()
         self._smoothed = Smoothed()
+        self._long = LONG
         self.expected_unconverged = 0.0
         self._warned = False
         self._planned = self._missing = 0  # problems with a gradient, and those without
@@ -357,9 +361,9 @@ class MPC(CheckedSettings):
         `rows` are those that can be solved; None: all.
         """
         if rows is None:
-            return solve_from_guesses(problem, x_init, first, bounds, starts)
+            return solve_from_guesses(problem, x_init, first, bounds, starts, self._long)
         found, guess = solve_from_guesses(
-            problem.rows(rows), x_init[rows], first[rows], bounds, starts
+            problem.rows(rows), x_init[rows], first[rows], bounds, starts, self._long
         )
         unsolved = Plan.unsolved(x_init, first)
         return unsolved.with_rows(rows, found), first.index_copy(0, rows, guess)

@@ -66,7 +66,7 @@ class Plan:
         controls: u_0 to u_{T-1}; the last enters the cost alone.
         cost: optimal cost.
         converged: whether the controls meet the tolerance. Elsewhere the gradient is zero.
-        iterations: of the solver.
+        iterations: of the solver, over the whole horizon (see `windows.py`).
         unclamped: the first control as it would be without its own bounds, where it was asked for:
             beyond a bound that holds, with a derivative there too (see `mpc/unclamped.py`).
         violation: by how much the worst row of the constraints, of all stages, is not satisfied, in

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mpc_gym.mpc.plan import Plan
+from mpc_gym.mpc.windows import Bounds, windowed_guess
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.backend import BackendProblem
@@ -22,14 +23,36 @@ def solve_from_guesses(
     problem: BackendProblem,
     x_init: Float[Tensor, "batch n_state"],
     first: Float[Tensor, "batch time n_ctrl"],
-    bounds: tuple[Float[Tensor, "time n_ctrl"], Float[Tensor, "time n_ctrl"]],
+    bounds: Bounds,
     starts: int,
+    long: int,
 ) -> tuple[Plan, Float[Tensor, "batch time n_ctrl"]]:
     """The best plan of each instance (see `_best`), and the guess that it was found from.
 
-    An instance that no guess leads to a finite cost is solved from one that is grown (see
-    `_grown`); where that fails, too, it is returned as unsolved.
+    In the place of a first guess of zero over a horizon of more than `long` stages there is one
+    that knows the problem (see `windows.py`). An instance that no guess leads to a finite cost is
+    solved from one that is grown (see `_grown`); where that fails, too, it is returned as unsolved.
     """
+    if first.shape[1] <= long:
+        return _from_first(problem, x_init, first, bounds, starts)
+    zero = torch.zeros_like(bounds[0]).clamp(*bounds)
+    cold = (first == zero).flatten(1).all(1).nonzero()[:, 0]
+    begun = windowed_guess(problem.rows(cold), x_init[cold], first[cold], bounds)
+    begun = first.index_copy(0, cold, begun)
+    plan, guess = _from_first(problem, x_init, begun, bounds, starts)
+    before = problem.rows(cold).costs(x_init[cold], first[cold])
+    dearer = cold[_costs(plan)[cold] > before]
+    if len(dearer):
+        rows = problem.rows(dearer), x_init[dearer], first[dearer]
+        found, begun = _from_first(*rows, bounds, 1)
+        plan, guess = plan.with_rows(dearer, found), guess.index_copy(0, dearer, begun)
+    return plan, guess
+
+
+def _from_first(
+    problem: BackendProblem, x_init: Tensor, first: Tensor, bounds: Bounds, starts: int
+) -> tuple[Plan, Tensor]:
+    """The same, with this first guess."""
     plan, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
     if bool(plan.converged.all()):
         return plan, guess
@@ -86,7 +109,7 @@ def _grown(
     """
     guess = guess.clone()
     for stages in range(1, guess.shape[1]):
-        found = problem.first_stages(stages).solve(x_init, guess[:, :stages])
+        found = problem.stages(0, stages).solve(x_init, guess[:, :stages])
         usable = found.cost.isfinite().nonzero()[:, 0]
         guess[usable, :stages] = found.controls[usable]
         if not len(usable):

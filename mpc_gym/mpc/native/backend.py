@@ -172,10 +172,12 @@ class NativeProblem:
         context = None if self.context is None else torch.from_numpy(self.context)
         return ReferenceProblem(f, l, low, high, context, self.settings)
 
-    def first_stages(self, count: int) -> "NativeProblem":
+    def stages(self, start: int, stop: int) -> "NativeProblem":
         """See `BackendProblem`."""
-        context = None if self.context is None else np.ascontiguousarray(self.context[:, :count])
-        return replace(self, S=self.S[:count], context=context)
+        context = self.context
+        if context is not None:
+            context = np.ascontiguousarray(context[:, start:stop])
+        return replace(self, S=self.S[start:stop], context=context)
 
     def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
         """See `BackendProblem`."""

@@ -54,16 +54,17 @@ class ReferenceProblem(Problem):
             context=None if context is None else context.double(),
         )
 
-    def first_stages(self, count: int) -> "ReferenceProblem":
+    def stages(self, start: int, stop: int) -> "ReferenceProblem":
         """See `BackendProblem`."""
+        which = slice(start, stop)
         staged = per_stage_names(self.l.module, self.l.values)
-        values = {k: v[:count] if k in staged else v for k, v in self.l.values.items()}
+        values = {k: v[which] if k in staged else v for k, v in self.l.values.items()}
         return replace(
             self,
             l=replace(self.l, values=values),
-            low=self.low[:count],
-            high=self.high[:count],
-            context=self.context_at(slice(0, count)),
+            low=self.low[which],
+            high=self.high[which],
+            context=self.context_at(which),
         )
 
     def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
