@@ -140,7 +140,7 @@ def _latency(options: Options, table: Table) -> None:
 
 def _kernel(mpc: MPC, x_init: Tensor) -> Callable[[], Any]:
     bounds = mpc._bounds()
-    first = mpc._first_guess(None, x_init, *bounds)
+    first = mpc._first_guess(None, x_init, bounds)
     settings = Settings(mpc.hessian == "exact", mpc.tolerance, mpc.max_iterations)
     problem = mpc._problem(x_init, first, bounds, None, settings)
     return lambda: problem.solve(x_init, first)

@@ -158,7 +158,7 @@ class CompiledModule:
         if not arrays:
             return np.empty(0)
         now = [a[stage] if s else a for a, s in zip(arrays, staged, strict=True)]
-        return np.concatenate(now, axis=None)
+        return np.concatenate(now, axis=None, dtype=np.float64)
 
     @property
     def value_kernel(self) -> Callable[..., None]:

@@ -12,12 +12,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from mpc_gym.models.base import per_stage_parameters
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Name = TypeVar("Name")
+
+_OF_NUMPY = frozenset({torch.float64, torch.float32, torch.float16})
 
 
 def numeric_parameters(module: nn.Module) -> dict[str, Tensor]:
@@ -53,12 +56,12 @@ def unflatten(
 
 
 class LiveTensors:
-    """Tensors of modules as float64 arrays that follow them.
+    """Tensors of modules as arrays that follow them.
 
     It keeps views of their memory, so that reading takes a microsecond or two, and whatever changes
     a value is seen: an optimiser's step, `parameter.data.fill_(...)`, another tensor in its place.
-    Tensors that are not in float64 on the CPU are converted at each reading, which is slower. A
-    submodule that is exchanged for another is not seen.
+    Where one is not on the CPU, or in a dtype that NumPy lacks, all are converted at each reading,
+    which is slower. A submodule that is exchanged for another is not seen.
 
     Args:
         names: modules, and the dotted names of tensors in them.
@@ -76,29 +79,28 @@ class LiveTensors:
             table = part._parameters if key in part._parameters else part._buffers
             self._places.append((table, key))
             self.names.append(name)
-        self._viewed: tuple[list[Any], list[Floats]] | None = None
+        self._viewed: tuple[list[Any], list[npt.NDArray[Any]]] | None = None
 
     def tensors(self) -> list[Tensor]:
         """The tensors themselves."""
         return [table[key] for table, key in self._places]
 
-    def arrays(self) -> list[Floats]:
-        """The present values, in the tensors' shapes; not to be written to."""
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """The present values, in the tensors' shapes and dtypes; not to be written to."""
         layout: list[Any] = []
         for table, key in self._places:
             tensor = table[key]
-            layout.append(tensor.data_ptr())
-            layout.append(tensor.stride())
+            layout += (tensor.data_ptr(), tensor.stride(), tensor.dtype)
         viewed = self._viewed  # read once: another thread may replace it
         if viewed is not None and viewed[0] == layout:
             return viewed[1]
-        converted = [tensor.detach().cpu().double() for tensor in self.tensors()]
-        arrays = [tensor.numpy() for tensor in converted]
-        copied = [tensor.data_ptr() for tensor in converted] != layout[::2]
-        self._viewed = None if copied else (layout, arrays)
+        tensors = [tensor.detach() for tensor in self.tensors()]
+        shared = all(each.device.type == "cpu" and each.dtype in _OF_NUMPY for each in tensors)
+        arrays = [(each if shared else each.cpu().double()).numpy() for each in tensors]
+        self._viewed = (layout, arrays) if shared else None
         return arrays
 
     def vector(self) -> Floats:
         """The present values one after the other."""
-        arrays = self.arrays()
-        return np.concatenate(arrays, axis=None) if arrays else np.empty(0)
+        flat = [array.ravel() for array in self.arrays()]  # faster than to let NumPy flatten them
+        return np.concatenate(flat, dtype=np.float64) if flat else np.empty(0)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
 from operator import is_
 from types import CellType, FunctionType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,7 +31,6 @@ from mpc_gym.compiled.errors import UnsupportedOperation
 from mpc_gym.compiled.walk import PLAIN, Slots, Walk, content_of, function_parts
 
 Made = TypeVar("Made")
-Input: TypeAlias = "tuple[dict[str, Any], str, torch.Size]"
 
 
 class Watch:
@@ -63,7 +62,8 @@ class Watch:
         self._slots = walk.slots()
         self._sequences, self._cells = walk.sequences, walk.cells
         self._functions, self._contents = walk.functions, walk.contents
-        self._inputs: list[Input] = [(t, name, t[name].shape) for t, name in walk.inputs]
+        self._inputs = walk.inputs
+        self._shapes = self._present_shapes()
         self._dtype = torch.get_default_dtype()
 
     def unchanged(self) -> bool:
@@ -71,14 +71,17 @@ class Watch:
         return (
             torch.get_default_dtype() is self._dtype
             and not any(self._empty)
-            and all(map(is_, map(type, self.parts), self._types))
+            and list(map(type, self.parts)) == self._types
             and all(map(_slots_unchanged, self._slots))
-            and all(map(_shape_unchanged, self._inputs))
+            and self._present_shapes() == self._shapes
             and all(map(_sequence_unchanged, self._sequences))
             and all(map(_cell_unchanged, self._cells))
             and all(map(_function_unchanged, self._functions))
             and all(map(_content_unchanged, self._contents))
         )
+
+    def _present_shapes(self) -> list[torch.Size]:
+        return [table[name].shape for table, name in self._inputs]
 
     def holds(self) -> bool:
         """Whether a new watch has the same key; it takes the place of this one then."""
@@ -124,11 +127,6 @@ def _slots_unchanged(slots: Slots) -> bool:
 
 def _is_same(now: Any, then: Any) -> bool:
     return now is then or (type(now) is type(then) and isinstance(now, PLAIN) and now == then)
-
-
-def _shape_unchanged(watched: Input) -> bool:
-    table, name, shape = watched
-    return bool(table[name].shape == shape)
 
 
 def _sequence_unchanged(watched: tuple[Any, tuple[Any, ...]]) -> bool:

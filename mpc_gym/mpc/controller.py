@@ -3,21 +3,17 @@
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.checks import (
-    check_bounds,
-    check_count,
-    check_flag,
-    check_size,
-)
+from mpc_gym.checks import check_count, check_flag, check_size
 from mpc_gym.functional import eager
 from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, Settings
+from mpc_gym.mpc.bounds import PresentBounds
 from mpc_gym.mpc.checks import (
     check_context,
     check_finite_parameters,
@@ -27,6 +23,7 @@ from mpc_gym.mpc.checks import (
     check_warm_start,
     check_x_init,
     infer_sizes,
+    is_finite,
 )
 from mpc_gym.mpc.constrained import Constrained
 from mpc_gym.mpc.implicit import ImplicitSolution
@@ -144,6 +141,7 @@ class MPC(CheckedSettings):
         self._set_soft(soft)
         self._set_smoothing(smoothing)
         check_stages(cost, self.horizon)
+        self._present_bounds = PresentBounds()
         self._compiled = CompiledModels()
         self._model_checks = ModelChecks()
         self._constrained = Constrained()
@@ -201,7 +199,7 @@ class MPC(CheckedSettings):
         batch = x_init.shape[0]
         contexts = check_context(context, batch, self.horizon, self._takes_context())
         bounds = self._bounds()
-        first = self._first_guess(warm_start, x_init, *bounds)
+        first = self._first_guess(warm_start, x_init, bounds)
         smoothed = self._is_smoothed()
         if smoothed or self.has_constraints:
             multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
@@ -215,11 +213,12 @@ class MPC(CheckedSettings):
         if self.n_state is None:  # setting an attribute of a module takes microseconds
             self.n_state = x_init.shape[1]
 
-        given = [each for each in (x_init, warm_start, contexts) if each is not None]
         with torch.no_grad():
-            fixed = bounds[0].detach(), bounds[1].detach()
-            rows = _finite_rows(given)
-            plan, guess = self._solve(problem, x_init.double(), first, fixed, starts, rows)
+            x, fixed = x_init.double(), bounds
+            if bounds[0].requires_grad or bounds[1].requires_grad:
+                fixed = bounds[0].detach(), bounds[1].detach()
+            rows = _finite_rows([each for each in (x, warm_start, contexts) if each is not None])
+            plan, guess = self._solve(problem, x, first, fixed, starts, rows)
             lifted = unclamp(problem, plan, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
@@ -273,27 +272,26 @@ class MPC(CheckedSettings):
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
         low, high = self.control_low, self.control_high
-        if not bool((low <= high).all()):  # they may have been learned, or overwritten
-            check_bounds(low, high)
-        shape = (self.horizon, self.n_ctrl)
-        return low.double().expand(shape), high.double().expand(shape)
+        return self._present_bounds.of(low, high, (self.horizon, self.n_ctrl))
 
     def _takes_context(self) -> bool:
-        if takes_context(self.dynamics) or takes_context(self.cost):
-            return True
-        return self.constraints is not None and takes_context(self.constraints)
+        modules = self._modules  # past nn.Module's search: this is asked at each plan
+        return any(
+            takes_context(part)
+            for part in map(modules.get, ("dynamics", "cost", "constraints"))
+            if part is not None
+        )
 
     def _first_guess(
-        self, warm_start: Tensor | None, x_init: Tensor, low: Tensor, high: Tensor
+        self, warm_start: Tensor | None, x_init: Tensor, bounds: tuple[Tensor, Tensor]
     ) -> Tensor:
         shape = (x_init.shape[0], self.horizon, self.n_ctrl)
         if warm_start is None:
-            guess = torch.zeros(shape, dtype=torch.float64, device=x_init.device)
-        else:
-            check_warm_start(warm_start, shape)
-            guess = warm_start.detach().double()
-            guess = torch.where(guess.isfinite(), guess, 0.0)
-        return torch.minimum(torch.maximum(guess, low.detach()), high.detach())
+            return self._present_bounds.nearest_to_zero(bounds).expand(shape)
+        check_warm_start(warm_start, shape)
+        guess = warm_start.detach().double()
+        guess = torch.where(guess.isfinite(), guess, 0.0)
+        return guess.clamp(bounds[0].detach(), bounds[1].detach())
 
     def _problem(
         self,
@@ -312,8 +310,9 @@ class MPC(CheckedSettings):
                 return partial(check_compiled_derivatives, given, x_init.detach().double(), first)
 
             n_context = 0 if context is None else context.shape[-1]
+            parts: Any = self._modules  # past nn.Module's search
             native = self._compiled.model(
-                (self.dynamics, self.cost),
+                (parts["dynamics"], parts["cost"]),
                 (x_init.shape[1], self.n_ctrl, n_context),
                 x_init.device,
                 required=self.backend == "native",
@@ -426,7 +425,7 @@ class MPC(CheckedSettings):
 
 def _finite_rows(values: list[Tensor]) -> Tensor | None:
     """Indices of the rows that are finite in all of the values; None if all rows are."""
-    if all(bool(value.isfinite().all()) for value in values):
+    if all(map(is_finite, values)):
         return None
     finite = [value.isfinite().flatten(1).all(1) for value in values]
     return torch.stack(finite).all(0).nonzero()[:, 0]

@@ -82,6 +82,7 @@ class NativeModel:
         self._shared, self._staged = (
             LiveTensors((modules[i], name) for i, name in each) for each in names
         )
+        self._latest: tuple[tuple[Tensor, Tensor], Vector] | None = None
 
     @cached_property
     def sensitivity(self) -> tuple[Integers, Integers] | None:
@@ -106,6 +107,15 @@ class NativeModel:
         settings: Settings,
     ) -> "NativeProblem":
         """The problem with the parameters' present values, within bounds [time, n_ctrl]."""
+        contexts = None if context is None else _array(context)
+        P, S = self._shared.vector(), self._per_stage(bounds)
+        return NativeProblem(self, P, S, contexts, settings)
+
+    def _per_stage(self, bounds: tuple[Tensor, Tensor]) -> Vector:
+        """Bounds and per-stage parameters, [time, 2 n_ctrl + n]."""
+        latest = self._latest
+        if latest is not None and bounds is latest[0]:
+            return latest[1]
         low, high = (bound.detach().numpy() for bound in bounds)
         staged = self._staged.arrays()
         for array, name in zip(staged, self._staged.names, strict=True):
@@ -114,12 +124,12 @@ class NativeModel:
                     f"{name} has {len(array)} time steps, but the horizon is {len(low)}; "
                     "give one entry for each stage, or one for all"
                 )
-        P = self._shared.vector()
+        parts = [low, high, *(array.reshape(len(low), -1) for array in staged)]
         # rows have to be contiguous, which numpy does not promise for expanded bounds
-        rows = [low, high, *(array.reshape(len(low), -1) for array in staged)]
-        S = np.ascontiguousarray(np.concatenate(rows, axis=1, dtype=np.float64))
-        contexts = None if context is None else _array(context)
-        return NativeProblem(self, P, S, contexts, settings)
+        S = np.ascontiguousarray(np.concatenate(parts, axis=1, dtype=np.float64))
+        if not staged:
+            self._latest = bounds, S
+        return S
 
 
 def _as_arrays(stages: tuple[int, ...], offsets: tuple[int, ...]) -> tuple[Integers, Integers]:
@@ -139,8 +149,8 @@ class NativeProblem:
     @property
     def finite(self) -> bool:
         """Whether all parameters are."""
-        bounds = 2 * self.model.model.m
-        return bool(np.isfinite(self.P).all() and np.isfinite(self.S[:, bounds:]).all())
+        own = self.S[:, 2 * self.model.model.m :]
+        return bool(np.isfinite(self.P).all() and (own.size == 0 or np.isfinite(own).all()))
 
     def rows(self, index: Tensor) -> "NativeProblem":
         """The same problem for some instances of the batch."""
@@ -308,5 +318,6 @@ class NativeProblem:
 
 
 def _array(value: Tensor) -> Vector:
-    array: Vector = np.ascontiguousarray(value.detach().numpy(), dtype=np.float64)
+    fixed = value.detach() if value.requires_grad else value
+    array: Vector = np.ascontiguousarray(fixed.numpy(), dtype=np.float64)
     return array

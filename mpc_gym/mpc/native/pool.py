@@ -14,6 +14,7 @@ from mpc_gym.compiled.cpu.emit import LANES
 
 _FIRST_PASSES = 64  # most batches need fewer
 _SLICE_SECONDS = 0.02
+_NEVER = Event()  # for the caller's own thread, which an exception stops
 
 
 def in_slices(kernel: Callable[[int], bool], stop: Event) -> None:
@@ -37,10 +38,10 @@ def in_threads(kernel: Callable[[tuple[int, int], Event], None], tasks: int) -> 
     """
     blocks = -(-tasks // LANES)
     parts = min(torch.get_num_threads(), blocks)
-    stop = Event()
     if parts <= 1:
-        kernel((0, tasks), stop)
+        kernel((0, tasks), _NEVER)
         return
+    stop = Event()
     edges = [min(tasks, LANES * (blocks * i // parts)) for i in range(parts + 1)]
     try:
         futures = [_pool().submit(kernel, part, stop) for part in itertools.pairwise(edges)]
