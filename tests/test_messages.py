@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
-from mpc_gym import MPC
+from mpc_gym import MPC, messages
 from mpc_gym.envs.transition import Transition
 from mpc_gym.policies import MPCPolicy
 from mpc_gym.policies.receding_horizon import RecedingHorizon
@@ -136,6 +137,7 @@ def test_a_warning_names_the_line_of_the_script_that_led_to_it(script: Callable[
     assert {w.lineno for w in ours} == {marked}, [str(w.message) for w in ours]
 
 
+IMPATIENT = "from mpc_gym import messages\nmessages.PATIENCE = 0.0\n"
 COMPILE = """
 import numpy as np
 from mpc_gym import PendulumDynamics
@@ -143,23 +145,84 @@ from mpc_gym.compiled import compile_module
 
 compiled = compile_module(PendulumDynamics(), 3, 1)
 compiled.value(np.zeros(3), np.zeros(1))
-compiled.jacobian(np.zeros(3), np.zeros(1))
+compiled.value(np.zeros(3), np.zeros(1))
+"""
+PLAN = """
+import torch
+from mpc_gym import make_mpc
+
+make_mpc("DiffPendulum-v0", horizon=2)(torch.tensor([[1.0, 0.0, 0.1]]))
 """
 
 
 def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path) -> None:
     environment = {**os.environ, "MPC_GYM_CACHE_DIR": str(tmp_path)}
 
-    def errors(script: str) -> str:
+    def errors(script: str) -> list[str]:
         command = [sys.executable, "-c", script]
         run = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
-        return run.stderr
+        return run.stderr.splitlines()
 
+    kept = f"to native code, which is kept for later in {tmp_path}"
     silent = "import logging\nlogging.getLogger('mpc_gym').setLevel('ERROR')\n"
-    assert errors(silent + COMPILE.replace("jacobian", "value")) == ""
-    first = errors(COMPILE)
-    assert first.count("mpc_gym: compiling to native code") == first.count("\n") == 1
-    assert str(tmp_path) in first
-    assert errors(COMPILE) == ""
+    assert errors(silent + IMPATIENT + COMPILE.replace("value", "jacobian")) == []
+    first = errors(IMPATIENT + COMPILE)
+    assert first == [f"mpc_gym: compiling PendulumDynamics_value {kept}"]
+    assert errors(IMPATIENT + COMPILE) == []
+    first = errors(IMPATIENT + PLAN)
+    assert first[0] == f"mpc_gym: compiling PendulumDynamics and PendulumCost {kept}"
+    assert len(first) == len(set(first))
+    assert errors(IMPATIENT + PLAN) == []
+
+
+class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def said(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        said: list[str] = []
+        monkeypatch.setattr(messages, "say_once", said.append)
+        return said
+
+    def test_nothing_is_said_of_what_takes_long_but_ends_in_time(self, said, monkeypatch) -> None:
+        monkeypatch.setattr(messages, "PATIENCE", 1000.0)
+        before = threading.active_count()
+        with messages.waiting_for("a reason"):
+            messages.long_work()
+            assert threading.active_count() == before + 1
+        assert threading.active_count() == before
+        assert said == []
+
+    def test_the_reason_is_said_while_the_work_goes_on(self, said, monkeypatch) -> None:
+        heard = threading.Event()
+        monkeypatch.setattr(messages, "PATIENCE", 0.01)
+        monkeypatch.setattr(messages, "say_once", lambda text: (said.append(text), heard.set()))
+        with messages.waiting_for("a reason"), messages.waiting_for("an inner one"):
+            messages.long_work()
+            messages.long_work()
+            assert heard.wait(60.0)
+        assert said == ["a reason"]
+
+    def test_nothing_is_said_where_no_long_work_began(self, said, monkeypatch) -> None:
+        monkeypatch.setattr(messages, "PATIENCE", 0.0)
+        with messages.waiting_for("a reason"):
+            pass
+        messages.long_work()
+        assert said == []
+
+    def test_an_error_ends_the_waiting(self, said, monkeypatch) -> None:
+        monkeypatch.setattr(messages, "PATIENCE", 1000.0)
+        before = threading.active_count()
+
+        def fail() -> None:
+            with messages.waiting_for("a reason"):
+                messages.long_work()
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
+        assert threading.active_count() == before
+        monkeypatch.setattr(messages, "PATIENCE", 0.0)
+        with messages.waiting_for("another"):
+            messages.long_work()
+        assert said == ["another"]

@@ -26,6 +26,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ import platformdirs
 from numba.core import caching, compiler, serialize
 
 from mpc_gym.files import is_own, is_private, make_private_folder, open_regular, write
-from mpc_gym.messages import say_once
+from mpc_gym.messages import waiting_for
 
 VARIABLE = "MPC_GYM_CACHE_DIR"
 PRIVATE = 0o600  # of files: for the user alone
@@ -52,6 +53,12 @@ def cache_directory() -> Path:
         ValueError: `MPC_GYM_CACHE_DIR` names a directory that cannot be used.
     """
     return _directory(os.environ.get(VARIABLE, ""))
+
+
+def compiling(what: str) -> AbstractContextManager[None]:
+    """Tell a user who comes to wait what is compiled, that it is kept, and where."""
+    folder = cache_directory().parent
+    return waiting_for(f"compiling {what} to native code, which is kept for later in {folder}")
 
 
 @cache
@@ -204,10 +211,6 @@ class CheckedCache(caching._Cache):
             # whatever is in there, it can be compiled again
             with contextlib.suppress(Exception):
                 return _rebuild(target_context, *pickle.loads(data))
-        say_once(
-            "compiling to native code, which takes seconds for a new model and up to a minute the "
-            f"first time on this machine; it is kept in {cache_directory().parent}"
-        )
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

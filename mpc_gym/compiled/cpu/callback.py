@@ -15,8 +15,7 @@ from numba import types
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-from mpc_gym.compiled.cpu.cache import CheckedCache
-from mpc_gym.compiled.cpu.native import OPTIONS
+from mpc_gym.compiled.cpu.native import OPTIONS, keep
 
 _pointer_to: Any = types.CPointer
 _POINTERS: Any = (_pointer_to(types.float64),) * 4
@@ -28,7 +27,7 @@ def callback(function: Callable[..., None]) -> int:
     The machine code is never freed.
     """
     compiled: Any = CFunc(function, (_POINTERS, types.void), {}, {"nopython": True, **OPTIONS})
-    compiled._cache = CheckedCache(function)
+    keep(compiled, function)
     compiled.compile()
     _ALIVE.append(compiled)
     address: int = compiled.address

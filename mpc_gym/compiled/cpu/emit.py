@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mpc_gym.compiled.cpu.cache import MAX_BYTES, PRIVATE, cache_directory
+from mpc_gym.compiled.cpu.native import GENERATED
 from mpc_gym.compiled.kernel import Kernel
 from mpc_gym.files import read, write
 from mpc_gym.functional import LOCK
@@ -62,7 +63,7 @@ def build(source: str, name: str) -> ModuleType:
     given away. (Numba itself never frees machine code.)
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:20]
-    module_name = f"mpc_gym_generated_{name}_{digest}"
+    module_name = f"{GENERATED}{name}_{digest}"
     with LOCK:
         return _built(source, module_name)
 

@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
-from mpc_gym.compiled.cpu.cache import CheckedCache
+from mpc_gym.compiled.cpu.cache import CheckedCache, compiling
 from mpc_gym.functional import LOCK
+from mpc_gym.messages import long_work
 
 _compiler: Any = global_compiler_lock  # Numba is not typed
+
+GENERATED = "mpc_gym_generated_"  # names of modules begin with it
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -54,9 +57,35 @@ def native_exact(function: Function) -> Function:
 
 def _compile(function: Function, options: dict[str, Any]) -> Function:
     dispatcher: Any = numba.njit(**options)(function)
-    dispatcher._cache = CheckedCache(function)
+    keep(dispatcher, function)
     compiled: Function = dispatcher
     return compiled
+
+
+def keep(compiled: Any, function: Callable[..., Any]) -> None:
+    """Keep on disk what Numba makes of a function, and tell a user who waits for it.
+
+    Args:
+        compiled: Numba's dispatcher, or `CFunc`, of the function.
+        function: as it was written.
+    """
+    compiled._cache = CheckedCache(function)
+    compiler = compiled._compiler  # asked where nothing was found in the cache
+    make = compiler.compile
+
+    def compile_and_tell(*arguments: Any) -> Any:
+        with compiling(_named(function)):
+            long_work()
+            return make(*arguments)
+
+    compiler.compile = compile_and_tell
+
+
+def _named(function: Callable[..., Any]) -> str:
+    module = function.__module__
+    if module.startswith(GENERATED):
+        return module.removeprefix(GENERATED).rpartition("_")[0]
+    return "what all models share"
 
 
 def _hold() -> None:

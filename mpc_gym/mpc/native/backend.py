@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mpc_gym.compiled.cpu.cache import compiling
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.errors import ProgramTooLarge
 from mpc_gym.compiled.parameters import LiveTensors, unflatten
@@ -74,10 +75,12 @@ class NativeModel:
     ) -> None:
         self.modules = modules
         self._fall_back = fall_back or refuse
-        self.model = trace_model(*modules, n_state, n_ctrl, n_context)
-        check()
-        stages, scratch = solver_stages(self.model)
-        self.solver = _as_arrays(stages, solver_offsets(self.model, scratch))
+        self._names = " and ".join(type(module).__name__ for module in modules)
+        with compiling(self._names):
+            self.model = trace_model(*modules, n_state, n_ctrl, n_context)
+            check()
+            stages, scratch = solver_stages(self.model)
+            self.solver = _as_arrays(stages, solver_offsets(self.model, scratch))
         names = (self.model.parameter_shapes(per_stage=each) for each in (False, True))
         self._shared, self._staged = (
             LiveTensors((modules[i], name) for i, name in each) for each in names
@@ -94,7 +97,8 @@ class NativeModel:
             if "sensitivity" in vars(self):
                 return self.sensitivity
             try:
-                stages, scratch = sensitivity_stages(self.model)
+                with compiling(f"the derivative of plans with {self._names}"):
+                    stages, scratch = sensitivity_stages(self.model)
                 return _as_arrays(stages, sensitivity_offsets(self.model, scratch))
             except ProgramTooLarge as error:
                 self._fall_back("differentiating", error)
