@@ -148,22 +148,28 @@ compiled.value(np.zeros(3), np.zeros(1))
 compiled.value(np.zeros(3), np.zeros(1))
 """
 PLAN = """
+import sys
+
 import torch
 from mpc_gym import make_mpc
 
 make_mpc("DiffPendulum-v0", horizon=2)(torch.tensor([[1.0, 0.0, 0.1]]))
+print(*sys.modules)
 """
 
 
 def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path) -> None:
     environment = {**os.environ, "MPC_GYM_CACHE_DIR": str(tmp_path)}
 
-    def errors(script: str) -> list[str]:
+    def run(script: str) -> tuple[list[str], list[str]]:
         command = [sys.executable, "-c", script]
         run = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
-        return run.stderr.splitlines()
+        return run.stderr.splitlines(), run.stdout.split()
+
+    def errors(script: str) -> list[str]:
+        return run(script)[0]
 
     kept = f"to native code, which is kept for later in {tmp_path}"
     silent = "import logging\nlogging.getLogger('mpc_gym').setLevel('ERROR')\n"
@@ -171,10 +177,14 @@ def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path
     first = errors(IMPATIENT + COMPILE)
     assert first == [f"mpc_gym: compiling PendulumDynamics_value {kept}"]
     assert errors(IMPATIENT + COMPILE) == []
-    first = errors(IMPATIENT + PLAN)
+    first, modules = run(IMPATIENT + PLAN)
     assert first[0] == f"mpc_gym: compiling PendulumDynamics and PendulumCost {kept}"
     assert len(first) == len(set(first))
-    assert errors(IMPATIENT + PLAN) == []
+    compilers = {"torch._dynamo", "numba.np.linalg"}  # what takes long to import
+    assert compilers <= set(modules)
+    again, modules = run(IMPATIENT + PLAN)
+    assert again == []
+    assert compilers.isdisjoint(modules)
 
 
 class TestWaiting:

@@ -1,9 +1,10 @@
 """PyTorch modules as native functions with exact first and second derivatives."""
 
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
+from mpc_gym.compiled.graph import Graph
 from mpc_gym.compiled.modules import CompiledModule, compile_module
 from mpc_gym.compiled.program import Program
-from mpc_gym.compiled.trace import Graph, trace
+from mpc_gym.compiled.trace import trace
 
 __all__ = [
     "CompiledModule",

@@ -34,7 +34,7 @@ from mpc_gym.compiled.program import MAX_OPERATIONS, Program, elements
 from mpc_gym.functional import WithValues, call_with
 
 if TYPE_CHECKING:
-    from mpc_gym.compiled.trace import Graph
+    from mpc_gym.compiled.graph import Graph
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Call: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
@@ -223,9 +223,9 @@ def _compare_capture(graph: Graph, captured: _Outcome, own: _Outcome) -> None:
                 f"the {kind} of {name} is {pair[0]:.6g} by torch.autograd, but {pair[1]:.6g} by "
                 "the operations that it runs"
             )
-            if graph.gradless:
+            if gradless := graph.operations.gradless:
                 raise ImpureModule(
-                    f"{text}: autograd cannot follow {graph.gradless[0]}. Compute outside of "
+                    f"{text}: autograd cannot follow {gradless[0]}. Compute outside of "
                     "torch.no_grad(), with torch.autograd.grad(..., create_graph=True)"
                 )
             raise UnsupportedOperation(

@@ -16,10 +16,11 @@ from torch import nn
 from mpc_gym.checks import LARGEST_COUNT, check_count, check_module, real_tensor
 from mpc_gym.compiled import derive
 from mpc_gym.compiled.cpu.emit import build, kernel_source, sources
+from mpc_gym.compiled.graph import Graph
 from mpc_gym.compiled.kernel import Kernel, Place, Record
 from mpc_gym.compiled.parameters import LiveTensors, unflatten
 from mpc_gym.compiled.program import Array, Expression, Program, Value, elements
-from mpc_gym.compiled.trace import Graph, trace
+from mpc_gym.compiled.trace import trace
 from mpc_gym.compiled.watch import Watch, watched
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"

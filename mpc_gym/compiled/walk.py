@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import os
 import sys
 import sysconfig
@@ -12,13 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from enum import Enum
 from functools import cached_property, lru_cache, partial
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
-    CodeType,
     FunctionType,
     MethodType,
     ModuleType,
@@ -31,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
+from mpc_gym.compiled.bytecode import globals_of, imports_of, names_of
 from mpc_gym.compiled.errors import UnsupportedOperation
 
 Getter: TypeAlias = Callable[[Any], "tuple[Any, ...]"]
@@ -69,8 +67,30 @@ _LIBRARIES = tuple(
 _LIMIT, _BYTES = 20_000, 2**24  # objects, and content, that may be compared at each call
 
 
+class Identity:
+    """An object that counts as itself in a key, and is kept, so that no other takes its place."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 class Walk:
-    """Visits what modules reach: each object becomes a part of the key, and is watched."""
+    """Visits what modules reach: each object becomes a part of the key, and is watched.
+
+    Attributes:
+        key: all that was found, in order.
+        names: all names and texts in the code that was found.
+        own_names: those in the code that is not a library's.
+        libraries: names of the packages and modules that were found but are not looked into.
+    """
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         self.key: list[Any] = []
@@ -89,7 +109,9 @@ class Walk:
         ]
         self._input_ids = {id(table[name]) for table, name in self.inputs}
         self._entries: dict[int, tuple[Mapping[Any, Any], dict[Any, Any], bool]] = {}
-        self._names: set[str] = set()
+        self.names: set[str] = set()
+        self.own_names: set[str] = set()
+        self.libraries: set[str] = set()
         self._classes: dict[type, None] = {}
         self._namespaces: dict[ModuleType, None] = {}
         self._postponed: list[tuple[str, object]] = []
@@ -114,20 +136,20 @@ class Walk:
             progress = False
             owners = [*map(vars, self._classes), *map(vars, self._namespaces)]
             for owner, members in zip((*self._classes, *self._namespaces), owners, strict=True):
-                implicit = owner in self._classes and not _is_library(owner.__module__)
+                implicit = owner in self._classes and not self._is_library(owner.__module__)
                 for name in list(members):
-                    used = name in self._names or (implicit and _is_implicit(name))
+                    used = name in self.names or (implicit and _is_implicit(name))
                     if used and (id(owner), name) not in done:
                         done.add((id(owner), name))
                         progress = True
                         self._watch(members, name)
                         self.key.append(name)
                         self.visit(members[name])
-            if dynamic := not self._names.isdisjoint(_DYNAMIC):
+            if dynamic := not self.names.isdisjoint(_DYNAMIC):
                 progress |= bool(self._postponed)
             waiting, self._postponed = self._postponed, []
             for name, value in waiting:
-                if dynamic or name in self._names:
+                if dynamic or name in self.names:
                     progress = True
                     self.key.append(name)
                     self.visit(value)
@@ -172,7 +194,7 @@ class Walk:
             if isinstance(value, kinds):
                 visit(value)
                 return
-        library = _is_library(type(value).__module__)
+        library = self._is_library(type(value).__module__)
         if library and isinstance(value, Mapping):
             self._mapping(value)
         elif library and isinstance(value, MutableSequence):
@@ -192,12 +214,12 @@ class Walk:
         self._numbers(value)  # of objects, their identities
 
     def _type(self, value: type) -> None:
-        self.key.append(id(value))
+        self.key.append(Identity(value))
         self._class(value)
 
     def _namespace(self, value: ModuleType) -> None:
-        self.key.append(id(value))
-        if not _is_library(value.__name__):
+        self.key.append(Identity(value))
+        if not self._is_library(value.__name__):
             self._namespaces[value] = None
 
     def _reference(self, value: weakref.ref[Any]) -> None:
@@ -218,9 +240,9 @@ class Walk:
 
     def _object(self, value: Any) -> None:
         if isinstance(value, _BY_IDENTITY) or not (
-            not _is_library(type(value).__module__) or isinstance(value, SimpleNamespace)
+            not self._is_library(type(value).__module__) or isinstance(value, SimpleNamespace)
         ):
-            self.key.append(id(value))
+            self.key.append(Identity(value))
             return
         self._class(type(value))
         known = False
@@ -237,7 +259,7 @@ class Walk:
             known = True
             self._attributes(_SlotValues(value), slots)
         if not known:
-            self.key.append(id(value))
+            self.key.append(Identity(value))
 
     def _attributes(self, attributes: Mapping[str, Any], names: list[str]) -> None:
         for name in names:
@@ -266,13 +288,15 @@ class Walk:
         if not isinstance(value, tuple | frozenset):
             self.sequences.append((value, items))
         self.key.append(len(items))
+        if isinstance(value, set | frozenset) and all(isinstance(item, PLAIN) for item in items):
+            items = tuple(sorted(items, key=repr))  # each process has an order of its own
         for item in items:
             self.visit(item)
 
     def _function(self, function: FunctionType) -> None:
         code = function.__code__
         self.key.append(code)
-        self._names |= _names_of(code)
+        self.names |= names_of(code)
         for cell in function.__closure__ or ():
             try:
                 content = cell.cell_contents
@@ -280,17 +304,18 @@ class Walk:
                 continue
             self.cells.append((cell, content))
             self.visit(content)
-        if _is_library(function.__globals__.get("__name__", "")):
+        if self._is_library(function.__globals__.get("__name__", "")):
             return
+        self.own_names |= names_of(code)
         self.functions.append((function, function_parts(function)))
         for value in (function.__defaults__, function.__kwdefaults__):
             self.visit(value)
         if function.__dict__:
             self._attributes(vars(function), list(vars(function)))
-        for name in sorted(_imports_of(code) & sys.modules.keys()):
+        for name in sorted(imports_of(code) & sys.modules.keys()):
             self._watch(sys.modules, name)
             self.visit(sys.modules[name])
-        for name in sorted(_globals_of(code) & function.__globals__.keys()):
+        for name in sorted(globals_of(code) & function.__globals__.keys()):
             self._watch(function.__globals__, name)
             self.key.append(name)
             self.visit(function.__globals__[name])
@@ -307,7 +332,13 @@ class Walk:
             if each not in (nn.Module, object, type) and each not in self._classes:
                 self._classes[each] = None
         if issubclass(kind, nn.Module):
-            self._names.add("forward")
+            self.names.add("forward")
+
+    def _is_library(self, name: str) -> bool:
+        library = is_library(name)
+        if library:
+            self.libraries.add(name.partition(".")[0])
+        return library
 
     def _watch(self, mapping: Mapping[Any, Any], name: Any, *, whole: bool = False) -> None:
         entries = self._entries.setdefault(id(mapping), (mapping, {}, whole))[1]
@@ -356,33 +387,7 @@ def _as_names(slots: Any) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _names_of(code: CodeType) -> frozenset[str]:
-    """All names and texts in a function's code, and in that of the functions inside it."""
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    texts = (each for each in code.co_consts if isinstance(each, str))
-    return frozenset(chain(code.co_names, texts, *map(_names_of, inner)))
-
-
-@lru_cache(maxsize=4096)
-def _globals_of(code: CodeType) -> frozenset[str]:
-    """The global variables that a function reads, and the functions inside it."""
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    read = (
-        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    )
-    return frozenset(chain(read, *map(_globals_of, inner)))
-
-
-@lru_cache(maxsize=4096)
-def _imports_of(code: CodeType) -> frozenset[str]:
-    """The modules that a function imports when it is called, and the functions inside it."""
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    names = (i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
-    return frozenset(chain(names, *map(_imports_of, inner)))
-
-
-@lru_cache(maxsize=4096)
-def _is_library(name: str) -> bool:
+def is_library(name: str) -> bool:
     """Whether a module is Python's own, an installed package's, or ours: taken to be constant."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names and top != "__main__":

@@ -42,7 +42,8 @@ class Watch:
     Attributes:
         parts: The modules and all their submodules.
         key: By value all that a trace depends on. Watches with equal keys stand for the same
-            program, as long as they are kept (some objects count by identity).
+            program (some objects count by identity, and are kept).
+        own_names, libraries: See `Walk`.
 
     Raises:
         UnsupportedOperation: There is too much to be compared at each call.
@@ -56,6 +57,7 @@ class Watch:
             walk.visit(module)
         walk.finish()
         self.key: Hashable = (torch.get_default_dtype(), *walk.key)
+        self.own_names, self.libraries = walk.own_names, walk.libraries
         self._kept = walk.seen  # so that no identity is used again
         self._types = list(map(type, self.parts))
         self._empty = walk.empty

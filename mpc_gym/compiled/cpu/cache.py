@@ -35,6 +35,7 @@ import llvmlite
 import numba
 import platformdirs
 from numba.core import caching, compiler, serialize
+from numba.core.runtime.nrt import rtsys
 
 from mpc_gym.files import is_own, is_private, make_private_folder, open_regular, write
 from mpc_gym.messages import waiting_for
@@ -175,6 +176,19 @@ def _read_own(path: Path) -> bytes:
         return b""
 
 
+def read_kept(path: Path, key: tuple[str, ...]) -> bytes | None:
+    """What `write_kept` wrote under that name and key; None where there is no sound file of it."""
+    content = _read_own(path)
+    digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    return data if _checksum(key, data) == digest else None
+
+
+def write_kept(path: Path, key: tuple[str, ...], data: bytes) -> None:
+    """Write a file whole or not at all; a full disk only costs the next process time."""
+    with contextlib.suppress(OSError):
+        write(path, _checksum(key, data) + data, PRIVATE)
+
+
 class CheckedCache(caching._Cache):
     """The compiled forms of one function on disk, for Numba's dispatcher."""
 
@@ -203,24 +217,23 @@ class CheckedCache(caching._Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The function compiled for a signature, or None where there is no sound file of it."""
-        target_context.refresh()
         key = self._key(sig, target_context.codegen())
-        content = _read_own(self._path(key)) if self._enabled else b""
-        digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-        if _checksum(key, data) == digest:
+        data = read_kept(self._path(key), key) if self._enabled else None
+        if data is not None:
+            # All that compiled code refers to by name. `target_context.refresh()`, as Numba has it
+            # here, also reads what is needed to compile, which takes a third of a second.
+            rtsys.initialize(target_context)
             # whatever is in there, it can be compiled again
             with contextlib.suppress(Exception):
                 return _rebuild(target_context, *pickle.loads(data))
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Write what was compiled for a signature; a full disk only costs the next process time."""
+        """Write what was compiled for a signature."""
         if not self._enabled or data.lifted or data.library.has_dynamic_globals:
             return
         key = self._key(sig, data.codegen)
-        content = _serialize(data._reduce())
-        with contextlib.suppress(OSError):
-            write(self._path(key), _checksum(key, content) + content, PRIVATE)
+        write_kept(self._path(key), key, _serialize(data._reduce()))
 
     def _key(self, signature: Any, codegen: Any) -> tuple[str, ...]:
         code = self._function.__code__

@@ -8,9 +8,10 @@ from torch import nn
 
 from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
+from mpc_gym.compiled.graph import Graph
 from mpc_gym.compiled.kernel import SCRATCH, Kernel, Record, Sum
 from mpc_gym.compiled.program import Expression
-from mpc_gym.compiled.trace import Graph, captured, trace
+from mpc_gym.compiled.trace import captured, trace
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.augmented_cost import AugmentedCost, RowsAndCost
 from mpc_gym.mpc.native.lanes import Stages

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from mpc_gym.compiled.graph import Graph
 from mpc_gym.compiled.parameters import unflatten
 from mpc_gym.compiled.program import Array, Expression, Program, Value
-from mpc_gym.compiled.trace import Graph
 from mpc_gym.mpc.augmented_cost import AugmentedCost, RowsAndCost
 
 
