@@ -101,6 +101,9 @@ def _vectorise_fully(module: Any, back_edge: Any, group: Any) -> None:
     """
     name = ir.MetaDataString(module, "llvm.loop.parallel_accesses")
     wishes = [module.add_metadata([name, group])]
+    # it expects little of a loop that ends after a register or two
+    always = ir.Constant(ir.IntType(1), 1)
+    wishes.append(module.add_metadata(["llvm.loop.vectorize.enable", always]))
     if get_host_cpu_features().get("avx512f"):
         width = ir.Constant(ir.IntType(32), 8)
         wishes.append(module.add_metadata(["llvm.loop.vectorize.width", width]))
