@@ -65,7 +65,7 @@ def fingerprint(module: nn.Module, sizes: Sequence[int]) -> str | None:
     values = numeric_parameters(module)
     inputs = [(k, tuple(v.shape), str(v.dtype), v.requires_grad) for k, v in values.items()]
     staged = sorted(per_stage_names(module, values))
-    surroundings = (*sizes, inputs, staged, str(torch.get_default_device()), _versions())
+    surroundings = (*sizes, inputs, staged, str(torch.get_default_device()), versions())
     try:
         content = _plain(watch.key)
     except _NoNameError:
@@ -74,7 +74,8 @@ def fingerprint(module: nn.Module, sizes: Sequence[int]) -> str | None:
 
 
 @cache
-def _versions() -> tuple[str, ...]:
+def versions() -> tuple[str, ...]:
+    """Of PyTorch, NumPy and Python, and a hash of the sources of this package."""
     digest = hashlib.sha256()
     for source in sorted(_PACKAGE.rglob("*.py")):
         digest.update(source.read_bytes())

@@ -125,6 +125,12 @@ class Graph:
         sizes = [self.n_state, self.n_ctrl] + [self.n_context] * (self.n_context > 0)
         return [*((size,) for size in sizes), *self.parameter_shapes.values()]
 
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that `evaluate` depends on."""
+        sizes = self.n_state, self.n_ctrl, self.n_context
+        return (*sizes, self.parameter_shapes, sorted(self.per_stage), self.operations)
+
     def evaluate(
         self,
         program: Program,

@@ -1,13 +1,15 @@
-"""Graphs on disk, so that a new process need not trace a module again.
+"""Graphs on disk, and what is written of them, so that a new process need not make them again.
 
 A file holds the operations of one graph as JSON, under the fingerprint of its module (see
 `fingerprint.py`) and with a checksum of both, in the directory of compiled code (see
 `cpu/cache.py`). It is data: names of PyTorch's own operations, their arguments, and constant
-tensors. What is damaged, or belongs to another module, counts as missing.
+tensors. What is damaged, or belongs to another module, counts as missing. The source of compiled
+functions follows from graphs alone; it is kept under all that they contain.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mpc_gym.compiled.cpu.cache import cache_directory, read_kept, write_kept
+from mpc_gym.compiled.fingerprint import versions
 from mpc_gym.compiled.graph import Node, Operations, Ref
 
 _OWN = ("aten.", "prims.")  # namespaces of PyTorch's own operations
@@ -45,16 +48,40 @@ def load(fingerprint: str) -> Operations | None:
 def save(fingerprint: str, operations: Operations) -> None:
     """Keep operations, if all of them can be written as data; a full disk only costs time."""
     try:
-        nodes = [_as_data(node) for node in operations.nodes]
+        content = json.dumps(_encoded_operations(operations)).encode()
     except _NotDataError:
         return
-    found = {"nodes": nodes, "result": operations.result, "gradless": operations.gradless}
-    content = json.dumps(found).encode()
     write_kept(cache_directory() / _name(fingerprint), (fingerprint,), content)
+
+
+def text(kind: str, content: object, make: Callable[[], str]) -> str:
+    """A text that follows from graphs and the sources of this package: as kept, or made and kept.
+
+    Args:
+        kind: of text; a name for files.
+        content: all that it depends on beside these sources, of parts that a graph may have.
+        make: it.
+    """
+    try:
+        told = json.dumps([_encoded(content), versions()])
+    except _NotDataError:
+        return make()
+    path = cache_directory() / f"{kind}_{hashlib.sha256(told.encode()).hexdigest()[:32]}.bin"
+    found = read_kept(path, (told,))
+    if found is not None:
+        return found.decode()
+    made = make()
+    write_kept(path, (told,), made.encode())
+    return made
 
 
 def _name(fingerprint: str) -> str:
     return f"graph_{fingerprint[:32]}.bin"
+
+
+def _encoded_operations(value: Operations) -> dict[str, Any]:
+    nodes = [_as_data(node) for node in value.nodes]
+    return {"nodes": nodes, "result": value.result, "gradless": list(value.gradless)}
 
 
 def _as_data(node: Node) -> dict[str, Any]:
@@ -106,6 +133,7 @@ def _decoded_tensor(value: dict[str, Any]) -> Tensor:
 
 _ENCODERS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (Ref, "ref", lambda value: value.number),
+    (Operations, "operations", _encoded_operations),
     (dict, "dict", lambda value: {str(key): _encoded(each) for key, each in value.items()}),
     (
         (torch.dtype, torch.layout, torch.memory_format),

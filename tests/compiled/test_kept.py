@@ -271,6 +271,25 @@ def test_a_file_that_cannot_be_read_is_traced_anew(own_cache: Path, content: byt
     assert repr(operations(module)) == repr(expected)
 
 
+def test_a_text_is_made_once_for_what_it_follows_from(own_cache: Path) -> None:
+    graphs = [trace(made(), 2, 1), trace(made(SOURCE.replace("4.0 * u", "5.0 * u")), 2, 1)]
+    contents = [(graph.content, fact) for graph in graphs for fact in (True, 1, 2)]
+    for content in contents:
+        written = f"what follows from {content!r}"
+        assert kept.text("source", content, written.__str__) == written
+        assert kept.text("source", content, "not asked for".__str__) == written
+        assert kept.text("another", content, "another".__str__) == "another"
+    for path in own_cache.glob("source_*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert kept.text("source", contents[0], "made anew".__str__) == "made anew"
+
+
+def test_what_follows_from_objects_is_made_each_time(own_cache: Path) -> None:
+    for made_now in ("first", "second"):
+        assert kept.text("source", (object(), 1), made_now.__str__) == made_now
+    assert list(own_cache.iterdir()) == []
+
+
 SCRIPT = """
 import json, sys
 import torch

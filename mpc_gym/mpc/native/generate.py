@@ -1,11 +1,12 @@
 """Generates the stage functions of a model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 from torch import nn
 
+from mpc_gym.compiled import kept
 from mpc_gym.compiled.cpu.emit import LANES, build, kernel_source, sources
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge
 from mpc_gym.compiled.graph import Graph
@@ -92,6 +93,12 @@ def solver_stages(model: Model) -> tuple[Stages, int]:
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
+    module = _compiled("solver", model, _solver_source)
+    addresses = (getattr(module, f"{name}_address", 0) for name in Stages._fields)
+    return Stages(*addresses), module.scratch
+
+
+def _solver_source(model: Model) -> str:
     with _sized("a step of the solver", model):
         stages = {"forward": solver.forward(model)}
         if model.m <= 2:
@@ -104,9 +111,7 @@ def solver_stages(model: Model) -> tuple[Stages, int]:
                 "multipliers": constraints.multipliers(model),
                 "terms": constraints.terms(model),
             }
-    records = solver_record(model), solver_accumulators(model)
-    addresses, scratch = _addresses("solver", stages, records, model)
-    return Stages(*(addresses.get(name, 0) for name in Stages._fields)), scratch
+    return _source(stages, (solver_record(model), solver_accumulators(model)), model)
 
 
 def sensitivity_stages(model: Model) -> tuple[tuple[int, int], int]:
@@ -115,11 +120,22 @@ def sensitivity_stages(model: Model) -> tuple[tuple[int, int], int]:
     Raises:
         ProgramTooLarge: straight-line code would be too long.
     """
+    module = _compiled("sensitivity", model, _sensitivity_source)
+    return (module.adjoint_address, module.response_address), module.scratch
+
+
+def _sensitivity_source(model: Model) -> str:
     with _sized("the derivative of a plan", model):
         stages = {"adjoint": sensitivity.adjoint(model), "response": sensitivity.response(model)}
-    records = sensitivity_record(model), sensitivity_accumulators(model)
-    addresses, scratch = _addresses("sensitivity", stages, records, model)
-    return (addresses["adjoint"], addresses["response"]), scratch
+    return _source(stages, (sensitivity_record(model), sensitivity_accumulators(model)), model)
+
+
+def _compiled(kind: str, model: Model, write: Callable[[Model], str]) -> ModuleType:
+    """The module of the programs of a stage, whose source is kept on disk under the model."""
+    source = kept.text(f"{kind}_source", model.content, lambda: write(model))
+    module = build(source, kind)
+    _WITH_ADDRESSES[module.__name__] = module
+    return module
 
 
 @contextmanager
@@ -137,12 +153,10 @@ def _sized(what: str, model: Model) -> Iterator[None]:
         ) from error
 
 
-def _addresses(
-    kind: str, stages: dict[str, Stage], records: tuple[Record, Record], model: Model
-) -> tuple[dict[str, int], int]:
-    """Compile the programs of a stage, in one module; the second record is that of G.
+def _source(stages: dict[str, Stage], records: tuple[Record, Record], model: Model) -> str:
+    """That of the programs of a stage, and of the size of their scratch memory.
 
-    Returns their addresses, and how many numbers of scratch memory they need.
+    The second record is that of G.
     """
     n_shared, n_staged = (model.parameter_count(per_stage=each) for each in (False, True))
     own = Record({"low": model.m, "high": model.m, "s": n_staged})
@@ -166,6 +180,4 @@ def _addresses(
         end = gathered + kernel.scratch + 1  # Numba refuses an array without a number
         parts += [kernel_source(kernel), _CALLBACK.format(name=name, start=gathered, end=end)]
         scratch = max(scratch, kernel.scratch)
-    module = build(sources(parts), kind)
-    _WITH_ADDRESSES[module.__name__] = module
-    return {name: getattr(module, f"{name}_address") for name in stages}, scratch
+    return sources([*parts, f"scratch = {scratch}\n"])

@@ -81,6 +81,16 @@ class Model:
         return Point([*x, *u], f, ell.item(), shared, staged)
 
     @property
+    def content(self) -> tuple[object, ...]:
+        """All that the programs of a stage depend on, beside the sources of this package."""
+        graphs = [each for each in (self.dynamics, self.cost, self.rows) if each is not None]
+        contents = (each.content for each in graphs)
+        if self.rows is None:
+            return tuple(contents)
+        cost = self.augmented
+        return (*contents, cost.sizes, cost.inequalities, cost.soft)
+
+    @property
     def augmented(self) -> AugmentedCost:
         """The cost with the constraints in it."""
         assert self.rows is not None
