@@ -148,8 +148,11 @@ def _sized(what: str, model: Model) -> Iterator[None]:
         raise ProgramTooLarge(
             f"{what} is too large for a model of {model.n} states, {model.m} controls and "
             f"{parameters:,} parameters, whose dynamics takes about {model.dynamics.size:,} scalar "
-            f"operations and whose cost about {model.cost.size:,}: {error}. Second derivatives "
-            "grow with the number of states times all of these, so narrower layers help most"
+            f"operations and whose cost about {model.cost.size:,}: {error}. A layer "
+            "of a network counts as a few operations where its weights are parameters; what counts "
+            "is what is computed number by number: weights that the module computes itself (a "
+            "parametrisation, a function of them), loops over entries, sorting. Compute such "
+            "weights once and keep them as a buffer, or make the loop a matrix product"
         ) from error
 
 

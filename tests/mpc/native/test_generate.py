@@ -54,7 +54,7 @@ def test_what_is_too_large_says_how_large_the_model_is(stages, what, monkeypatch
     model = generate.trace_model(network, QuadraticCost(torch.ones(3)), 2, 1, 0)
     monkeypatch.setattr(program.Program.__init__, "__defaults__", (300,))
     # the layers have 8 * (3 + 1) and 2 * (8 + 1) parameters, the cost 3 + 3
-    message = rf"{what}.* 2 states, 1 controls and 56 parameters.* about (\d+) .*narrower layers"
+    message = rf"{what}.* 2 states, 1 controls and 56 parameters.* about (\d+) .*matrix product"
     with pytest.raises(ProgramTooLarge, match=message) as found:
         stages(model)
     operations = int(re.search(message, str(found.value))[1])
