@@ -163,15 +163,19 @@ def judge(problems: Problems, modules: tuple[nn.Module, nn.Module], plan: Plan) 
     inside = ((low <= U) & (high >= U)).flatten(1).all(1)
     finite = inside & U.flatten(1).isfinite().all(1)
     total, size = problems.cost(modules, U)
-    # a plan whose cost no other rollout of its controls finds is not to be called converged; not
-    # called so, it has the cost of the solver's rollout
+    # where no other rollout of its controls finds the cost of a plan, it has that of the solver's;
+    # called converged, its states and controls have to be an optimum together
     found = (total - plan.cost).abs() <= 1e-6 * size
     cost = torch.where(found, total, plan.cost)
     before, size_before, known = _cost_of_guess(problems, modules)
     rounding = 1e-12 * (torch.where(size.isfinite(), size, 0.0) + size_before)
     first, second = _conditions(problems, modules, U, size)
+    doubtful = (plan.converged & finite & ~found).nonzero()[:, 0].tolist()
+    joint = torch.zeros_like(found)
+    for row in doubtful:
+        joint[row] = _is_optimal_with_states(problems, modules, plan, row)
     return Verdict(
-        stationary=finite & found & first & second,
+        stationary=finite & ((found & first & second) | joint),
         dearer=known & ~(cost <= before + rounding),
         finite=finite,
     )
@@ -244,6 +248,50 @@ def _conditions(
     gain = along * step
     small = (step <= STEP_TOLERANCE) | (gain <= 1e-12 * size[:, None])
     return small.all(1) & known, convex & known
+
+
+def _is_optimal_with_states(
+    problems: Problems, modules: tuple[nn.Module, nn.Module], plan: Plan, row: int
+) -> bool:
+    """Whether a plan's states follow from one another, and costates make it stationary.
+
+    The costates are those of least squares: found backwards, they would be amplified as states are.
+    """
+    index = torch.tensor([row])
+    one = replace(problems, x_init=problems.x_init[index], context=problems.context[index])
+    X, U = plan.states[row].detach(), plan.controls[row].detach()
+    (T, n), m = X.shape, U.shape[1]
+    p = problems.size.read(problems.context[row])
+    unit, cost_unit = p["control_unit"].expand(T, m), p["cost_unit"]
+    dynamics, cost = modules
+    context = one.context.expand(T, -1)
+    following = dynamics(X, U, context).detach()
+    f_x, f_u = _slopes(dynamics, X, U, context=context)
+    l_x, l_u = _slopes(cost, X, U, context=context)
+    f_u, l_x, l_u = f_u * unit[:, None, :], l_x[:, 0] / cost_unit, l_u[:, 0] * unit / cost_unit
+    terms = X.abs() @ torch.ones(n, 1, dtype=FLOAT) + f_u.abs().sum(-1) + 1.0
+    steps = ((X[1:] - following[:-1]).abs() <= 1e-12 * terms[:-1]).all()
+    inside = (problems.low < U) & (problems.high > U)
+    # unknown: costates of stages 1 to T - 1; equations: those of the states, then of the controls
+    of_states = torch.zeros(T - 1, n, T - 1, n, dtype=FLOAT)
+    of_controls = torch.zeros(T, m, T - 1, n, dtype=FLOAT)
+    for t in range(T - 1):
+        of_states[t, :, t] -= torch.eye(n, dtype=FLOAT)
+        if t:
+            of_states[t - 1, :, t] += f_x[t].mT
+        of_controls[t, :, t] = f_u[t].mT
+    A = torch.cat((of_states.flatten(0, 1), of_controls[inside])).flatten(1)
+    b = torch.cat((l_x[1:].flatten(), l_u[inside]))
+    lam = torch.linalg.lstsq(A, -b.unsqueeze(-1), driver="gelsd").solution[:, 0]
+    sizes = b.abs() + A.abs() @ lam.abs()
+    size = cost(X, U, context).abs().sum() / cost_unit
+    stationary = ((A @ lam + b).abs() <= GRADIENT_TOLERANCE * sizes + 1e-12 * size).all()
+    force = l_u + (of_controls.flatten(2) @ lam)
+    least = GRADIENT_TOLERANCE * (l_u.abs() + of_controls.flatten(2).abs() @ lam.abs())
+    pushed = (force >= -least) | (problems.low < U)
+    pushed &= (force <= least) | (problems.high > U)
+    pushed |= problems.low == problems.high
+    return bool(steps & stationary & pushed.all()) and T * m > DENSE
 
 
 def _gradient(problems: Problems, modules: tuple[nn.Module, nn.Module], U: Tensor) -> Tensor:

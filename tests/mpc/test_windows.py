@@ -65,6 +65,15 @@ def test_a_pendulum_swings_up_over_a_hundred_stages_from_any_state():
     assert plan.cost.mean() < 25
 
 
+@pytest.mark.parametrize("horizon", [200, 500])
+def test_over_more_it_stands_although_no_controls_alone_would_keep_it_there(horizon):
+    with torch.no_grad():
+        plan = pendulum(horizon, backend="native")(pendulums(8, 64))
+    assert plan.converged.float().mean() >= 0.95
+    upright = plan.states[:, horizon // 2 + 50, 0] > 0.99
+    assert upright.float().mean() >= 0.9
+
+
 @pytest.mark.parametrize("horizon", [100, 500])
 def test_so_does_a_quadrotor_come_to_hover(horizon):
     """From controls of zero it falls: 0 of 100 plans over 500 stages converge."""

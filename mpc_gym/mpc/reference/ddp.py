@@ -30,8 +30,10 @@ a full step of the exact, undamped, convex program
 - and changes the cost as promised, but for rounding;
 
 and the cost of the controls it leads to is the same where they and the start state are off by a few
-roundings: a system that runs away amplifies these over a long horizon, in a plan without feedback,
-until its cost is that of no other rollout.
+roundings. A system that runs away amplifies these over a long horizon, until the cost of the
+controls alone is that of no other rollout; then it has to be the same with the plan's own gains,
+which act against what roundings do as those of the iterations did. States and controls of such a
+plan are an optimum together, which is what it is differentiated at.
 
 As that step is taken, the error that is left is quadratic in the tolerance. Nothing here depends on
 the units of cost, states or controls. Everything is built from differentiable operations, so that
@@ -305,7 +307,7 @@ def _take_step(
     now.lengthen(index[keep], alpha[keep], change[keep] <= (STRAIGHT * alpha * slope)[keep], exact)
     now.accepted(index[keep], exact)
     now.look_down(index[accepted & settled & ~newton & mild], SETTLED, exact)
-    _settle(problem, now, index[done], gains.size[done])
+    _settle(problem, now, index[done], gains.size[done], exact)
     retry = (~accepted & ~done).nonzero()[:, 0]
     _take_shorter_step(problem, now, index[retry], gains.rows(retry), alpha[retry], exact)
 
@@ -333,15 +335,27 @@ def _first_trial(
 
 
 @torch.no_grad()
-def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor) -> None:
-    """Finish some instances: converged where another rollout finds the same cost."""
+def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor, exact: bool) -> None:
+    """Finish some instances: converged where other rollouts find the same cost.
+
+    Of the controls alone, or with the gains at the plan.
+    """
     if not index.numel():
         return
     rows, found = problem.rows(index), now.plan.rows(index)
     U = (found.controls * (1 + NUDGE)).clamp(problem.low, problem.high)
     X = rows.rollout(found.states[:, 0] * (1 + NUDGE), U)
-    change = (rows.total_cost(X, U) - found.cost).abs()
-    now.finish(index, converged=change <= REPRODUCED * size)
+    limit = REPRODUCED * size
+    again = (rows.total_cost(X, U) - found.cost).abs() <= limit
+    if not bool(again.all()):
+        expansion = rows.expand(found.states, found.controls, second_order=exact)
+        mode, mu = torch.full_like(again, exact), torch.zeros_like(size)
+        gains = _backward_pass(rows, expansion, found, mode, mu)
+        X = torch.cat((X[:, :1], found.states[:, 1:]), 1)
+        every = torch.arange(len(index), device=index.device)
+        X, U = _feedback_rollout(rows, X, found.controls * (1 + NUDGE), gains, every, mu)
+        again |= (rows.total_cost(X, U) - found.cost).abs() <= limit
+    now.finish(index, converged=again)
 
 
 def _take_shorter_step(
@@ -380,7 +394,7 @@ def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: 
         )
         # of the stages before this one the pass has not told whether they are convex
         if t == 0 and (flat or tiny) and now.aim[instance] == SETTLED:
-            _settle(problem, now, index[row : row + 1], gains.size[row : row + 1])
+            _settle(problem, now, index[row : row + 1], gains.size[row : row + 1], exact)
             continue
         k[row, t] = length * direction
         K[row, : t + 1] = 0.0

@@ -15,9 +15,14 @@ with costates mu_t. Differentiating the KKT conditions of the control problem gi
 
 Amos et al. (2018) drop the second-order term of H (`exact=False` here). The cost of all this does
 not depend on how many iterations the solution took.
+
+The costates are found with the gains K of that problem, as lambda_t = l_x + A' lambda_{t+1}
++ K' (l_u + B' lambda_{t+1}). What is added is zero at a solution. But A' alone amplifies roundings
+over a long horizon as an unstable system does its states, and (A + B K)' does not: of a pendulum
+held at an angle for 300 stages, the derivative was wrong by five orders of magnitude without it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,7 +30,7 @@ from torch import Tensor
 
 from mpc_gym.compiled.autograd import independent, recording
 from mpc_gym.mpc.backend import Gradients
-from mpc_gym.mpc.problem import Expansion, Problem
+from mpc_gym.mpc.problem import Problem
 from mpc_gym.mpc.reference.boxqp import masked
 
 # Distance at which a control counts as being at its bound, relative to its size, and to the range
@@ -35,7 +40,7 @@ BOUND_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The optimality conditions of a solution, linearised."""
+    """The optimality conditions of a solution, linearised, and their Riccati recursion."""
 
     F: Float[Tensor, "batch stages n_state N"]
     H: Float[Tensor, "batch time N N"]
@@ -43,6 +48,12 @@ class Linearisation:
     stationarity: Float[Tensor, "batch time n_ctrl"]  # l_u + B' lambda_{t+1}
     at_low: Bool[Tensor, "batch time n_ctrl"]
     at_high: Bool[Tensor, "batch time n_ctrl"]
+    free: Bool[Tensor, "batch time n_ctrl"]  # where the solution depends on the control
+    Q_uu: Float[Tensor, "batch time n_ctrl n_ctrl"]  # on the free controls, elsewhere identity
+    Q_ux: Float[Tensor, "batch time n_ctrl n_state"]  # zero but for the free ones, and so is K
+    K: Float[Tensor, "batch time n_ctrl n_state"]
+    V: Float[Tensor, "batch time n_state n_state"]
+    regular: Bool[Tensor, " batch"]
 
 
 def linearise(
@@ -52,25 +63,46 @@ def linearise(
     *,
     exact: bool,
 ) -> Linearisation:
-    """Costates, Hessian of the Lagrangian and active bounds at a solution (X, U)."""
+    """Costates, Hessian of the Lagrangian, active bounds and gains at a solution (X, U).
+
+    The reduced Hessian need not be positive definite (the solution may be a saddle), so it is
+    factorised by LU. Where it is singular there is no derivative.
+    """
     n = X.shape[-1]
     expansion = problem.expand(X, U, second_order=exact)
-    lam = _costates(expansion, n)
-    H = expansion.l_zz
-    if expansion.f_zz is not None:
-        curvature = torch.einsum("bti,btijk->btjk", lam[:, 1:], expansion.f_zz)
-        H = torch.cat((H[:, :-1] + curvature, H[:, -1:]), 1)
-    stationarity = expansion.l_z[..., n:] + _transpose_times(expansion.F, lam)[..., n:]
     near = nearness(U, problem.low, problem.high)
     fixed = problem.low == problem.high
-    return Linearisation(
-        F=expansion.F,
-        H=H,
-        costate=lam,
-        stationarity=stationarity,
-        at_low=(U <= problem.low + near) & ((stationarity > 0) | (fixed & (stationarity == 0))),
-        at_high=(U >= problem.high - near) & (stationarity < 0),
-    )
+    lam, V = X.new_zeros(X[:, 0].shape), X.new_zeros(len(X), n, n)
+    regular = torch.ones(len(X), dtype=torch.bool, device=X.device)
+    stages: list[tuple[Tensor, ...]] = []
+    for t in reversed(range(X.shape[1])):
+        gradient, H = expansion.l_z[:, t], expansion.l_zz[:, t]
+        Q = H
+        if t < X.shape[1] - 1:
+            F = expansion.F[:, t]
+            gradient = gradient + (F.mT @ lam.unsqueeze(-1)).squeeze(-1)
+            if expansion.f_zz is not None:
+                H = H + torch.einsum("bi,bijk->bjk", lam, expansion.f_zz[:, t])
+            Q = H + F.mT @ V @ F
+        force = gradient[:, n:]
+        rests = fixed[t] & (force == 0)
+        at_low = (U[:, t] <= problem.low[t] + near[:, t]) & ((force > 0) | rests)
+        at_high = (U[:, t] >= problem.high[t] - near[:, t]) & (force < 0)
+        free = ~(at_low | at_high) & (Q[:, n:] != 0).any(-1)
+        Q_ux = torch.where(free.unsqueeze(-1), Q[:, n:, :n], 0.0)
+        Q_uu = masked(Q[:, n:, n:], free)
+        K, info = torch.linalg.solve_ex(Q_uu, -Q_ux)
+        if bool(info.any()):  # what is not used must not spoil a derivative of the rest
+            regular = regular & (info == 0)
+            identity = torch.eye(Q_uu.shape[-1], dtype=Q_uu.dtype, device=Q_uu.device)
+            Q_uu = torch.where((info == 0)[:, None, None], Q_uu, identity)
+            K = torch.linalg.solve_ex(Q_uu, -Q_ux).result
+        V = Q[:, :n, :n] + Q_ux.mT @ K
+        lam = gradient[:, :n] + (K.mT @ force.unsqueeze(-1)).squeeze(-1)
+        stages.append((H, lam, force, at_low, at_high, free, Q_uu, Q_ux, K, V))
+    names = [field.name for field in fields(Linearisation)][1:-1]
+    columns = (torch.stack(each, 1) for each in zip(*stages[::-1], strict=True))
+    return Linearisation(F=expansion.F, regular=regular, **dict(zip(names, columns, strict=True)))
 
 
 def gradients(
@@ -134,14 +166,6 @@ def nearness(
     return BOUND_TOLERANCE * torch.minimum(u.abs(), high - low)
 
 
-def _costates(expansion: Expansion, n: int) -> Float[Tensor, "batch time n_state"]:
-    lam = [expansion.l_z[:, -1, :n]]
-    for t in reversed(range(expansion.F.shape[1])):
-        A = expansion.F[:, t, :, :n]
-        lam.append(expansion.l_z[:, t, :n] + (A.mT @ lam[-1].unsqueeze(-1)).squeeze(-1))
-    return torch.stack(lam[::-1], 1)
-
-
 def _transpose_times(F: Tensor, costate: Tensor) -> Float[Tensor, "batch time N"]:
     """F_t' costate_{t+1}, zero at the last stage."""
     product = (F.mT @ costate[:, 1:].unsqueeze(-1)).squeeze(-1)
@@ -149,51 +173,30 @@ def _transpose_times(F: Tensor, costate: Tensor) -> Float[Tensor, "batch time N"
 
 
 def _solve_lq(lin: Linearisation, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Directions d, costates mu and whether the problem was regular, by a Riccati recursion.
-
-    The reduced Hessian need not be positive definite (the solution may be a saddle), so it is
-    factorised by LU. Where it is singular the derivative does not exist, and d = mu = 0.
-    """
+    """Directions d, costates mu and whether the problem was regular; if not, d = mu = 0."""
     batch, T = g.shape[:2]
     n = lin.costate.shape[-1]
-    free = ~(lin.at_low | lin.at_high)
-    V, v = g.new_zeros(batch, n, n), g.new_zeros(batch, n)
-    regular = torch.ones(batch, dtype=torch.bool, device=g.device)
-    k, K, values = [], [], []
+    v = g.new_zeros(batch, n)
+    k, values = [], []
     for t in reversed(range(T)):
-        Q, q = lin.H[:, t], g[:, t]
+        q = g[:, t]
         if t < T - 1:
-            F = lin.F[:, t]
-            Q = Q + F.mT @ V @ F
-            q = q + (F.mT @ v.unsqueeze(-1)).squeeze(-1)
-        free_t = free[:, t] & (Q[:, n:] != 0).any(-1)  # where the solution depends on the control
-        Q_ux = torch.where(free_t.unsqueeze(-1), Q[:, n:, :n], 0.0)
-        q_u = torch.where(free_t, q[:, n:], 0.0)
-        right = torch.cat((q_u.unsqueeze(-1), Q_ux), -1)
-        Q_uu = masked(Q[:, n:, n:], free_t)
-        gains, info = torch.linalg.solve_ex(Q_uu, right)
-        if bool(info.any()):  # what is not used must not spoil a derivative of the rest
-            regular = regular & (info == 0)
-            identity = torch.eye(Q_uu.shape[-1], dtype=Q_uu.dtype, device=Q_uu.device)
-            Q_uu = torch.where((info == 0)[:, None, None], Q_uu, identity)
-            gains = torch.linalg.solve_ex(Q_uu, right).result
-        k_t, K_t = -gains[..., 0], -gains[..., 1:]
-        V = Q[:, :n, :n] + Q_ux.mT @ K_t
-        v = q[:, :n] + (Q_ux.mT @ k_t.unsqueeze(-1)).squeeze(-1)
-        k.append(k_t)
-        K.append(K_t)
-        values.append((V, v))
+            q = q + (lin.F[:, t].mT @ v.unsqueeze(-1)).squeeze(-1)
+        q_u = torch.where(lin.free[:, t], q[:, n:], 0.0).unsqueeze(-1)
+        k.append(-torch.linalg.solve_ex(lin.Q_uu[:, t], q_u).result.squeeze(-1))
+        v = q[:, :n] + (lin.Q_ux[:, t].mT @ k[-1].unsqueeze(-1)).squeeze(-1)
+        values.append(v)
     dx = g.new_zeros(batch, n)
     d, mu = [], []
     for t in range(T):
-        V, v = values[T - 1 - t]
-        du = k[T - 1 - t] + (K[T - 1 - t] @ dx.unsqueeze(-1)).squeeze(-1)
-        mu.append(v + (V @ dx.unsqueeze(-1)).squeeze(-1))
+        du = k[T - 1 - t] + (lin.K[:, t] @ dx.unsqueeze(-1)).squeeze(-1)
+        mu.append(values[T - 1 - t] + (lin.V[:, t] @ dx.unsqueeze(-1)).squeeze(-1))
         d.append(torch.cat((dx, du), -1))
         if t < T - 1:
             dx = (lin.F[:, t] @ d[-1].unsqueeze(-1)).squeeze(-1)
     directions, costates = torch.stack(d, 1), torch.stack(mu, 1)
-    regular = regular & directions.isfinite().all(-1).all(-1) & costates.isfinite().all(-1).all(-1)
+    regular = directions.isfinite().all(-1).all(-1) & costates.isfinite().all(-1).all(-1)
+    regular = lin.regular & regular
     keep = regular[:, None, None]
     return torch.where(keep, directions, 0.0), torch.where(keep, costates, 0.0), regular
 

@@ -54,7 +54,8 @@ def adjoint(model: Model) -> Stage:
     gains = solve_free(Q[n:, n:], right, free)
     k, K = gains[:, 0], gains[:, 1:]
     Q_ux = np.array([[s.select(free[j], Q[n + j, i], 0.0) for i in range(n)] for j in range(m)])
-    outputs = named("lam", gradient[:n]) | named("k", k) | named("kx", K)
+    # with feedback, as in `reference/sensitivity.py`
+    outputs = named("lam", gradient[:n] + K.T @ stationarity) | named("k", k) | named("kx", K)
     outputs |= named("v", q[:n] + Q_ux.T @ k)
     outputs |= named("vv", upper(Q[:n, :n] + product(program, Q_ux.T, K)))
     outputs |= named("force", q[n:] + Q[n:, n:] @ k + stationarity * w)
