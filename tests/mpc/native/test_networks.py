@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from llvmlite.binding import get_host_cpu_features
 from torch import Tensor, nn
 
 from mpc_gym.models import NeuralDynamics, QuadraticCost
@@ -77,3 +78,17 @@ def test_plans_and_gradients_are_those_of_the_reference(dynamics, cost, n_contex
     for a, b in zip(found, expected, strict=True):
         if b is not None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * (1 + float(b.abs().max())))
+
+
+@pytest.mark.parametrize("m", [2, 5])
+def test_with_several_controls_and_a_network_a_plan_does_not_depend_on_its_batch(m):
+    torch.manual_seed(4)
+    dynamics = NeuralDynamics(N, m, hidden=(24,)).double()
+    mpc = MPC(dynamics, QuadraticCost(torch.ones(N + m).double()), HORIZON, -LIMIT, LIMIT)
+    x = torch.randn(21, N, dtype=torch.float64)
+    with torch.no_grad():
+        together = mpc(x).controls
+        alone = torch.cat([mpc(row.unsqueeze(0)).controls for row in x])
+    # where a register holds fewer numbers than there are lanes, compilers may order sums otherwise
+    exact = "avx512f" in get_host_cpu_features() and get_host_cpu_features()["avx512f"]
+    torch.testing.assert_close(together, alone, rtol=0.0, atol=0.0 if exact else 1e-13)
