@@ -14,4 +14,4 @@ class ImpureModule(UnsupportedOperation):
 
 
 class ProgramTooLarge(ValueError):  # noqa: N818
-    """A module, with its derivatives, has too many scalar operations for straight-line code."""
+    """A module, with its derivatives, has too many operations to be compiled."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from mpc_gym.compiled.blocks import size
 from mpc_gym.compiled.program import Expression, Operand, Program, Value
-from mpc_gym.compiled.schedule import Step, schedule
+from mpc_gym.compiled.schedule import Step, base_of, schedule
 
 SCRATCH = "scratch"
 """What a kernel calls the array of its own, for what one step hands to another."""
@@ -147,9 +147,7 @@ class _Lister:
         found: set[int] = set()
 
         def use(index: int, step: int) -> None:
-            whole = index
-            while operations[whole].kind in ("view", "element"):
-                whole = int(operations[whole].operands[0])
+            whole = base_of(self._program, index)
             if whole in step_of and (step_of[whole] != step or whole != index):
                 found.add(whole)
 

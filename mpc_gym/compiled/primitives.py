@@ -11,7 +11,7 @@ import numpy as np
 COMMUTATIVE = frozenset({"add", "multiply", "equal", "logical_and", "logical_or"})
 
 CONDITIONS = frozenset({"less", "less_equal", "equal", "logical_and", "logical_or", "logical_not"})
-"""Primitives whose result is 1 or 0; printed as booleans."""
+"""Primitives whose result is 1 or 0; a boolean in LLVM."""
 
 _FOLD: dict[str, Callable[..., Any]] = {
     "add": np.add,

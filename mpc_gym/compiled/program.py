@@ -64,7 +64,7 @@ class Program:
         self.shapes: dict[int, Shape] = {}  # of those that are blocks
         self.parameter_prefixes: set[str] = set()
         self.limit = check_count("limit", limit)
-        self._index: dict[Operation, int] = {}
+        self._index: dict[tuple[Operation, Shape | None], int] = {}
         self._length = 0
 
     def input(self, name: str) -> Expression:
@@ -95,14 +95,14 @@ class Program:
         return self._append(operation, shape)
 
     def _append(self, operation: Operation, shape: Shape | None = None) -> Expression:
-        key = operation._replace(operands=tuple(map(_identity, operation.operands)))
+        key = operation._replace(operands=tuple(map(_identity, operation.operands))), shape
         index = self._index.get(key)
         if index is None:
             self._length += operation.kind not in ALIASES
             if self._length > self.limit:
                 raise ProgramTooLarge(
-                    f"the program has more than {self.limit} scalar operations, which is too long "
-                    "to compile as straight-line code"
+                    f"the program has more than {self.limit} operations, which takes minutes to "
+                    "compile"
                 )
             index = self._index[key] = len(self.operations)
             self.operations.append(operation)

@@ -57,7 +57,7 @@ def _taken(
         if kinds[i] == kind:
             operands = {o for o in program.operations[i].operands if isinstance(o, int)}
             outside = operands - inside
-            if all(_base(program, o) in done or _is_given(program, o) for o in outside):
+            if all(base_of(program, o) in done or _is_given(program, o) for o in outside):
                 taken.append(i)
                 if kind[0] == "loop" and program.operations[i].kind not in ("sum", "pack"):
                     inside.add(i)
@@ -86,11 +86,11 @@ def is_of_scalars(program: Program, packed: Operation) -> bool:
 def _sources(program: Program, index: int) -> set[int]:
     """The operations that are no aliases and that an operation needs at once."""
     operands = [o for o in program.operations[index].operands if isinstance(o, int)]
-    return {_base(program, o) for o in operands if not _is_given(program, o)}
+    return {base_of(program, o) for o in operands if not _is_given(program, o)}
 
 
-def _base(program: Program, index: int) -> int:
-    """What an alias is of."""
+def base_of(program: Program, index: int) -> int:
+    """What a view or an element is of, or the operation itself."""
     while program.operations[index].kind in ("view", "element"):
         operand = program.operations[index].operands[0]
         assert isinstance(operand, int)
@@ -99,4 +99,4 @@ def _base(program: Program, index: int) -> int:
 
 
 def _is_given(program: Program, index: int) -> bool:
-    return program.operations[_base(program, index)].kind in ("input", "block")
+    return program.operations[base_of(program, index)].kind in ("input", "block")

@@ -94,6 +94,11 @@ def _check_program(graph: Graph, trials: Trials) -> None:
             f"{type(graph.module).__name__} takes about {graph.size:,} scalar operations, and "
             f"{error}"
         ) from error
+    except (AssertionError, ArithmeticError, LookupError, TypeError) as error:
+        raise UnsupportedOperation(
+            f"{type(graph.module).__name__} cannot be compiled: its program could not be made "
+            f"({type(error).__name__}: {error}), which is a fault of mpc_gym"
+        ) from error
 
 
 def captured(module: nn.Module, n_state: int, n_ctrl: int, n_context: int = 0) -> Graph | None:

@@ -1,5 +1,7 @@
 """Operations on blocks: what is wide, against PyTorch."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,33 @@ class Energy(nn.Module):
         return self.layer(torch.cat((state, control), -1)).sin().square().sum(-1)
 
 
+class Sliced(nn.Module):
+    """Pieces of a column that begin at the same entry, and columns of the same pieces."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = (nn.Linear(N + M, n, dtype=torch.float64) for n in (26, 24))
+        self.function = function
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        z = torch.cat((state, control), -1)
+        return self.function(self.a(z), self.b(z))
+
+
+SLICES = {
+    "longer after shorter": lambda a, b: (
+        a[..., :8].exp().sum(-1) + b.sum(-1) * a[..., :16].tanh().sum(-1)
+    ),
+    "shorter after longer": lambda a, b: (
+        a[..., :16].tanh().sum(-1) + b[..., 3] * a[..., :8].sum(-1) ** 2
+    ),
+    "cut in other places": lambda a, b: (
+        (torch.cat((a, b), -1) + torch.cat((b.sin(), a.cos()), -1)).tanh().sum(-1)
+    ),
+}
+
+
 def check(module: nn.Module, seed: int) -> None:
     """Value and derivatives as compiled are those of PyTorch."""
     generator = torch.Generator().manual_seed(seed)
@@ -115,6 +144,11 @@ def test_networks_of_any_width_have_the_derivatives_of_pytorch(widths, activatio
 @pytest.mark.parametrize("kind", [Gated, Ensemble, Energy])
 def test_so_have_cells_ensembles_and_sums_of_columns(kind):
     check(kind(), 1)
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_so_have_pieces_of_columns(name):
+    check(Sliced(SLICES[name]), 2)
 
 
 def test_linear_layers_add_nothing_to_second_derivatives():

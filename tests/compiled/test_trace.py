@@ -234,7 +234,7 @@ def test_a_module_above_the_size_limit_is_refused() -> None:
     graph = trace(NeuralDynamics(2, 1), 2, 1)
     program = Program(limit=50)
     x, u = program.inputs("x", 2), program.inputs("u", 1)
-    with pytest.raises(ProgramTooLarge, match="50 scalar operations"):
+    with pytest.raises(ProgramTooLarge, match="50 operations"):
         graph.evaluate(program, x, u, None, constants(graph))
 
 

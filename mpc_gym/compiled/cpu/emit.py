@@ -1,9 +1,4 @@
-"""Kernels as Python source for Numba, and such source as a module.
-
-What lets LLVM turn the loop of a kernel of several lanes into packed instructions: the lane is the
-innermost and only loop, its bounds are literals, every index is a literal plus the lane, all loads
-stand first and all stores last, and nothing in it branches.
-"""
+"""Kernels as Python source for Numba, and such source as a module."""
 
 from __future__ import annotations
 

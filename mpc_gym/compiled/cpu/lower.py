@@ -3,6 +3,10 @@
 Numba infers the type of every line, at about a millisecond each, which makes a program of some
 thousand operations slow to compile. Here there is nothing to infer, so a listing of operations (see
 `compiled.kernel`) is turned into LLVM instructions directly, in a tenth of the time.
+
+What lets LLVM turn a loop over lanes into packed instructions: it is the innermost one, its bounds
+are literals, an index is a literal, a multiple of the entry and the lane, all loads stand first and
+all stores last, nothing in it branches, and no lane reads what another writes.
 """
 
 from __future__ import annotations

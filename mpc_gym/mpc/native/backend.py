@@ -60,7 +60,7 @@ class NativeModel:
 
     Raises:
         UnsupportedOperation: a module uses what cannot be compiled.
-        ProgramTooLarge: straight-line code would be too long.
+        ProgramTooLarge: the programs would be too long.
     """
 
     def __init__(

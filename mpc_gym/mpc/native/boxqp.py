@@ -7,8 +7,8 @@ from mpc_gym.compiled.cpu.native import native_uncounted
 
 
 def box_qp_rows(m):
-    """Rows of m numbers in the workspace: two matrices, and eight vectors."""
-    return 2 * m + 8
+    """Rows of m numbers in the workspace: two matrices, and five vectors."""
+    return 2 * m + 5
 
 
 @native_uncounted

@@ -75,7 +75,7 @@ def downwards(work, L, b, start, bounds, direction):
         return (DOWNWARDS if -np.inf < curvature <= 0.0 else CONVEX), curvature
     m = L.m
     H, A, vectors = work.box_qp[:m], work.box_qp[m : 2 * m], work.box_qp[2 * m :]
-    q, low, high, free = vectors[0], vectors[1], vectors[2], vectors[6]
+    q, low, high, free = vectors[0], vectors[1], vectors[2], vectors[3]
     read_program(work.D, L, start, b, bounds, H, q, low, high)
     hold(H, A, q, low, high, free)
     for i in range(m):

@@ -91,7 +91,7 @@ def solver_stages(model: Model) -> tuple[Stages, int]:
     With them, how many numbers of scratch memory they need.
 
     Raises:
-        ProgramTooLarge: straight-line code would be too long.
+        ProgramTooLarge: the programs would be too long.
     """
     module = _compiled("solver", model, _solver_source)
     addresses = (getattr(module, f"{name}_address", 0) for name in Stages._fields)
@@ -118,7 +118,7 @@ def sensitivity_stages(model: Model) -> tuple[tuple[int, int], int]:
     """Addresses of the two stage functions of the derivative, and their scratch memory.
 
     Raises:
-        ProgramTooLarge: straight-line code would be too long.
+        ProgramTooLarge: the programs would be too long.
     """
     module = _compiled("sensitivity", model, _sensitivity_source)
     return (module.adjoint_address, module.response_address), module.scratch
