@@ -170,9 +170,13 @@ class _Begun:
 def _capture(module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Operations:
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    buffers = {name for name, _ in module.named_buffers()}
+    learnt = [True] * len(inputs) + [name not in buffers for name in parameters]
+
     def forward(*values: Tensor) -> Any:
-        # As in training: a module may ask whether its state requires a gradient.
-        values = tuple(value.requires_grad_().clone() for value in values)
+        # As in training: a module may ask whether its state requires a gradient, and PyTorch
+        # refuses one for the statistics of a batch normalisation.
+        values = tuple(v.requires_grad_(l).clone() for v, l in zip(values, learnt, strict=True))
         arguments, replaced = values[: len(inputs)], values[len(inputs) :]
         named = dict(zip(parameters, replaced, strict=True))
         with calls, torch.enable_grad():

@@ -71,6 +71,23 @@ class Ensemble(nn.Module):
         return torch.einsum("eoh,...eh->...o", self.last, h)
 
 
+class Normalised(nn.Module):
+    """A batch normalisation as it is after training, with statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first, last = nn.Linear(N + M, 24), nn.Linear(24, N)
+        self.layers = nn.Sequential(first, nn.BatchNorm1d(24), nn.Tanh(), last).double()
+        self.layers(torch.randn(50, N + M, dtype=torch.float64))
+        self.eval()
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        z = torch.cat((state, control), -1)
+        found = self.layers(z.reshape(-1, N + M))
+        return found.reshape(*z.shape[:-1], N)
+
+
 class Energy(nn.Module):
     """A scalar: the squared length of what a layer makes of its input."""
 
@@ -141,7 +158,7 @@ def test_networks_of_any_width_have_the_derivatives_of_pytorch(widths, activatio
     check(Network(widths, activation, seed), seed)
 
 
-@pytest.mark.parametrize("kind", [Gated, Ensemble, Energy])
+@pytest.mark.parametrize("kind", [Gated, Ensemble, Normalised, Energy])
 def test_so_have_cells_ensembles_and_sums_of_columns(kind):
     check(kind(), 1)
 
