@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from mpc_gym.models.base import per_stage_parameters
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Name = TypeVar("Name")
 
+_dtype_of = attrgetter("dtype")
 _OF_NUMPY = frozenset({torch.float64, torch.float32, torch.float16})
 
 
@@ -55,6 +57,12 @@ def unflatten(
     return {k: p.reshape((*batch, *shapes[k])) for k, p in zip(shapes, parts, strict=True)}
 
 
+class _Viewed(NamedTuple):
+    layout: list[Any]
+    arrays: list[npt.NDArray[Any]]
+    flat: list[npt.NDArray[Any]]  # views of them; empty where there are none
+
+
 class LiveTensors:
     """Tensors of modules as arrays that follow them.
 
@@ -79,7 +87,7 @@ class LiveTensors:
             table = part._parameters if key in part._parameters else part._buffers
             self._places.append((table, key))
             self.names.append(name)
-        self._viewed: tuple[list[Any], list[npt.NDArray[Any]]] | None = None
+        self._viewed: _Viewed | None = None
 
     def tensors(self) -> list[Tensor]:
         """The tensors themselves."""
@@ -87,20 +95,28 @@ class LiveTensors:
 
     def arrays(self) -> list[npt.NDArray[Any]]:
         """The present values, in the tensors' shapes and dtypes; not to be written to."""
-        layout: list[Any] = []
-        for table, key in self._places:
-            tensor = table[key]
-            layout += (tensor.data_ptr(), tensor.stride(), tensor.dtype)
-        viewed = self._viewed  # read once: another thread may replace it
-        if viewed is not None and viewed[0] == layout:
-            return viewed[1]
-        tensors = [tensor.detach() for tensor in self.tensors()]
-        shared = all(each.device.type == "cpu" and each.dtype in _OF_NUMPY for each in tensors)
-        arrays = [(each if shared else each.cpu().double()).numpy() for each in tensors]
-        self._viewed = (layout, arrays) if shared else None
-        return arrays
+        return self._present().arrays
 
     def vector(self) -> Floats:
         """The present values one after the other."""
-        flat = [array.ravel() for array in self.arrays()]  # faster than to let NumPy flatten them
+        viewed = self._present()
+        # a view where it can be; faster than to let NumPy flatten them
+        flat = viewed.flat or [array.ravel() for array in viewed.arrays]
         return np.concatenate(flat, dtype=np.float64) if flat else np.empty(0)
+
+    def _present(self) -> _Viewed:
+        tensors = self.tensors()
+        # maps of methods, for a loop in Python takes twice as long
+        layout = [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
+        layout += map(_dtype_of, tensors)
+        viewed = self._viewed  # read once: another thread may replace it
+        if viewed is not None and viewed.layout == layout:
+            return viewed
+        tensors = [tensor.detach() for tensor in tensors]
+        shared = all(each.device.type == "cpu" and each.dtype in _OF_NUMPY for each in tensors)
+        arrays = [(each if shared else each.cpu().double()).numpy() for each in tensors]
+        views = shared and all(array.flags.c_contiguous for array in arrays)
+        flat = [array.reshape(-1) for array in arrays] if views else []
+        viewed = _Viewed(layout, arrays, flat)
+        self._viewed = viewed if shared else None
+        return viewed

@@ -368,7 +368,10 @@ def _getter(entries: Mapping[Any, Any]) -> Callable[[Any], tuple[Any, ...]]:
     names = tuple(entries)
     if len(names) > 1:
         return itemgetter(*names)
-    return lambda mapping: tuple(mapping[name] for name in names)
+    if not names:
+        return lambda mapping: ()
+    (name,) = names
+    return lambda mapping: (mapping[name],)
 
 
 def _is_implicit(name: str) -> bool:

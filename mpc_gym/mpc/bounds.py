@@ -63,4 +63,5 @@ def _made(content: tuple[Any, ...], low: Tensor, high: Tensor) -> _Latest:
 
 def _numbers(bound: Tensor) -> tuple[torch.Size, bytes]:
     fixed = bound.detach() if bound.requires_grad else bound
-    return bound.shape, fixed.double().numpy().tobytes()
+    exact = fixed if fixed.dtype == torch.float64 else fixed.double()
+    return bound.shape, exact.numpy().tobytes()

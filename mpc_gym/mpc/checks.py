@@ -1,5 +1,6 @@
 """Checks of what a user hands to the controller."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ from mpc_gym.mpc.problem import Problem, RowFunction
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
 
+_FEW = 16  # numbers, which Python looks at sooner than NumPy is called
 _INSTEAD = (
     "use torch.autograd.grad, .backward() or torch.autograd.functional without vectorize, and a "
     "batch of start states in the place of vmap"
@@ -145,7 +147,10 @@ def is_finite(value: Tensor) -> bool:
     if not value.is_cpu:
         return bool(value.isfinite().all())
     fixed = value.detach() if value.requires_grad else value
-    return bool(np.isfinite(fixed.double().numpy()).all())
+    numbers = (fixed if fixed.dtype == torch.float64 else fixed.double()).numpy()
+    if numbers.size <= _FEW:
+        return all(map(math.isfinite, numbers.ravel().tolist()))
+    return bool(np.isfinite(numbers).all())
 
 
 def check_finite_parameters(module: nn.Module) -> None:

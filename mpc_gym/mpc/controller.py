@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -213,7 +214,8 @@ class MPC(CheckedSettings):
         if self.n_state is None:  # setting an attribute of a module takes microseconds
             self.n_state = x_init.shape[1]
 
-        with torch.no_grad():
+        # entering no_grad takes microseconds
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
             x, fixed = x_init.double(), bounds
             if bounds[0].requires_grad or bounds[1].requires_grad:
                 fixed = bounds[0].detach(), bounds[1].detach()
@@ -228,14 +230,15 @@ class MPC(CheckedSettings):
             else:
                 plan, free = self._implicit(problem, plan, lifted, x_init, context)
             self._warn_if_no_gradient(plan, max_iterations)
+        of = plan.to(x_init.dtype)
         return Plan(
-            states=plan.states.to(x_init.dtype),
-            controls=plan.controls.to(x_init.dtype),
-            cost=plan.cost.to(x_init.dtype),
-            converged=plan.converged,
-            iterations=plan.iterations,
-            unclamped=None if free is None else free.to(x_init.dtype),
-            violation=x_init.new_zeros(batch),
+            of.states,
+            of.controls,
+            of.cost,
+            of.converged,
+            of.iterations,
+            None if free is None else free.to(x_init.dtype),
+            x_init.new_zeros(batch),
         )
 
     @property

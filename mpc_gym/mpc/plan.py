@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+# sooner than Tensor.to reads its arguments
+_CASTS = {torch.float32: Tensor.float, torch.float64: Tensor.double}
+
 
 class WarmStart(Tensor):
     """Controls to begin from [batch, horizon, n_ctrl], with multipliers to begin with.
@@ -121,8 +124,11 @@ class Plan:
 
     def to(self, dtype: torch.dtype) -> "Plan":
         """The same in another dtype."""
+        if self.cost.dtype == dtype:
+            return self
+        cast = _CASTS.get(dtype, lambda each: each.to(dtype))
         values: Any = (
-            each.to(dtype) if each is not None and each.is_floating_point() else each
+            cast(each) if each is not None and each.is_floating_point() else each
             for each in vars(self).values()
         )
         return Plan(*values)

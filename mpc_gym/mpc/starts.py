@@ -78,10 +78,10 @@ def _best(
     than the first guess was itself.
     """
     plan = problem.solve(x_init, guesses)
-    batch = x_init.shape[0]
-    starts = len(guesses) // max(batch, 1)
-    if starts <= 1:
+    batch, tasks = x_init.shape[0], guesses.shape[0]
+    if tasks <= batch:
         return plan, guesses
+    starts = tasks // max(batch, 1)
     cost = _costs(plan).reshape(starts, batch)
     least, cheapest = cost.min(0)
     eligible = plan.converged.reshape(starts, batch) & (cost <= least + WORTH * least.abs())
