@@ -274,7 +274,10 @@ class MPC(CheckedSettings):
         )
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
-        low, high = self.control_low, self.control_high
+        buffers = self._buffers  # past nn.Module's search: this is asked at each plan
+        low, high = buffers.get("control_low"), buffers.get("control_high")
+        if low is None or high is None:
+            low, high = self.control_low, self.control_high
         return self._present_bounds.of(low, high, (self.horizon, self.n_ctrl))
 
     def _takes_context(self) -> bool:
