@@ -15,7 +15,7 @@ the program are by state, control and context: parameters are inputs to it as th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -182,12 +182,21 @@ def try_out(graph: Graph, inputs: Sequence[Tensor], values: Mapping[str, Tensor]
                 "be defined for states and controls of any size"
             )
         outcomes = []
-        name = type(graph.module).__name__
+        name, learnt = type(graph.module).__name__, learnt_among(graph.module, inputs, values)
         for point in points:
-            theirs = _Outcome.of(partial(_call, graph), name, point, w, d)
-            _compare_capture(graph, _Outcome.of(graph.replay, name, point, w, d), theirs)
+            theirs = _Outcome.of(partial(_call, graph), name, point, learnt, w, d)
+            _compare_capture(graph, _Outcome.of(graph.replay, name, point, learnt, w, d), theirs)
             outcomes.append(theirs)
     return Trials(points, outcomes, w, d)
+
+
+def learnt_among(module: nn.Module, inputs: Sequence[Tensor], values: Iterable[str]) -> list[bool]:
+    """Which of a module's arguments, parameters and buffers have a derivative: all but buffers.
+
+    PyTorch refuses one for the statistics of a batch normalisation.
+    """
+    buffers = {name for name, _ in module.named_buffers()}
+    return [True] * len(inputs) + [name not in buffers for name in values]
 
 
 def check_program(graph: Graph, trials: Trials) -> None:
@@ -283,13 +292,24 @@ class _Outcome:
     accuracy: float = _RELATIVE  # of the derivatives
 
     @classmethod
-    def of(cls, call: Call, name: str, point: Sequence[Tensor], w: Tensor, d: Tensor) -> _Outcome:
-        """By automatic differentiation."""
+    def of(
+        cls,
+        call: Call,
+        name: str,
+        point: Sequence[Tensor],
+        learnt: Sequence[bool],
+        w: Tensor,
+        d: Tensor,
+    ) -> _Outcome:
+        """By automatic differentiation; the derivative by what is not learnt is zero."""
 
         def slopes(shift: float, *, differentiable: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
             along = torch.split(shift * d, [len(point[0]), len(point[1])])
             moved = [q + by for q, by in zip(point, along, strict=False)]
-            leaves = [q.detach().clone().requires_grad_() for q in (*moved, *point[2:])]
+            leaves = [
+                q.detach().clone().requires_grad_(has)
+                for q, has in zip((*moved, *point[2:]), learnt, strict=True)
+            ]
             value = call(leaves).to(torch.float64).reshape(-1)
             found = _gradient((w * value).sum(), leaves, create_graph=differentiable)
             return value, _flat(found), leaves
@@ -352,8 +372,10 @@ class _Outcome:
 def _gradient(of: Tensor, by: Sequence[Tensor], *, create_graph: bool) -> list[Tensor]:
     if not of.requires_grad:
         return [torch.zeros_like(q) for q in by]
-    found = torch.autograd.grad(of, by, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(q) if g is None else g for q, g in zip(by, found, strict=True)]
+    leaves = [q for q in by if q.requires_grad]
+    found = iter(torch.autograd.grad(of, leaves, create_graph=create_graph, allow_unused=True))
+    slopes = (next(found) if q.requires_grad else None for q in by)
+    return [torch.zeros_like(q) if g is None else g for q, g in zip(by, slopes, strict=True)]
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ from mpc_gym.compiled.faithful import (
     check_not_compiled,
     check_program,
     check_pure,
+    learnt_among,
     try_out,
 )
 from mpc_gym.compiled.fingerprint import fingerprint
@@ -170,12 +171,10 @@ class _Begun:
 def _capture(module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Operations:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    buffers = {name for name, _ in module.named_buffers()}
-    learnt = [True] * len(inputs) + [name not in buffers for name in parameters]
+    learnt = learnt_among(module, inputs, parameters)
 
     def forward(*values: Tensor) -> Any:
-        # As in training: a module may ask whether its state requires a gradient, and PyTorch
-        # refuses one for the statistics of a batch normalisation.
+        # As in training: a module may ask whether its state requires a gradient.
         values = tuple(v.requires_grad_(l).clone() for v, l in zip(values, learnt, strict=True))
         arguments, replaced = values[: len(inputs)], values[len(inputs) :]
         named = dict(zip(parameters, replaced, strict=True))
