@@ -264,7 +264,6 @@ def judge_step(work, L, b, lanes, T, settings):
     settled = lanes.alpha[b] == first_length(b, lanes, settings)
     settled = settled and is_settled(work, L, b, lanes.tolerance[b], T)
     enough = SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise
-    enough = min(enough, lanes.ceiling[b] - lanes.cost[b])
     if is_enough(change, enough):
         expected = D[L.change + b]
         foreseen = FORESEEN if settings.exact == 1.0 else FORESEEN_GAUSS_NEWTON
@@ -385,8 +384,6 @@ def begin_iteration(work, L, b, lanes, T, settings):
     """
     D = work.D
     convex = D[L.convex + b] == 1.0
-    if lanes.count[b] == lanes.begun[b]:  # no iterate may be dearer, however large the noise grows
-        lanes.ceiling[b] = lanes.cost[b] + COST_ROUNDING * D[L.size + b]
     if lanes.aim[b] == STEP and not convex:
         harden(b, lanes, settings)
     elif is_used_up(b, lanes, settings) or (lanes.aim[b] == STUCK and convex):

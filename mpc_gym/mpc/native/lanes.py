@@ -20,7 +20,7 @@ _CACHE_LINE = 8  # numbers
 _RECORD, _M, _GATHERED = map(SolverOffsets._fields.index, ("record", "m", "gathered"))
 
 _COUNTERS = ("task", "state", "count", "aim", "updates", "phase", "begun")
-_NUMBERS = ("cost", "alpha", "exact", "mu", "bend", "accepted", "tolerance", "stride", "ceiling")
+_NUMBERS = ("cost", "alpha", "exact", "mu", "bend", "accepted", "tolerance", "stride")
 Lanes = namedtuple("Lanes", [*_COUNTERS, *_NUMBERS])
 # G: what is gathered over the stages, and scratch memory of the programs; box_qp: room for one
 Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "box_qp"])
@@ -95,7 +95,7 @@ def as_lanes(numbers, counters):
     return Lanes(
         counters[0], counters[1], counters[2], counters[3], counters[4], counters[5], counters[6],
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
-        numbers[7], numbers[8],
+        numbers[7],
     )  # fmt: skip
 
 

@@ -112,7 +112,6 @@ class Progress:
     second_order: Bool[Tensor, " batch"]  # exact, rather than Gauss-Newton
     mu: Float[Tensor, " batch"]
     stride: Float[Tensor, " batch"]  # first step length of a Gauss-Newton step
-    ceiling: Float[Tensor, " batch"]  # what an iterate may cost: as the guess, but for rounding
     aim: Int[Tensor, " batch"]  # STEP, SETTLED or STUCK
     active: Bool[Tensor, " batch"]
 
@@ -182,17 +181,13 @@ def solve(
     no = torch.zeros(len(cost), dtype=torch.bool, device=U.device)
     plan = Plan(X, U, cost, converged=no, iterations=no.long())
     mu = torch.zeros_like(cost, requires_grad=False)
-    now = Progress(
-        plan, no | exact, mu, torch.ones_like(mu), cost.detach(), no.long(), cost.isfinite()
-    )
+    now = Progress(plan, no | exact, mu, torch.ones_like(mu), no.long(), cost.isfinite())
     while bool(now.active.any()):
         active = now.active.nonzero()[:, 0]
         rows, found = problem.rows(active), now.plan.rows(active)
         expansion = rows.expand(found.states, found.controls, second_order=exact)
         gains, mode, mu = _convex_gains(rows, expansion, found, now, active)
         now.second_order[active], now.mu[active] = mode, mu
-        ceiling = found.cost.detach() + gains.noise
-        now.ceiling[active] = torch.where(found.iterations == 0, ceiling, now.ceiling[active])
         usable, aim = gains.usable, now.aim[active]
         now.look_down(active[~usable & (aim == STEP)], STUCK, exact)
         over = ((aim == STUCK) & usable) | (
@@ -299,9 +294,8 @@ def _take_step(
     mild = now.mu[index] <= MU_SETTLED
     alpha = torch.where(replaced, now.stride[index], 1.0)
     before = now.plan.rows(index)
-    room = now.ceiling[index] - before.cost.detach()
     X, U, cost, accepted, change, settled = _first_trial(
-        problem.rows(index), before, gains, alpha, room, tolerance
+        problem.rows(index), before, gains, alpha, tolerance
     )
     slope, noise = gains.slope.detach(), gains.noise
     expected = gains.change.detach()
@@ -319,7 +313,7 @@ def _take_step(
 
 
 def _first_trial(
-    problem: Problem, at: Plan, gains: Gains, alpha: Tensor, room: Tensor, tolerance: float
+    problem: Problem, at: Plan, gains: Gains, alpha: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The trial of these lengths; whether it is sufficient, its change, whether it is settled.
 
@@ -330,8 +324,7 @@ def _first_trial(
     cost = problem.total_cost(X, U)
     change = (cost - at.cost).detach()
     slope = gains.slope.detach()
-    enough = torch.minimum(SUFFICIENT_DECREASE * alpha * slope + gains.noise, room)
-    accepted = _is_enough(change, enough)
+    accepted = _is_enough(change, SUFFICIENT_DECREASE * alpha * slope + gains.noise)
     moved, span = (U - at.controls).detach().abs().amax(1), U.detach().abs().amax(1)  # (rows, m)
     ranges = (problem.high - problem.low).detach().amax(0)
     negligible = -slope <= NEGLIGIBLE * gains.size
@@ -371,8 +364,7 @@ def _take_shorter_step(
     lengths = torch.tensor(SHORTER, dtype=first.dtype, device=first.device)
     alpha = lengths.unsqueeze(-1) * first
     slope, before = gains.slope.detach(), now.plan.cost[index].detach()
-    room = now.ceiling[index] - before
-    enough = torch.minimum(SUFFICIENT_DECREASE * alpha * slope + gains.noise, room)
+    enough = SUFFICIENT_DECREASE * alpha * slope + gains.noise
     enough = torch.where(alpha >= min(STEP_LENGTHS), enough, -torch.inf)
     taken = _first_sufficient(problem, now, index, gains, alpha, enough)
     keep = (taken != 0).nonzero()[:, 0]
