@@ -44,7 +44,7 @@ class Cost(nn.Module):
         return ((x - 0.3).abs() + 0.9 * u.abs() + 0.1 * (x * u).abs()).sum(-1)
 
 torch.set_num_threads(int(sys.argv[1]))
-x = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(-1)
+x = torch.linspace(-1.0, 1.0, 4000, dtype=torch.float64).unsqueeze(-1)
 mpc = MPC(Dynamics(), Cost(), 50, backend="native")
 mpc(x, max_iterations=1)
 print("solving", flush=True)
