@@ -53,6 +53,7 @@ _PARTIALS: dict[str, tuple[Partial, ...]] = {
         lambda a, b, y: s.divide(b, a * a + b * b),
         lambda a, b, y: s.negative(s.divide(a, a * a + b * b)),
     ),
+    "hypot": (lambda a, b, y: s.divide(a, y), lambda a, b, y: s.divide(b, y)),
     "sinh": (lambda a, y: s.cosh(a),),
     "cosh": (lambda a, y: s.sinh(a),),
     "tanh": (lambda a, y: 1.0 - y * y,),
@@ -126,23 +127,35 @@ def hessian(
     outputs: Iterable[Any],
     weights: Iterable[Any],
     inputs: Sequence[Expression],
+    share: Value = 1.0,
 ) -> Array:
     """Second derivatives of sum_k weights_k outputs_k, an object array [n_inputs, n_inputs].
 
     The lower triangle holds the very expressions of the upper one.
+
+    Args:
+        share: of all curvature but that of `hypot` where its weight is positive. There it is
+            positive semidefinite (hypot is convex), and belongs to the result whatever the share.
     """
     outputs, weights = list(outputs), list(weights)
-    if any(index in program.shapes for index in program.live(outputs)):
-        result = _hessian_by_pairs(program, outputs, weights, inputs)
+    live = program.live(outputs)
+    if share != 1.0 and any(program.operations[index].kind == "hypot" for index in live):
+        result = _hessian_by_pairs(program, outputs, weights, inputs, share)
+    elif any(index in program.shapes for index in live):
+        result = _hessian_by_pairs(program, outputs, weights, inputs, 1.0) * share
     else:
-        result = jacobian(program, gradient(program, outputs, weights, inputs), inputs)
+        result = jacobian(program, gradient(program, outputs, weights, inputs), inputs) * share
     lower = np.tril_indices(len(inputs), -1)
     result[lower] = result.T[lower]
     return result
 
 
 def _hessian_by_pairs(
-    program: Program, outputs: list[Any], weights: list[Any], inputs: Sequence[Expression]
+    program: Program,
+    outputs: list[Any],
+    weights: list[Any],
+    inputs: Sequence[Expression],
+    share: Value,
 ) -> Array:
     """The upper triangle of the Hessian, as a sum over the operations phi and their operands a.
 
@@ -161,6 +174,11 @@ def _hessian_by_pairs(
         operation, weight = program.operations[index], adjoints.get(index, 0.0)
         if s.is_zero(weight) or operation.kind not in _PARTIALS:
             continue
+        if operation.kind == "hypot":
+            downward = s.multiply(share, s.minimum(weight, 0.0))
+            weight = s.add(s.maximum(weight, 0.0), downward)
+        else:
+            weight = s.multiply(share, weight)
         values = [program.value(o) for o in operation.operands]
         shape = program.shapes.get(index)
         for operand, partial in zip(operation.operands, _PARTIALS[operation.kind], strict=True):

@@ -31,6 +31,7 @@ _FOLD: dict[str, Callable[..., Any]] = {
     "asin": np.arcsin,
     "acos": np.arccos,
     "atan2": np.arctan2,
+    "hypot": np.hypot,
     "sinh": np.sinh,
     "cosh": np.cosh,
     "tanh": np.tanh,

@@ -358,6 +358,11 @@ def atan2(a: Any, b: Any) -> Value:
     return _apply("atan2", a, b)
 
 
+def hypot(a: Any, b: Any) -> Value:
+    """The distance of the point (a, b) from the origin; its square must not overflow."""
+    return _apply("hypot", a, b)
+
+
 def minimum(a: Any, b: Any) -> Value:
     """The smaller one; NaN if either is. Its derivative is shared half and half where a == b."""
     return _number(a) if _same(a, b) else _apply("minimum", a, b)

@@ -11,11 +11,17 @@ from mpc_gym.mpc.plan import Plan
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of the solver; see `MPC`."""
+    """Options of the solver; see `MPC`.
+
+    Attributes:
+        kinked: the model has kinks, so give an instance up where its steps gain nothing (see
+            `reference/ddp.py`).
+    """
 
     exact: bool
     tolerance: float
     max_iterations: int
+    kinked: bool = False
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def _make(
         if name in inner._buffers:
             inner._buffers[name] = getattr(mpc, name)
     inner.expected_unconverged = 1.0
+    inner._rounded = None  # kinks are rounded around it
     inner._long = mpc.horizon  # it begins from the controls that it is given
     return inner, kinds
 

@@ -1,8 +1,10 @@
 """The differentiable model predictive controller."""
 
 import itertools
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, ch
 from mpc_gym.mpc.native.compiled_models import CompiledModels
 from mpc_gym.mpc.plan import Plan, Request, WarmStart
 from mpc_gym.mpc.reference.backend import ReferenceProblem
+from mpc_gym.mpc.rounded import BEFORE_ROUNDING, Rounded
 from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.smoothing import Smoothed
 from mpc_gym.mpc.starts import solve_from_guesses
@@ -147,6 +150,7 @@ class MPC(CheckedSettings):
         self._model_checks = ModelChecks()
         self._constrained = Constrained()
         self._smoothed = Smoothed()
+        self._rounded: Rounded | None = Rounded()
         self._long = LONG
         self.expected_unconverged = 0.0
         self._warned = False
@@ -201,15 +205,15 @@ class MPC(CheckedSettings):
         contexts = check_context(context, batch, self.horizon, self._takes_context())
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, bounds)
-        smoothed = self._is_smoothed()
-        if smoothed or self.has_constraints:
-            multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
-            return self._changed_plan(
-                Request(
-                    x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
-                )
-            )
-        settings = Settings(self.hessian == "exact", self.tolerance, max_iterations)
+        multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
+        request = Request(
+            x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
+        )
+        if self._is_smoothed() or self.has_constraints:
+            return self._changed_plan(request)
+        rounded = self._rounded if self.differentiate == "implicit" else None
+        kinked = rounded is not None and rounded.has_kinks(self, request)
+        settings = Settings(self.hessian == "exact", self.tolerance, max_iterations, kinked)
         problem = self._problem(x_init, first, bounds, contexts, settings)
         if self.n_state is None:  # setting an attribute of a module takes microseconds
             self.n_state = x_init.shape[1]
@@ -221,6 +225,9 @@ class MPC(CheckedSettings):
                 fixed = bounds[0].detach(), bounds[1].detach()
             rows = _finite_rows([each for each in (x, warm_start, contexts) if each is not None])
             plan, guess = self._solve(problem, x, first, fixed, starts, rows)
+            at_kinks = None
+            if rounded is not None and kinked:
+                plan, at_kinks = rounded.solve(self, request, plan, problem)
             lifted = unclamp(problem, plan, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
@@ -229,17 +236,21 @@ class MPC(CheckedSettings):
                 plan = self._unrolled(plan, x_init, guess, bounds, contexts, settings)
             else:
                 plan, free = self._implicit(problem, plan, lifted, x_init, context)
-            self._warn_if_no_gradient(plan, max_iterations)
-        of = plan.to(x_init.dtype)
-        return Plan(
-            of.states,
-            of.controls,
-            of.cost,
-            of.converged,
-            of.iterations,
-            None if free is None else free.to(x_init.dtype),
-            x_init.new_zeros(batch),
+        plan = Plan(
+            plan.states,
+            plan.controls,
+            plan.cost,
+            plan.converged,
+            plan.iterations,
+            free,
+            plan.cost.new_zeros(batch),
+            at_kink=torch.zeros_like(plan.converged) if kinked else None,
         )
+        if at_kinks is not None:
+            plan = at_kinks.put_into(self, request, plan)
+        if torch.is_grad_enabled():
+            self._warn_if_no_gradient(plan, max_iterations)
+        return plan.to(x_init.dtype)
 
     @property
     def has_constraints(self) -> bool:
@@ -254,11 +265,20 @@ class MPC(CheckedSettings):
         if self.differentiate == "unrolled":
             what = "constraints" if self.has_constraints else "smoothing"
             raise ValueError(f"differentiate='unrolled' knows no {what}: use 'implicit'")
+        rounded, asked = self._rounded, request
+        kinked = rounded is not None and rounded.has_kinks(self, request)
+        if kinked:
+            first = math.ceil(request.max_iterations * BEFORE_ROUNDING)
+            asked = replace(request, max_iterations=first)
         try:
-            plan = changed.plan(self, request)
+            plan = changed.plan(self, asked)
         except ValueError:
             check_finite_parameters(self)  # by the names that the caller knows
             raise
+        if rounded is not None and kinked:
+            plan = replace(plan, at_kink=torch.zeros_like(plan.converged))
+            plan, at_kinks = rounded.solve(self, request, plan, None)
+            plan = plan if at_kinks is None else at_kinks.put_into(self, request, plan)
         if self.n_state is None:
             self.n_state = request.x_init.shape[1]
         if torch.is_grad_enabled():

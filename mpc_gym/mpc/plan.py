@@ -76,6 +76,9 @@ class Plan:
             its own unit; zero without constraints.
         multipliers: of the rows of constraints, terminal constraints and terminal equalities: by
             how much the cost would fall if a row were relaxed by one unit. None without any.
+        at_kink: whether the plan lies at kinks of the model (a corner of a relu, an L1 norm held at
+            zero). It is the optimum of the model with kinks rounded over 1e-6 of their arguments,
+            and so is its derivative (see `mpc/rounded.py`). None where the model has no kinks.
     """
 
     states: Float[Tensor, "batch time n_state"]
@@ -86,6 +89,7 @@ class Plan:
     unclamped: Float[Tensor, "batch n_ctrl"] | None = None
     violation: Float[Tensor, " batch"] | None = None
     multipliers: Float[Tensor, "batch time k"] | None = None
+    at_kink: Bool[Tensor, " batch"] | None = None
 
     def __repr__(self) -> str:
         batch, horizon, n_state = self.states.shape

@@ -248,4 +248,5 @@ def _make(mpc: MPC, n_context: int) -> MPC:
     bounds = torch.zeros(shape), torch.ones(shape)  # exchanged at each call
     inner = type(mpc)(dynamics, cost, mpc.horizon, *bounds, backend=mpc.backend)
     inner.expected_unconverged = 1.0
+    inner._rounded = None  # kinks are rounded around it
     return inner

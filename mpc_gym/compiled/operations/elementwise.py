@@ -249,7 +249,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "aten.fmin.default": elementwise(_fmin, 2),
     "aten.gelu.default": _gelu,
     "aten.hardtanh.default": _hardtanh,
-    "aten.hypot.default": elementwise(lambda a, b: s.sqrt(s.add(a * a, b * b)), 2),
+    "aten.hypot.default": elementwise(s.hypot, 2),
     "aten.ldexp.Tensor": elementwise(lambda a, b: s.multiply(a, s.power(2.0, b)), 2),
     "aten.leaky_relu.default": _leaky_relu,
     "aten.log_sigmoid_forward.default": lambda a: (elementwise(_log_sigmoid, 1)(a), as_array([])),

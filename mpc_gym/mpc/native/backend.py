@@ -268,6 +268,7 @@ class NativeProblem:
             float(options.tolerance),
             float(options.max_iterations),
             float(rows is not NO_ROWS),
+            float(options.kinked),
         )
         given = (x_init, guess, context, self.P, self.S, settings, tuple(rows))
         results = (X, U, cost, converged, iterations)

@@ -50,6 +50,8 @@ from mpc_gym.mpc.reference.ddp import (
     COST_ROUNDING,
     FORESEEN,
     FORESEEN_GAUSS_NEWTON,
+    IDLE_GAIN,
+    IDLE_STEPS,
     LONGEST_STEP,
     MU_FACTOR,
     MU_MAX,
@@ -261,6 +263,7 @@ def judge_step(work, L, b, lanes, T, settings):
     slope, change = D[L.slope + b], D[T * L.record + L.cost + b] - lanes.cost[b]
     noise = COST_ROUNDING * D[L.size + b]
     newton = lanes.exact[b] == settings.exact and lanes.mu[b] == 0.0
+    full = newton and lanes.alpha[b] == 1.0
     settled = lanes.alpha[b] == first_length(b, lanes, settings)
     settled = settled and is_settled(work, L, b, lanes.tolerance[b], T)
     enough = SUFFICIENT_DECREASE * lanes.alpha[b] * slope + noise
@@ -275,14 +278,25 @@ def judge_step(work, L, b, lanes, T, settings):
         accept(b, lanes, D[T * L.record + L.cost + b], settings.exact)
         if settled and newton and known:
             lanes.state[b] = DONE
-        elif settled and not newton and mild:
+            return
+        if settled and not newton and mild:
             look_down(b, lanes, SETTLED, settings)
+        note_gain(b, lanes, full or change < -IDLE_GAIN * D[L.size + b], settings)
     elif settled and newton and -slope <= noise:
         lanes.state[b] = DONE
     else:
         lanes.alpha[b] *= 0.5
         if lanes.alpha[b] < _SHORTEST_STEP:
             harden(b, lanes, settings)
+            note_gain(b, lanes, False, settings)
+
+
+@native_uncounted
+def note_gain(b, lanes, gained, settings):
+    """Give lane b up where a model with kinks has let it gain nothing for some iterations."""
+    lanes.idle[b] = 0 if gained else lanes.idle[b] + 1
+    if settings.kinked == 1.0 and lanes.idle[b] >= IDLE_STEPS:
+        lanes.state[b] = FAILED
 
 
 @native_uncounted

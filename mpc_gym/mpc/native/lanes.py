@@ -19,12 +19,12 @@ IDLE, START, TRIAL, ESCAPE, GAINS, DONE, FAILED = range(7)
 _CACHE_LINE = 8  # numbers
 _RECORD, _M, _GATHERED = map(SolverOffsets._fields.index, ("record", "m", "gathered"))
 
-_COUNTERS = ("task", "state", "count", "aim", "updates", "phase", "begun")
+_COUNTERS = ("task", "state", "count", "aim", "updates", "phase", "begun", "idle")
 _NUMBERS = ("cost", "alpha", "exact", "mu", "bend", "accepted", "tolerance", "stride")
 Lanes = namedtuple("Lanes", [*_COUNTERS, *_NUMBERS])
 # G: what is gathered over the stages, and scratch memory of the programs; box_qp: room for one
 Work = namedtuple("Work", ["D", "P", "S", "G", "ranges", "box_qp"])
-Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "constrained"])
+Settings = namedtuple("Settings", ["exact", "tolerance", "max_iterations", "constrained", "kinked"])
 Stages = namedtuple(
     "Stages", ["forward", "backward", "expansion", "newton", "value", "multipliers", "terms"]
 )
@@ -94,6 +94,7 @@ def as_lanes(numbers, counters):
     """The fields of the lanes, in arrays [fields, LANES]."""
     return Lanes(
         counters[0], counters[1], counters[2], counters[3], counters[4], counters[5], counters[6],
+        counters[7],
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
         numbers[7],
     )  # fmt: skip
@@ -105,7 +106,7 @@ def load(D, L, b, task, x_init, guess, context, lanes):
     lanes.task[b] = task
     lanes.state[b] = START
     lanes.count[b] = 0
-    lanes.updates[b] = lanes.phase[b] = 0
+    lanes.updates[b] = lanes.phase[b] = lanes.idle[b] = 0
     row, of_context = task % x_init.shape[0], task % context.shape[0]
     for t in range(guess.shape[1]):
         start = t * L.record + b

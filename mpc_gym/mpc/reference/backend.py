@@ -90,6 +90,7 @@ class ReferenceProblem(Problem):
                 exact=settings.exact,
                 tolerance=settings.tolerance,
                 max_iterations=settings.max_iterations,
+                kinked=settings.kinked,
             )
 
     def gradients(

@@ -68,6 +68,10 @@ NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as s
 NUDGE, REPRODUCED = 2.0**-49, 1e-9
 PULL = 1e-3  # of that size: a gradient so small that it vanishes beside the terms it is summed from
 MU_MIN, MU_MAX, MU_FACTOR = 1e-3, 1e12, 8.0
+# Where a model has kinks, no step that crosses one is foreseen: an instance is given up after so
+# many iterations in turn that were no full Newton step and gained less than this share of the
+# cost's size.
+IDLE_STEPS, IDLE_GAIN = 3, 1e-2
 MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradient is small
 
 # What a backward pass is for: the next step; to see whether the exact program is convex where a
@@ -114,6 +118,8 @@ class Progress:
     stride: Float[Tensor, " batch"]  # first step length of a Gauss-Newton step
     aim: Int[Tensor, " batch"]  # STEP, SETTLED or STUCK
     active: Bool[Tensor, " batch"]
+    idle: Int[Tensor, " batch"]  # iterations in turn that gained nothing
+    kinked: bool
 
     def adopt(self, index: Tensor, X: Tensor, U: Tensor, cost: Tensor) -> None:
         """Replace the iterates of some instances."""
@@ -129,6 +135,12 @@ class Progress:
         """No more iterations for some instances."""
         self.active[index] = False
         self.plan.converged[index] = converged
+
+    def note_gain(self, index: Tensor, gained: Tensor) -> None:
+        """Give instances up which have gained nothing for some iterations, if there are kinks."""
+        self.idle[index] = torch.where(gained, 0, self.idle[index] + 1)
+        if self.kinked:
+            self.finish(index[self.idle[index] >= IDLE_STEPS], converged=False)
 
     def lengthen(self, index: Tensor, alpha: Tensor, straight: Tensor, exact: bool) -> None:
         """The first length of the next Gauss-Newton steps of instances which took some."""
@@ -165,6 +177,7 @@ def solve(
     exact: bool,
     tolerance: float,
     max_iterations: int,
+    kinked: bool = False,
 ) -> Plan:
     """Minimise from the controls U (within the bounds).
 
@@ -175,13 +188,23 @@ def solve(
             what is known of negative curvature is that of the Gauss-Newton Hessian.
         tolerance: see the top of this file.
         max_iterations: after which an instance is given up as not converged.
+        kinked: give up sooner where a step gains nothing (see `IDLE_STEPS`).
     """
     X = problem.rollout(x_init, U)
     cost = problem.total_cost(X, U)
     no = torch.zeros(len(cost), dtype=torch.bool, device=U.device)
     plan = Plan(X, U, cost, converged=no, iterations=no.long())
     mu = torch.zeros_like(cost, requires_grad=False)
-    now = Progress(plan, no | exact, mu, torch.ones_like(mu), no.long(), cost.isfinite())
+    now = Progress(
+        plan,
+        no | exact,
+        mu,
+        torch.ones_like(mu),
+        no.long(),
+        cost.isfinite(),
+        no.long(),
+        kinked,
+    )
     while bool(now.active.any()):
         active = now.active.nonzero()[:, 0]
         rows, found = problem.rows(active), now.plan.rows(active)
@@ -306,6 +329,8 @@ def _take_step(
     now.adopt(index[keep], X[keep], U[keep], cost[keep])
     now.lengthen(index[keep], alpha[keep], change[keep] <= (STRAIGHT * alpha * slope)[keep], exact)
     now.accepted(index[keep], exact)
+    gained = (newton & (alpha == 1)) | (change < -IDLE_GAIN * gains.size)
+    now.note_gain(index[keep], gained[keep])
     now.look_down(index[accepted & settled & ~newton & mild], SETTLED, exact)
     _settle(problem, now, index[done], gains.size[done], exact)
     retry = (~accepted & ~done).nonzero()[:, 0]
@@ -373,6 +398,7 @@ def _take_shorter_step(
     now.lengthen(index[keep], taken[keep], straight, exact)
     now.accepted(index[keep], exact)
     now.refused(index[taken == 0], exact)
+    now.note_gain(index, change < -IDLE_GAIN * gains.size)
 
 
 def _leave(problem: Problem, now: Progress, index: Tensor, gains: Gains, exact: bool) -> None:

@@ -112,12 +112,12 @@ def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     v = program.inputs("v'", n)
     V = symmetric(program.inputs("vv'", triangle(n)), n)
     F = derive.jacobian(program, point.f, point.z)
-    curvature = derive.hessian(program, point.f, v, point.z)
+    exact = program.input("exact'")
+    curvature = derive.hessian(program, point.f, v, point.z, exact)
     l_z = derive.gradient(program, [point.l], [1.0], point.z)
     l_zz = derive.hessian(program, [point.l], [1.0], point.z)
     q = l_z + F.T @ v
-    exact = program.input("exact'")
-    Q = l_zz + product(program, F.T, product(program, V, F)) + curvature * exact
+    Q = l_zz + product(program, F.T, product(program, V, F)) + curvature
     size = s.add(program.input("size'"), _size(point, l_z, l_zz))
     progress: Outputs = {"exact": exact, "mu": program.input("mu'"), "size": size}
     return q, Q, progress

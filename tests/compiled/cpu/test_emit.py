@@ -66,6 +66,7 @@ EVERY = {
     "sigmoid": lambda a, b: s.sigmoid(a) * s.tanh(b),
     "sin": lambda a, b: s.sin(a) * s.cos(b) + s.tan(a),
     "sinh": lambda a, b: s.sinh(a),
+    "hypot": s.hypot,
     "infinite constants": lambda a, b: s.minimum(s.maximum(a, -math.inf), math.inf),
     "nothing but constants": lambda a, b: -2.5,
     "not finite": lambda a, b: math.nan,

@@ -33,7 +33,7 @@ UNARY: dict[str, tuple[Callable[[float], float], float, float]] = {
     "tan": (math.tan, 4, 1e6),
     "tanh": (math.tanh, 3, math.inf),
 }
-BINARY = {"atan2": (math.atan2, 2), "power": (math.pow, 2)}
+BINARY = {"atan2": (math.atan2, 2), "hypot": (math.hypot, 2), "power": (math.pow, 2)}
 
 
 def ieee(function: Callable[..., float], *arguments: float) -> float:
@@ -109,7 +109,7 @@ def test_function_of_two_numbers_is_as_accurate_as_it_says_and_vectorises(name: 
     generator = np.random.default_rng(2)
     x = np.exp(generator.uniform(-5, 5, COUNT))
     y = generator.uniform(-50, 50, COUNT)
-    if name == "atan2":
+    if name in ("atan2", "hypot"):
         x = arguments(math.inf)
         y = generator.permutation(x)
     else:

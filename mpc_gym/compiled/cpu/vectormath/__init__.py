@@ -17,7 +17,7 @@ from mpc_gym.compiled.cpu.vectormath.exponential import (
     tanh,
 )
 from mpc_gym.compiled.cpu.vectormath.logarithm import asinh, log, log1p, power
-from mpc_gym.compiled.cpu.vectormath.trigonometric import acos, asin, atan2, cos, sin, tan
+from mpc_gym.compiled.cpu.vectormath.trigonometric import acos, asin, atan2, cos, hypot, sin, tan
 
 __all__ = [
     "acos",
@@ -29,6 +29,7 @@ __all__ = [
     "erf",
     "exp",
     "expm1",
+    "hypot",
     "log",
     "log1p",
     "maximum",

@@ -112,6 +112,18 @@ def _atan_polynomial(t: float) -> float:
 
 
 @native_exact
+def hypot(x: float, y: float) -> float:
+    """The distance of the point (x, y) from the origin, within 2 ulp."""
+    ax, ay = abs(x), abs(y)
+    large = select(ax > ay, ax, ay)
+    scale = select(large > 1e150, 2.0**-600, select(large < 1e-140, 2.0**600, 1.0))
+    back = select(large > 1e150, 2.0**600, select(large < 1e-140, 2.0**-600, 1.0))
+    sx, sy = ax * scale, ay * scale
+    infinite = (ax == np.inf) | (ay == np.inf)
+    return select(infinite, np.inf, back * np.sqrt(sx * sx + sy * sy))
+
+
+@native_exact
 def atan2(y: float, x: float) -> float:
     """The angle of the point (x, y), within 2 ulp, with the C library's values at 0 and inf."""
     ax, ay = abs(x), abs(y)

@@ -1,0 +1,289 @@
+"""Planning with a model that has kinks: what `MPC` does where the solver stalls at some.
+
+At a kink no quadratic foresees what a step brings, so Newton's method stalls there: at a corner of
+a relu network, or where an L1 norm holds a control at zero. But a plan often belongs at a kink. So
+an instance that has stalled is solved with all kinks rounded (see `kinks.py`), first over a tenth
+of their arguments, then over less and less, each time from the plan before, down to 1e-6. Where
+that last plan is away from all kinks, the model itself is solved from there once more, and the
+plan is as exact as any. Otherwise it is the optimum of the model with kinks rounded over 1e-6 of
+their arguments: its derivative is exact for that, and tends to that of the plan held at its kinks.
+Its states and cost are those to which its controls lead without rounding; where these are not the
+same within `AGREES`, as at a jump, it has not converged.
+
+Where the dynamics with their costates are not convex, the solver drops their second derivatives but
+for those of the rounded kinks that curve upwards (`derive.hessian`): without them no step knows of
+the kinks ahead. Measured on 256 plans with a network of 2 x 64 relu units, in the mean: 124
+iterations with widths ten times apart, each solved to the last digit; 76 with the curvature of the
+kinks; 42 where all widths but the last are solved coarsely, in 6 iterations at most. Fewer widths
+need as many iterations and fail more often; beginning at 0.01 leads to plans that are 7 % dearer.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpc_gym.mpc.backend import BackendProblem, Settings
+from mpc_gym.mpc.constrained import Constrained
+from mpc_gym.mpc.kinks import RoundedCost, RoundedDynamics, gaps
+from mpc_gym.mpc.model_checks import ModelChecks
+from mpc_gym.mpc.native.compiled_models import CompiledModels
+from mpc_gym.mpc.plan import Plan, Request, WarmStart
+from mpc_gym.mpc.problem import RowFunction
+from mpc_gym.mpc.smoothing import Smoothed
+
+if TYPE_CHECKING:
+    from mpc_gym.mpc.controller import MPC
+
+WIDTHS = tuple(10.0 ** (-1 - 5 * i / 7) for i in range(8))  # of the largest gap along the plan
+COARSE = 3e-2  # tolerance with all widths but the last
+FEW, FEW_CONSTRAINED = 6, 20  # and iterations; with constraints these are of several solves
+NEAR = 10 * WIDTHS[-1]  # a smaller gap counts as at the kink
+BEFORE_ROUNDING = 0.25  # of all iterations, with constraints or smoothing
+AGREES = 1e-3  # by how much of the stage costs' size rounding may change the cost
+
+PARTS = {"dynamics": RoundedDynamics, "cost": RoundedCost, "constraints": RoundedCost}
+
+
+@dataclass(frozen=True)
+class AtKinks:
+    """Plans that lie at kinks, and what they are differentiated with.
+
+    Attributes:
+        rows: which instances of the batch these are.
+        plan: of the rounded model, of these.
+        widths: of each kink.
+        inner: the controller on the rounded model.
+    """
+
+    rows: Int[Tensor, " rows"]
+    plan: Plan
+    widths: Float[Tensor, "rows kinks"]
+    inner: MPC
+
+    def put_into(self, mpc: MPC, request: Request, plan: Plan) -> Plan:
+        """The plan of the batch, with these as functions of what they depend on."""
+        request = _rows(request, self.rows, self.plan)
+        found = _solved(self.inner, request, self.widths)
+        found = _unrounded(mpc, request, found)
+        found = replace(found, iterations=self.plan.iterations, at_kink=found.converged)
+        lost = (~found.converged).nonzero()[:, 0]
+        if len(lost):  # these have no gradient
+            found = found.with_rows(lost, found.rows(lost).detached())
+        return plan.with_rows(self.rows, found)
+
+
+class Rounded:
+    """The controller of one `MPC` on its model with rounded kinks, made when it is needed.
+
+    It shares all modules and tensors with that, and is made anew when one is exchanged.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[list[nn.Module | None], bool] | None = None
+        self._made: tuple[tuple[Any, ...], dict[str, nn.Module], dict[str, Any]] | None = None
+
+    def __reduce__(self) -> tuple[type[Rounded], tuple[()]]:
+        return Rounded, ()
+
+    def has_kinks(self, mpc: MPC, request: Request) -> bool:
+        """Whether the model of the controller has any, when its modules were last exchanged."""
+        modules = list(map(mpc._modules.get, PARTS))  # past nn.Module's search
+        known = self._known
+        if known is None or any(a is not b for a, b in zip(known[0], modules, strict=True)):
+            states = request.x_init[:1].detach().double()
+            states = states.unsqueeze(1).expand(-1, mpc.horizon, -1)
+            context = None if request.context is None else request.context[:1]
+            try:
+                along = _gaps(mpc, states, request.controls[:1], context)
+                found = any(gap is not None for of_part in along.values() for gap in of_part)
+            except Exception:  # a fault of the model is reported where it is first solved
+                return False
+            known = self._known = modules, found
+        return known[1]
+
+    def solve(
+        self, mpc: MPC, request: Request, plan: Plan, problem: BackendProblem | None
+    ) -> tuple[Plan, AtKinks | None]:
+        """Solve what has stalled with rounded kinks, as far as iterations are left.
+
+        Args:
+            mpc: whose plan it is.
+            request: what that was asked for.
+            plan: what it has found.
+            problem: what it has solved, for plans that end away from all kinks; None: none does.
+
+        Returns:
+            The plan, and what of it lies at kinks, where its `converged` is False.
+        """
+        stalled = plan.cost.isfinite() & ~plan.converged
+        rows = (stalled & (plan.iterations < request.max_iterations)).nonzero()[:, 0]
+        if not len(rows):
+            return plan, None
+        with torch.no_grad():
+            now = plan.rows(rows).detached()
+            request = _rows(request, rows, now)
+            along = _gaps(mpc, now.states, now.controls, request.context)
+            inner = self._inner(mpc, request, {name: len(gaps) for name, gaps in along.items()})
+            units = _units(along)
+            found = _sharpened(inner, request, units)
+            spent = now.iterations + found.iterations
+            done = found.converged & (spent <= request.max_iterations)
+            found = replace(found, iterations=spent, converged=done)
+            if problem is not None:
+                left = _gaps(mpc, found.states, found.controls, request.context)
+                at_kink = (_joined(left, torch.amin) <= NEAR * units).any(1)
+                away = (done & ~at_kink).nonzero()[:, 0]
+                exact = _exact(problem, request, rows, found, away)
+                settled = exact.converged.nonzero()[:, 0]
+                plan = plan.with_rows(rows[away[settled]], exact.rows(settled))
+                done = done.index_fill(0, away[settled], value=False)
+        kept = done.nonzero()[:, 0]
+        if not len(kept):
+            return plan, None
+        return plan, AtKinks(rows[kept], found.rows(kept), WIDTHS[-1] * units[kept], inner)
+
+    def _inner(self, mpc: MPC, request: Request, counts: dict[str, int]) -> MPC:
+        """A copy of the controller on the rounded model."""
+        n_context = 0 if request.context is None else request.context.shape[-1]
+        modules = tuple(map(mpc._modules.get, PARTS))
+        key = (*modules, n_context, *counts.values())
+        made = self._made
+        if made is None or not all(
+            a is b or (isinstance(a, int) and a == b) for a, b in zip(made[0], key, strict=True)
+        ):
+            parts: dict[str, nn.Module] = {}
+            start = n_context
+            for (name, kind), module in zip(PARTS.items(), modules, strict=True):
+                if module is not None:
+                    widths = slice(start, start + counts[name])
+                    parts[name], start = kind(module, n_context, widths), widths.stop
+            own = {
+                "_compiled": CompiledModels(),
+                "_model_checks": ModelChecks(),
+                "_constrained": Constrained(),
+                "_smoothed": Smoothed(),
+                "_rounded": None,
+                "_long": math.inf,  # it begins from the controls that it is given
+                "_warned": True,
+            }
+            made = self._made = key, parts, own
+        inner = copy.copy(mpc)
+        inner.__dict__ |= made[2]
+        inner._modules = {**mpc._modules, **made[1]}
+        return inner
+
+
+def _gaps(
+    mpc: MPC,
+    states: Float[Tensor, "batch time n_state"],
+    controls: Float[Tensor, "batch time n_ctrl"],
+    context: Float[Tensor, "batch time n_context"] | None,
+) -> dict[str, list[Float[Tensor, "batch n"] | None]]:
+    """Those of each part of the model."""
+    own = None if context is None else context.detach()
+    return {
+        name: gaps(module, states, controls, own)
+        for name in PARTS
+        if (module := mpc._modules.get(name)) is not None
+    }
+
+
+def _exact(
+    problem: BackendProblem, request: Request, rows: Tensor, found: Plan, away: Tensor
+) -> Plan:
+    """The plans without rounding from those of `found` that are away from all kinks."""
+    exact = problem.rows(rows[away]).solve(request.x_init[away].double(), found.controls[away])
+    spent = found.iterations[away] + exact.iterations
+    within = exact.converged & (spent <= request.max_iterations)
+    return replace(exact, iterations=spent, converged=within)
+
+
+def _joined(along: dict[str, list[Tensor | None]], choose: Callable[..., Tensor]) -> Tensor:
+    """`choose` of the gaps of each kink along a plan, [batch, kinks]; NaN for one without gaps."""
+    every = [gap for of_part in along.values() for gap in of_part]
+    some = next(gap for gap in every if gap is not None)
+    unknown = some.new_full((len(some),), torch.nan)
+    chosen = [unknown if gap is None else choose(gap, 1).to(some) for gap in every]
+    return torch.stack(chosen, 1).double()
+
+
+def _units(along: dict[str, list[Tensor | None]]) -> Float[Tensor, "batch kinks"]:
+    """The largest gap of each kink; 1 where that is zero, and 0 where a kink is not rounded.
+
+    As powers of two, so that the batch in which it was evaluated does not change the last digit.
+    """
+    largest = _joined(along, torch.amax)
+    known = torch.where(largest > 0, largest, 1.0)
+    power = torch.where(known.isfinite(), 2.0 ** known.log2().round(), 1.0)
+    return torch.where(largest.isnan(), 0.0, power)
+
+
+def _sharpened(inner: MPC, request: Request, units: Float[Tensor, "batch kinks"]) -> Plan:
+    """The plans with the last of `WIDTHS`, and the iterations of all."""
+    coarse = copy.copy(inner)
+    coarse.tolerance = max(COARSE, inner.tolerance)
+    limit = FEW_CONSTRAINED if inner.has_constraints else FEW
+    few = replace(request, max_iterations=min(limit, request.max_iterations))
+    spent: Tensor | int = 0
+    for width in WIDTHS[:-1]:
+        found = _solved(coarse, few, width * units)
+        spent = spent + found.iterations
+        few = replace(few, controls=found.controls, multipliers=found.multipliers)
+    last = replace(few, max_iterations=request.max_iterations)
+    found = _solved(inner, last, WIDTHS[-1] * units)
+    return replace(found, iterations=found.iterations + spent)
+
+
+def _solved(inner: MPC, request: Request, widths: Float[Tensor, "batch kinks"]) -> Plan:
+    """The plan of a rounded model from the controls, and multipliers, of a request."""
+    start, context = request.controls, request.context
+    if request.multipliers is not None:
+        start = WarmStart.of(start, request.multipliers)
+    staged = widths.unsqueeze(1).expand(-1, inner.horizon, -1)
+    found: Plan = inner(
+        request.x_init.double(),
+        start,
+        staged if context is None else torch.cat((context.double(), staged), -1),
+        starts=1,
+        max_iterations=request.max_iterations,
+        unclamped=request.unclamped,
+    )
+    return found
+
+
+def _unrounded(mpc: MPC, request: Request, found: Plan) -> Plan:
+    """The same plan with the states and costs to which its controls lead without rounding."""
+    with torch.no_grad():
+        bounds = request.bounds[0].detach(), request.bounds[1].detach()
+        context = None if request.context is None else request.context.detach()
+        controls, x_init = found.controls.detach(), request.x_init.detach().double()
+        none = Settings(exact=True, tolerance=mpc.tolerance, max_iterations=0)
+        problem = mpc._problem(x_init, controls, bounds, context, none)
+        exact = problem.solve(x_init, controls)
+        costs = RowFunction.of(mpc.cost)(exact.states, controls, context)
+        change, size = (exact.cost - found.cost).abs(), costs.abs().sum(1)
+    return replace(
+        found,
+        states=found.states + (exact.states - found.states).detach(),
+        cost=found.cost + (exact.cost - found.cost).detach(),
+        converged=found.converged & (change <= AGREES * size),
+    )
+
+
+def _rows(request: Request, rows: Tensor, plan: Plan) -> Request:
+    """The same request for some instances, from this plan of them."""
+    return replace(
+        request,
+        x_init=request.x_init[rows],
+        controls=plan.controls.detach(),
+        context=None if request.context is None else request.context[rows],
+        multipliers=plan.multipliers,
+    )
