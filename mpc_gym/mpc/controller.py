@@ -206,13 +206,13 @@ class MPC(CheckedSettings):
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, bounds)
         multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
-        request = Request(
-            x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
+        request = partial(
+            Request, x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
         )
         if self._is_smoothed() or self.has_constraints:
-            return self._changed_plan(request)
+            return self._changed_plan(request())
         rounded = self._rounded if self.differentiate == "implicit" else None
-        kinked = rounded is not None and rounded.has_kinks(self, request)
+        kinked = rounded is not None and rounded.has_kinks(self, x_init, first, contexts)
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations, kinked)
         problem = self._problem(x_init, first, bounds, contexts, settings)
         if self.n_state is None:  # setting an attribute of a module takes microseconds
@@ -227,7 +227,7 @@ class MPC(CheckedSettings):
             plan, guess = self._solve(problem, x, first, fixed, starts, rows)
             at_kinks = None
             if rounded is not None and kinked:
-                plan, at_kinks = rounded.solve(self, request, plan, problem)
+                plan, at_kinks = rounded.solve(self, request(), plan, problem)
             lifted = unclamp(problem, plan, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
@@ -247,7 +247,7 @@ class MPC(CheckedSettings):
             at_kink=torch.zeros_like(plan.converged) if kinked else None,
         )
         if at_kinks is not None:
-            plan = at_kinks.put_into(self, request, plan)
+            plan = at_kinks.put_into(self, request(), plan)
         if torch.is_grad_enabled():
             self._warn_if_no_gradient(plan, max_iterations)
         return plan.to(x_init.dtype)
@@ -266,7 +266,8 @@ class MPC(CheckedSettings):
             what = "constraints" if self.has_constraints else "smoothing"
             raise ValueError(f"differentiate='unrolled' knows no {what}: use 'implicit'")
         rounded, asked = self._rounded, request
-        kinked = rounded is not None and rounded.has_kinks(self, request)
+        known = request.x_init, request.controls, request.context
+        kinked = rounded is not None and rounded.has_kinks(self, *known)
         if kinked:
             first = math.ceil(request.max_iterations * BEFORE_ROUNDING)
             asked = replace(request, max_iterations=first)
@@ -440,10 +441,10 @@ class MPC(CheckedSettings):
         limit = int((plan.iterations[~plan.converged] >= max_iterations).sum())
         warn(
             f"{missing} of {len(plan.converged)} control problems did not converge and give no "
-            f"gradient; see Plan.converged. {limit} of them used all iterations. The likely cause "
-            "is a kink in dynamics or cost (relu, abs, clamp, an L1 norm): at a kink no step "
-            "settles, so use a smooth function there, such as softplus, or sqrt(x**2 + eps); or "
-            "constraints that cannot be satisfied (see Plan.violation). "
+            f"gradient; see Plan.converged. {limit} of them used all iterations. Likely causes: "
+            "constraints that cannot be satisfied (see Plan.violation); a jump in dynamics or "
+            "cost, or a kink that is not rounded by itself, as relu, abs, clamp and maximum are "
+            "(see mpc/kinks.py): use a smooth function there. "
             "Otherwise raise max_iterations, or check the start states and the model's parameters. "
             "(This is said once.)",
         )

@@ -16,6 +16,8 @@ the kinks ahead. Measured on 256 plans with a network of 2 x 64 relu units, in t
 iterations with widths ten times apart, each solved to the last digit; 76 with the curvature of the
 kinks; 42 where all widths but the last are solved coarsely, in 6 iterations at most. Fewer widths
 need as many iterations and fail more often; beginning at 0.01 leads to plans that are 7 % dearer.
+(The PyTorch reference drops those second derivatives, too. Where a rounded model is not convex, its
+plans may be other local optima, after more iterations.)
 """
 
 from __future__ import annotations
@@ -93,16 +95,15 @@ class Rounded:
     def __reduce__(self) -> tuple[type[Rounded], tuple[()]]:
         return Rounded, ()
 
-    def has_kinks(self, mpc: MPC, request: Request) -> bool:
+    def has_kinks(self, mpc: MPC, x_init: Tensor, controls: Tensor, context: Tensor | None) -> bool:
         """Whether the model of the controller has any, when its modules were last exchanged."""
         modules = list(map(mpc._modules.get, PARTS))  # past nn.Module's search
         known = self._known
         if known is None or any(a is not b for a, b in zip(known[0], modules, strict=True)):
-            states = request.x_init[:1].detach().double()
-            states = states.unsqueeze(1).expand(-1, mpc.horizon, -1)
-            context = None if request.context is None else request.context[:1]
+            states = x_init[:1].detach().double().unsqueeze(1).expand(-1, mpc.horizon, -1)
+            own = None if context is None else context[:1]
             try:
-                along = _gaps(mpc, states, request.controls[:1], context)
+                along = _gaps(mpc, states, controls[:1], own)
                 found = any(gap is not None for of_part in along.values() for gap in of_part)
             except Exception:  # a fault of the model is reported where it is first solved
                 return False

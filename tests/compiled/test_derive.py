@@ -58,6 +58,36 @@ def test_hessian_shares_its_triangles() -> None:
         assert hessian[i, j].index == hessian[j, i].index
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_share_of_the_hessian_keeps_what_a_distance_curves_upwards(wide: bool) -> None:
+    count = 20 if wide else 1
+    random = np.random.default_rng(0)
+    A, B = random.normal(size=(2, count, 2))
+    weights = random.normal(size=count)
+    values = {"x0": 0.3, "x1": -0.7}
+    found = []
+    for share in (1.0, 0.0, 0.25):
+        program = Program()
+        x = program.inputs("x", 2)
+        share_of = program.input("share")
+        a, b = A @ x, B @ x + 0.1
+        y = sum(w * s.hypot(p, q) for w, p, q in zip(weights, a, b, strict=True))
+        y = y + s.sin(x[0]) * x[1]
+        hessian = derive.hessian(program, [y], [1.0], list(x), share_of)
+        found.append(run(program, hessian, {**values, "share": share}))
+    point = np.array(list(values.values()))
+    up, down = np.zeros((2, 2)), np.zeros((2, 2))
+    for w, p, q in zip(weights, A, B, strict=True):
+        a, b = p @ point, q @ point + 0.1
+        across = b * p - a * q
+        curved = w * np.outer(across, across) / np.hypot(a, b) ** 3
+        up, down = (up + curved, down) if w > 0 else (up, down + curved)
+    sine, cosine = math.sin(0.3), math.cos(0.3)
+    other = down + np.array([[-sine * -0.7, cosine], [cosine, 0.0]])
+    for share, hessian in zip((1.0, 0.0, 0.25), found, strict=True):
+        np.testing.assert_allclose(hessian, up + share * other, rtol=1e-12, atol=1e-13)
+
+
 def test_entries_that_are_zero_whatever_x_is_cost_nothing() -> None:
     program = Program()
     x = program.inputs("x", 3)
