@@ -173,7 +173,7 @@ class MPC(CheckedSettings):
         is returned as not converged, with a cost and states of NaN and its guess as its controls,
         in which entries that are not finite are as near zero as the bounds allow. So is an
         instance for which no guess leads to a finite cost. Without constraints and smoothing a
-        plan costs no more than its guess.
+        plan costs no more than its guess (at kinks: but for a thousandth).
 
         Args:
             x_init: [batch, n_state].

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
 
 WIDTHS = tuple(10.0 ** (-1 - 5 * i / 7) for i in range(8))  # of the largest gap along the plan
+NARROW = WIDTHS[3:], WIDTHS[-1:]  # where these led to a plan dearer than the one that stalled
 COARSE = 3e-2  # tolerance with all widths but the last
 FEW, FEW_CONSTRAINED = 6, 20  # and iterations; with constraints these are of several solves
 NEAR = 10 * WIDTHS[-1]  # a smaller gap counts as at the kink
@@ -130,11 +131,15 @@ class Rounded:
             return plan, None
         with torch.no_grad():
             now = plan.rows(rows).detached()
+            guess = request.controls[rows]
             request = _rows(request, rows, now)
             along = _gaps(mpc, now.states, now.controls, request.context)
             inner = self._inner(mpc, request, {name: len(gaps) for name, gaps in along.items()})
             units = _units(along)
-            found = _sharpened(inner, request, units)
+            found = _sharpened(inner, request, units, WIDTHS)
+            if problem is not None:
+                found = _no_dearer(inner, request, units, found, now.cost)
+                found = _cheaper_than(problem.rows(rows), request, guess, found, now.cost)
             spent = now.iterations + found.iterations
             done = found.converged & (spent <= request.max_iterations)
             found = replace(found, iterations=spent, converged=done)
@@ -227,19 +232,58 @@ def _units(along: dict[str, list[Tensor | None]]) -> Float[Tensor, "batch kinks"
     return torch.where(largest.isnan(), 0.0, power)
 
 
-def _sharpened(inner: MPC, request: Request, units: Float[Tensor, "batch kinks"]) -> Plan:
-    """The plans with the last of `WIDTHS`, and the iterations of all."""
+def _no_dearer(
+    inner: MPC,
+    request: Request,
+    units: Float[Tensor, "batch kinks"],
+    found: Plan,
+    cost: Float[Tensor, " batch"],
+) -> Plan:
+    """The same plans; those dearer than where they began are solved anew, with smaller widths."""
+    for widths in NARROW:
+        rows = (found.cost > cost + AGREES * cost.abs()).nonzero()[:, 0]
+        if not len(rows):
+            break
+        at = found.rows(rows)
+        begun = replace(_rows(request, rows, at), controls=request.controls[rows])
+        again = _sharpened(inner, begun, units[rows], widths)
+        again = replace(again, iterations=again.iterations + at.iterations)
+        better = (again.converged & ((again.cost < at.cost) | ~at.converged)).nonzero()[:, 0]
+        kept = replace(at, iterations=again.iterations).with_rows(better, again.rows(better))
+        found = found.with_rows(rows, kept)
+    return found
+
+
+def _cheaper_than(
+    problem: BackendProblem, request: Request, guess: Tensor, found: Plan, cost: Tensor
+) -> Plan:
+    """The same plans, converged only where they cost no more than their guesses, but for rounding.
+
+    What began at a stalled plan of some cost need not be compared where it is cheaper.
+    """
+    rows = (found.converged & (found.cost > cost)).nonzero()[:, 0]
+    if not len(rows):
+        return found
+    least = problem.rows(rows).costs(request.x_init[rows].double(), guess[rows])
+    dearer = rows[found.cost[rows] > least + AGREES * least.abs()]
+    return replace(found, converged=found.converged.index_fill(0, dearer, value=False))
+
+
+def _sharpened(
+    inner: MPC, request: Request, units: Float[Tensor, "batch kinks"], widths: Sequence[float]
+) -> Plan:
+    """The plans with the last of the widths, and the iterations of all."""
     coarse = copy.copy(inner)
     coarse.tolerance = max(COARSE, inner.tolerance)
     limit = FEW_CONSTRAINED if inner.has_constraints else FEW
-    few = replace(request, max_iterations=min(limit, request.max_iterations))
+    few = replace(request, max_iterations=min(limit, request.max_iterations), unclamped=False)
     spent: Tensor | int = 0
-    for width in WIDTHS[:-1]:
+    for width in widths[:-1]:
         found = _solved(coarse, few, width * units)
         spent = spent + found.iterations
         few = replace(few, controls=found.controls, multipliers=found.multipliers)
     last = replace(few, max_iterations=request.max_iterations)
-    found = _solved(inner, last, WIDTHS[-1] * units)
+    found = _solved(inner, last, widths[-1] * units)
     return replace(found, iterations=found.iterations + spent)
 
 

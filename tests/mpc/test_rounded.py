@@ -238,6 +238,23 @@ def test_constraints_and_kinks_go_together() -> None:
     assert x.grad.abs().sum() > 0
 
 
+def test_plan_costs_no_more_than_its_guess() -> None:
+    mpc, x = relu_controller(), starts(24)
+    mpc.expected_unconverged = 1.0
+    with torch.no_grad():
+        guess = mpc(x).controls
+        for noise in (0.0, 0.3):
+            generator = torch.Generator().manual_seed(1)
+            start = guess + noise * torch.randn(guess.shape, generator=generator).double()
+            plan = mpc(x, warm_start=start.clamp(-2.0, 2.0))
+            states = [x]
+            for t in range(mpc.horizon - 1):
+                states.append(mpc.dynamics(states[-1], start.clamp(-2.0, 2.0)[:, t]))
+            before = mpc.cost(torch.stack(states, 1), start.clamp(-2.0, 2.0)).sum(1)
+            assert (plan.cost <= before + 1.1e-3 * before.abs()).all()
+            assert plan.converged.double().mean() >= 0.9
+
+
 def test_iterations_are_limited_in_all() -> None:
     mpc = relu_controller()
     mpc.expected_unconverged = 1.0
