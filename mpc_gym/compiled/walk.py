@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from enum import Enum
 from functools import cached_property, lru_cache, partial
-from operator import itemgetter
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -31,8 +30,7 @@ from torch.nn.modules import module as torch_modules
 from mpc_gym.compiled.bytecode import globals_of, imports_of, names_of
 from mpc_gym.compiled.errors import UnsupportedOperation
 
-Getter: TypeAlias = Callable[[Any], "tuple[Any, ...]"]
-Slots: TypeAlias = "tuple[Mapping[Any, Any], int, Getter, tuple[Any, ...]]"
+Place: TypeAlias = "tuple[Mapping[Any, Any], Any]"
 
 PLAIN = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range,
@@ -90,12 +88,13 @@ class Walk:
         names: all names and texts in the code that was found.
         own_names: those in the code that is not a library's.
         libraries: names of the packages and modules that were found but are not looked into.
+        whole: the mappings that were found of which all entries count.
     """
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         self.key: list[Any] = []
         self.seen: dict[int, tuple[int, object]] = {}
-        self.empty: list[Mapping[Any, Any]] = []
+        self.whole: list[Mapping[Any, Any]] = []
         self.sequences: list[tuple[Any, tuple[Any, ...]]] = []
         self.cells: list[tuple[CellType, object]] = []
         self.functions: list[tuple[FunctionType, tuple[Any, ...]]] = []
@@ -108,7 +107,7 @@ class Walk:
             if value is not None and (value.is_floating_point() or table is part._parameters)
         ]
         self._input_ids = {id(table[name]) for table, name in self.inputs}
-        self._entries: dict[int, tuple[Mapping[Any, Any], dict[Any, Any], bool]] = {}
+        self._entries: dict[int, tuple[Mapping[Any, Any], dict[Any, Any]]] = {}
         self.names: set[str] = set()
         self.own_names: set[str] = set()
         self.libraries: set[str] = set()
@@ -117,13 +116,11 @@ class Walk:
         self._postponed: list[tuple[str, object]] = []
         self._bytes = 0
 
-    def slots(self) -> list[Slots]:
-        """The entries of mappings that are watched, and how many each has if all count."""
-        return [
-            (mapping, len(mapping) if whole else -1, _getter(entries), tuple(entries.values()))
-            for mapping, entries, whole in self._entries.values()
-            if entries or whole
-        ]
+    def entries(self) -> Iterable[tuple[Place, Any]]:
+        """The entries of mappings that are watched, and what was found there."""
+        for mapping, entries in self._entries.values():
+            for name, value in entries.items():
+                yield (mapping, name), value
 
     def finish(self) -> None:
         """Visit hooks of all modules, and what the code that was found shows to be in use."""
@@ -233,7 +230,7 @@ class Walk:
                 self.key.append(table)
                 self._mapping(found)
             else:
-                self.empty.append(found)
+                self.whole.append(found)
         names = [name for name in attributes if name not in _MODULE_INTERNALS]
         self._attributes(attributes, names)
         self._class(type(part))
@@ -262,24 +259,23 @@ class Walk:
             self.key.append(Identity(value))
 
     def _attributes(self, attributes: Mapping[str, Any], names: list[str]) -> None:
+        if isinstance(attributes, dict):
+            self.whole.append(attributes)
         for name in names:
             if name not in attributes:
                 continue
             value = attributes[name]
-            self._watch(attributes, name, whole=isinstance(attributes, dict))
+            self._watch(attributes, name)
             if _is_followed(value):
                 self.key.append(name)
                 self.visit(value)
             else:
                 self._postponed.append((name, value))
-        if not names and isinstance(attributes, dict):
-            self._entries[id(attributes)] = (attributes, {}, True)
 
     def _mapping(self, value: Mapping[Any, Any]) -> None:
-        if not value:
-            self.empty.append(value)
+        self.whole.append(value)
         for name in list(value):
-            self._watch(value, name, whole=True)
+            self._watch(value, name)
             self.visit(name)
             self.visit(value[name])
 
@@ -340,8 +336,8 @@ class Walk:
             self.libraries.add(name.partition(".")[0])
         return library
 
-    def _watch(self, mapping: Mapping[Any, Any], name: Any, *, whole: bool = False) -> None:
-        entries = self._entries.setdefault(id(mapping), (mapping, {}, whole))[1]
+    def _watch(self, mapping: Mapping[Any, Any], name: Any) -> None:
+        entries = self._entries.setdefault(id(mapping), (mapping, {}))[1]
         entries[name] = mapping[name]
 
 
@@ -362,16 +358,6 @@ class _SlotValues(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return 0
-
-
-def _getter(entries: Mapping[Any, Any]) -> Callable[[Any], tuple[Any, ...]]:
-    names = tuple(entries)
-    if len(names) > 1:
-        return itemgetter(*names)
-    if not names:
-        return lambda mapping: ()
-    (name,) = names
-    return lambda mapping: (mapping[name],)
 
 
 def _is_implicit(name: str) -> bool:

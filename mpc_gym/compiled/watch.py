@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from mpc_gym.compiled.errors import UnsupportedOperation
-from mpc_gym.compiled.walk import PLAIN, Slots, Walk, content_of, function_parts
+from mpc_gym.compiled.walk import PLAIN, Walk, content_of, function_parts
 
 Made = TypeVar("Made")
 
@@ -60,10 +60,16 @@ class Watch:
         self.own_names, self.libraries = walk.own_names, walk.libraries
         self._kept = walk.seen  # so that no identity is used again
         self._types = list(map(type, self.parts))
-        self._empty = walk.empty
-        self._slots = walk.slots()
-        self._sequences, self._cells = walk.sequences, walk.cells
-        self._functions, self._contents = walk.functions, walk.contents
+        self._whole, self._lengths = walk.whole, [*map(len, walk.whole)]
+        entries = list(walk.entries())
+        self._places = [place for place, _ in entries]
+        self._values = [value for _, value in entries]
+        self._others: list[tuple[Callable[[Any], bool], Any]] = [
+            *((_sequence_unchanged, each) for each in walk.sequences),
+            *((_cell_unchanged, each) for each in walk.cells),
+            *((_function_unchanged, each) for each in walk.functions),
+            *((_content_unchanged, each) for each in walk.contents),
+        ]
         self._inputs = walk.inputs
         self._shapes = self._present_shapes()
         self._dtype = torch.get_default_dtype()
@@ -72,15 +78,19 @@ class Watch:
         """Whether nothing looks changed, by identities first. False may be a false alarm."""
         return (
             torch.get_default_dtype() is self._dtype
-            and not any(self._empty)
-            and list(map(type, self.parts)) == self._types
-            and all(map(_slots_unchanged, self._slots))
+            and [*map(len, self._whole)] == self._lengths
+            and [*map(type, self.parts)] == self._types
+            and self._entries_unchanged()
             and self._present_shapes() == self._shapes
-            and all(map(_sequence_unchanged, self._sequences))
-            and all(map(_cell_unchanged, self._cells))
-            and all(map(_function_unchanged, self._functions))
-            and all(map(_content_unchanged, self._contents))
+            and all(unchanged(watched) for unchanged, watched in self._others)
         )
+
+    def _entries_unchanged(self) -> bool:
+        try:
+            now = [mapping[name] for mapping, name in self._places]
+        except KeyError:
+            return False
+        return all(map(is_, now, self._values)) or all(map(_is_same, now, self._values))
 
     def _present_shapes(self) -> list[torch.Size]:
         return [table[name].shape for table, name in self._inputs]
@@ -114,17 +124,6 @@ def watched(make: Callable[[], Made], modules: Sequence[nn.Module]) -> tuple[Wat
         "attribute, a global variable or an object that its forward can read, and so would have "
         "to be compiled again for each plan: count and record outside of forward"
     )
-
-
-def _slots_unchanged(slots: Slots) -> bool:
-    mapping, length, get, values = slots
-    if length >= 0 and len(mapping) != length:
-        return False
-    try:
-        now = get(mapping)
-    except KeyError:
-        return False
-    return all(map(is_, now, values)) or all(map(_is_same, now, values))
 
 
 def _is_same(now: Any, then: Any) -> bool:
