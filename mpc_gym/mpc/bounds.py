@@ -40,7 +40,7 @@ class PresentBounds:
         if learned or not low.is_cpu or not high.is_cpu:
             check_bounds(low, high)
             return low.double().expand(shape), high.double().expand(shape)
-        content = shape, *_numbers(low), *_numbers(high)
+        content = shape, low.tolist(), high.tolist()  # sooner than bytes, while there are few
         latest = self._latest  # read once: another thread may replace it
         if latest is None or latest.content != content:
             check_bounds(low, high)
@@ -59,9 +59,3 @@ class PresentBounds:
 def _made(content: tuple[Any, ...], low: Tensor, high: Tensor) -> _Latest:
     nearest = torch.zeros_like(low).clamp(low, high).unsqueeze(0)
     return _Latest(content, (low, high), nearest)
-
-
-def _numbers(bound: Tensor) -> tuple[torch.Size, bytes]:
-    fixed = bound.detach() if bound.requires_grad else bound
-    exact = fixed if fixed.dtype == torch.float64 else fixed.double()
-    return bound.shape, exact.numpy().tobytes()

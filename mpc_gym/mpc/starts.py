@@ -54,7 +54,7 @@ def _from_first(
 ) -> tuple[Plan, Tensor]:
     """The same, with this first guess."""
     plan, guess = _best(problem, x_init, initial_guesses(first, *bounds, starts))
-    if bool(plan.converged.all()):
+    if all(plan.converged.tolist()):  # of a few, sooner than PyTorch is asked
         return plan, guess
     lost = (~plan.converged & (plan.iterations == 0)).nonzero()[:, 0]
     if not len(lost):

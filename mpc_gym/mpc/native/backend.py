@@ -19,7 +19,7 @@ from mpc_gym.functional import LOCK
 from mpc_gym.mpc.backend import Gradients, Settings
 from mpc_gym.mpc.native.ddp import solve
 from mpc_gym.mpc.native.generate import sensitivity_stages, solver_stages, trace_model
-from mpc_gym.mpc.native.lanes import NO_ROWS, Rows, new_lanes, new_rows
+from mpc_gym.mpc.native.lanes import NO_ROWS, Rows, new_lanes, new_queue, new_rows
 from mpc_gym.mpc.native.multipliers import prepare
 from mpc_gym.mpc.native.pool import in_slices, in_threads
 from mpc_gym.mpc.native.sensitivity import differentiate, first_step
@@ -32,15 +32,19 @@ Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Modules: TypeAlias = tuple[nn.Module, nn.Module]
 Sizes: TypeAlias = tuple[int, int, int]
+Lanes: TypeAlias = tuple[NDArray[Any], ...]
 FallBack: TypeAlias = Callable[[str, Exception], None]
 
 # Numba's functions have no types that mypy could check
 _solve: Callable[..., bool] = solve
 _prepare: Callable[..., None] = prepare
 _new_rows: Callable[[int, int, int], Rows] = new_rows
-_new_lanes: Callable[..., tuple[NDArray[Any], ...]] = new_lanes
+_new_queue: Callable[[tuple[int, int]], Integers] = new_queue
+_new_lanes: Callable[[Integers, int], Lanes] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
+
+_NO_CONTEXT: Vector = np.empty((1, 0, 0))
 
 
 def refuse(_: str, reason: Exception) -> None:
@@ -87,6 +91,7 @@ class NativeModel:
         )
         self._latest: tuple[tuple[Tensor, Tensor], Vector] | None = None
         self._problem: NativeProblem | None = None
+        self._kept: list[tuple[int, Lanes]] = []  # and the horizon that they are made for
 
     @cached_property
     def sensitivity(self) -> tuple[Integers, Integers] | None:
@@ -104,6 +109,18 @@ class NativeModel:
             except ProgramTooLarge as error:
                 self._fall_back("differentiating", error)
                 return None
+
+    def take_lanes(self, horizon: int) -> Lanes:
+        """Idle lanes that nobody else has; to make them takes longer than to take those kept."""
+        try:
+            made_for, lanes = self._kept.pop()
+        except IndexError:
+            made_for = 0
+        return lanes if made_for == horizon else _new_lanes(self.solver[1], horizon)
+
+    def keep_lanes(self, horizon: int, lanes: Lanes) -> None:
+        """Keep lanes for the next who asks, once what they were taken for is done."""
+        self._kept.append((horizon, lanes))
 
     def problem(
         self,
@@ -218,8 +235,7 @@ class NativeProblem:
 
     def solve(self, x_init: Tensor, guesses: Tensor) -> Plan:
         """See `BackendProblem`."""
-        context = self._context(x_init.shape[0])
-        return self._solved(_array(x_init), _array(guesses), context, NO_ROWS)
+        return self._solved(_array(x_init), _array(guesses), NO_ROWS)
 
     def solve_constrained(
         self, x_init: Tensor, guesses: Tensor, own: int, extremes: Tensor
@@ -236,17 +252,19 @@ class NativeProblem:
             own: where in the context the multipliers begin.
             extremes: controls along which the rows are measured, too, [2, time, n_ctrl].
         """
-        tasks, k = len(guesses), self.model.model.n_rows
-        context = self._context(tasks)
+        (tasks, horizon), k = guesses.shape[:2], self.model.model.n_rows
+        context = self._context
         X, guess, rows = _array(x_init), _array(guesses), _new_rows(own, k, tasks)
         stages, layout = self.model.solver
         given = (stages, layout, X, guess, context, self.P, self.S, tuple(rows))
 
         def work(part: tuple[int, int], _: Event) -> None:
-            _prepare(*given, *_new_lanes(layout, guess.shape[1], part), _array(extremes))
+            lanes = self.model.take_lanes(horizon)
+            _prepare(*given, _new_queue(part), *lanes, _array(extremes))
+            self.model.keep_lanes(horizon, lanes)
 
         in_threads(work, tasks)
-        plan = self._solved(X, guess, context, rows)
+        plan = self._solved(X, guess, rows)
         cost, violation, rho, lam = (
             torch.from_numpy(each)
             for each in (rows.cost, rows.violation, rows.rho, context[..., own : own + k])
@@ -254,7 +272,7 @@ class NativeProblem:
         cost = torch.where(plan.cost.isfinite(), cost, torch.nan)
         return replace(plan, cost=cost, violation=violation, multipliers=lam), lam, rho
 
-    def _solved(self, x_init: Vector, guess: Vector, context: Vector, rows: Rows) -> Plan:
+    def _solved(self, x_init: Vector, guess: Vector, rows: Rows) -> Plan:
         tasks, horizon = guess.shape[:2]
         X = np.empty((tasks, horizon, x_init.shape[1]))
         U = np.empty(guess.shape)
@@ -270,13 +288,15 @@ class NativeProblem:
             float(rows is not NO_ROWS),
             float(options.kinked),
         )
-        given = (x_init, guess, context, self.P, self.S, settings, tuple(rows))
+        given = (x_init, guess, self._context, self.P, self.S, settings, tuple(rows))
         results = (X, U, cost, converged, iterations)
         stages, layout = self.model.solver
 
         def work(part: tuple[int, int], stop: Event) -> None:
-            state = _new_lanes(layout, horizon, part)
-            in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop)
+            lanes = self.model.take_lanes(horizon)
+            state = (_new_queue(part), *lanes)
+            if in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop):
+                self.model.keep_lanes(horizon, lanes)
 
         in_threads(work, tasks)
         return Plan(*map(torch.from_numpy, results))
@@ -295,7 +315,7 @@ class NativeProblem:
         staged = np.empty((blocks, *self.S.shape))
         shared = np.empty((blocks, len(self.P)))
         given = [_array(value) for value in (X, U)]
-        given += [self._context(batch), *(_array(value) for value in (g_X, g_U, g_cost))]
+        given += [self._context, *(_array(value) for value in (g_X, g_U, g_cost))]
         exact = float(self.settings.exact)
         given += [self.P, self.S]
         results = (x_init, context, staged, shared)
@@ -323,14 +343,13 @@ class NativeProblem:
             return self.reference().first_step(X, U)
         batch, m = U.shape[0], U.shape[-1]
         step = np.empty((batch, m))
-        given = (_array(X), _array(U), self._context(batch), self.P, self.S)
+        given = (_array(X), _array(U), self._context, self.P, self.S)
         in_threads(lambda part, _: _first_step(*stages, *given, exact, part, step), batch)
         return torch.from_numpy(step)
 
-    def _context(self, batch: int) -> Vector:
-        if self.context is None:
-            return np.empty((batch, len(self.S), 0))
-        return self.context
+    @property
+    def _context(self) -> Vector:
+        return _NO_CONTEXT if self.context is None else self.context
 
     def _by_name(self, shared: Vector, staged: Vector) -> list[dict[str, Tensor]]:
         """All numbers of the parameters and buffers of dynamics and cost, by name."""

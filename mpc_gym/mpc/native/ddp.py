@@ -104,8 +104,8 @@ def solve(
     settings: those of `Settings`, as floats.
     rows: what there is to know of constraints; see `Rows`. Their multipliers are in the context, of
     which each task has its own then, and are results.
-    queue: what is waiting, or to be verified. records, gathered ... scratch: the state of the
-    lanes and room to work in; see `new_lanes`.
+    queue: what is waiting, or to be verified; see `new_queue`.
+    records, gathered ... scratch: the state of the lanes and room to work in; see `new_lanes`.
     passes: after so many, return.
     The last six arguments are results: states, controls, costs, whether converged, iterations, and
     the size of the costs' terms.

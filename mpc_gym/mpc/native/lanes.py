@@ -78,15 +78,19 @@ def survey(D, L, lanes, results, waiting):
     return forward, backward
 
 
-def new_lanes(layout, horizon, part):
-    """Idle lanes and the tasks of a part, as `solve` takes them: queue, records ... scratch."""
-    queue = (part[0], part[1], part[0])  # next task, end, next to be verified
+def new_queue(part):
+    """The tasks of a part, as `solve` takes them: next task, end, next to be verified."""
+    return np.array((part[0], part[1], part[0]))
+
+
+def new_lanes(layout, horizon):
+    """Idle lanes, as `solve` takes them: records ... scratch."""
     records = np.zeros((horizon + 1) * layout[_RECORD] + _CACHE_LINE)
     gathered = np.zeros(layout[_GATHERED])
     scratch = np.zeros((box_qp_rows(layout[_M]) + 1, layout[_M]))
     numbers = np.zeros((len(_NUMBERS), LANES))
     counters = np.zeros((len(_COUNTERS), LANES), np.int64)
-    return np.array(queue), records, gathered, numbers, counters, scratch
+    return records, gathered, numbers, counters, scratch
 
 
 @native_uncounted

@@ -17,18 +17,21 @@ _SLICE_SECONDS = 0.02
 _NEVER = Event()  # for the caller's own thread, which an exception stops
 
 
-def in_slices(kernel: Callable[[int], bool], stop: Event) -> None:
+def in_slices(kernel: Callable[[int], bool], stop: Event) -> bool:
     """Run a kernel, for so many passes at a time, until it is done or is to stop.
 
     Between the slices, of some hundredths of a second, Python answers signals such as Ctrl-C.
+
+    Returns whether it is done.
     """
     passes = _FIRST_PASSES
     while not stop.is_set():
         begun = time.perf_counter()
         if kernel(passes):
-            return
+            return True
         if time.perf_counter() - begun < _SLICE_SECONDS:
             passes *= 2
+    return False
 
 
 def in_threads(kernel: Callable[[tuple[int, int], Event], None], tasks: int) -> None:
