@@ -195,10 +195,11 @@ class MPC(CheckedSettings):
         """
         check_x_init(x_init, self.n_state)
         check_no_transform(itertools.chain((x_init, context), self.parameters()))
-        starts = check_size("starts", self.starts if starts is None else starts)
-        max_iterations = check_count(
-            "max_iterations", self.max_iterations if max_iterations is None else max_iterations
-        )
+        starts = self.starts if starts is None else check_size("starts", starts)
+        if max_iterations is None:
+            max_iterations = self.max_iterations
+        else:
+            max_iterations = check_count("max_iterations", max_iterations)
         if check_flag("unclamped", unclamped) and self.differentiate == "unrolled":
             raise ValueError("unclamped=True needs differentiate='implicit'")
         batch = x_init.shape[0]
@@ -303,18 +304,19 @@ class MPC(CheckedSettings):
 
     def _takes_context(self) -> bool:
         modules = self._modules  # past nn.Module's search: this is asked at each plan
-        return any(
-            takes_context(part)
-            for part in map(modules.get, ("dynamics", "cost", "constraints"))
-            if part is not None
-        )
+        for name in ("dynamics", "cost", "constraints"):
+            part = modules.get(name)
+            if part is not None and takes_context(part):
+                return True
+        return False
 
     def _first_guess(
         self, warm_start: Tensor | None, x_init: Tensor, bounds: tuple[Tensor, Tensor]
     ) -> Tensor:
         shape = (x_init.shape[0], self.horizon, self.n_ctrl)
         if warm_start is None:
-            return self._present_bounds.nearest_to_zero(bounds).expand(shape)
+            nearest = self._present_bounds.nearest_to_zero(bounds)
+            return nearest if nearest.shape == shape else nearest.expand(shape)
         check_warm_start(warm_start, shape)
         guess = warm_start.detach().double()
         guess = torch.where(guess.isfinite(), guess, 0.0)
@@ -331,7 +333,7 @@ class MPC(CheckedSettings):
         """What is to be solved, on the backend that solves it."""
         if self.backend != "torch" and self.differentiate == "implicit":
 
-            def check() -> Callable[[], None]:
+            def check() -> "Callable[[], None]":  # to evaluate it takes a microsecond
                 given = self._reference_problem(x_init, first, bounds, context, settings)
                 check_rows(given, x_init.detach().double(), first)
                 return partial(check_compiled_derivatives, given, x_init.detach().double(), first)
