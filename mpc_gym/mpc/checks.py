@@ -30,14 +30,14 @@ _INSTEAD = (
 )
 
 
-def check_no_transform(values: Iterable[Tensor | None]) -> None:
-    """Raise a TypeError if one is being transformed by `torch.func`, or has a forward-mode tangent.
+def check_no_transform(values: Iterable[Tensor | None], module: nn.Module) -> None:
+    """Raise a TypeError if `torch.func` transforms a value, or a parameter of the module.
 
-    The solver would see neither.
+    Or if one has a forward-mode tangent. The solver would see neither.
     """
     if peek_interpreter_stack() is None and forward_ad._current_level < 0:
         return
-    for value in values:
+    for value in (*values, *module.parameters()):
         if value is None:
             continue
         if is_functorch_wrapped_tensor(value):
@@ -142,8 +142,10 @@ def check_context(context: Tensor | None, batch: int, horizon: int, wanted: bool
     return context.double()
 
 
-def is_finite(value: Tensor) -> bool:
+def is_finite(value: Tensor | None) -> bool:
     """Whether all numbers are; of a few on the CPU, NumPy says so in a fifth of the time."""
+    if value is None:
+        return True
     if not value.is_cpu:
         return bool(value.isfinite().all())
     fixed = value.detach() if value.requires_grad else value

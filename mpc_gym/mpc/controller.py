@@ -1,6 +1,5 @@
 """The differentiable model predictive controller."""
 
-import itertools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +31,7 @@ from mpc_gym.mpc.constrained import Constrained
 from mpc_gym.mpc.implicit import ImplicitSolution
 from mpc_gym.mpc.model_checks import ModelChecks, check_compiled_derivatives, check_rows
 from mpc_gym.mpc.native.compiled_models import CompiledModels
-from mpc_gym.mpc.plan import Plan, Request, WarmStart
+from mpc_gym.mpc.plan import Plan, Request, WarmStart, cast_to
 from mpc_gym.mpc.reference.backend import ReferenceProblem
 from mpc_gym.mpc.rounded import BEFORE_ROUNDING, Rounded
 from mpc_gym.mpc.settings import Bound, CheckedSettings
@@ -42,6 +41,7 @@ from mpc_gym.mpc.unclamped import Unclamped, unclamp
 from mpc_gym.mpc.windows import LONG
 
 _JUDGED = 16  # problems, before a share of them is
+_AS_IT_IS = nullcontext()
 
 
 class MPC(CheckedSettings):
@@ -194,7 +194,7 @@ class MPC(CheckedSettings):
             TypeError: an argument is not a floating-point tensor.
         """
         check_x_init(x_init, self.n_state)
-        check_no_transform(itertools.chain((x_init, context), self.parameters()))
+        check_no_transform((x_init, context), self)
         starts = self.starts if starts is None else check_size("starts", starts)
         if max_iterations is None:
             max_iterations = self.max_iterations
@@ -220,11 +220,11 @@ class MPC(CheckedSettings):
             self.n_state = x_init.shape[1]
 
         # entering no_grad takes microseconds
-        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+        with torch.no_grad() if torch.is_grad_enabled() else _AS_IT_IS:
             x, fixed = x_init.double(), bounds
             if bounds[0].requires_grad or bounds[1].requires_grad:
                 fixed = bounds[0].detach(), bounds[1].detach()
-            rows = _finite_rows([each for each in (x, warm_start, contexts) if each is not None])
+            rows = _finite_rows((x, warm_start, contexts))
             plan, guess = self._solve(problem, x, first, fixed, starts, rows)
             at_kinks = None
             if rounded is not None and kinked:
@@ -237,21 +237,22 @@ class MPC(CheckedSettings):
                 plan = self._unrolled(plan, x_init, guess, bounds, contexts, settings)
             else:
                 plan, free = self._implicit(problem, plan, lifted, x_init, context)
+        cast = cast_to(x_init.dtype)
         plan = Plan(
-            plan.states,
-            plan.controls,
-            plan.cost,
+            cast(plan.states),
+            cast(plan.controls),
+            cast(plan.cost),
             plan.converged,
             plan.iterations,
-            free,
-            plan.cost.new_zeros(batch),
+            None if free is None else cast(free),
+            x_init.new_zeros(batch),
             at_kink=torch.zeros_like(plan.converged) if kinked else None,
         )
         if at_kinks is not None:
             plan = at_kinks.put_into(self, request(), plan)
         if torch.is_grad_enabled():
             self._warn_if_no_gradient(plan, max_iterations)
-        return plan.to(x_init.dtype)
+        return plan
 
     @property
     def has_constraints(self) -> bool:
@@ -452,9 +453,9 @@ class MPC(CheckedSettings):
         )
 
 
-def _finite_rows(values: list[Tensor]) -> Tensor | None:
+def _finite_rows(values: tuple[Tensor | None, ...]) -> Tensor | None:
     """Indices of the rows that are finite in all of the values; None if all rows are."""
     if all(map(is_finite, values)):
         return None
-    finite = [value.isfinite().flatten(1).all(1) for value in values]
+    finite = [each.isfinite().flatten(1).all(1) for each in values if each is not None]
     return torch.stack(finite).all(0).nonzero()[:, 0]

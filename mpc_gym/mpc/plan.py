@@ -1,5 +1,6 @@
 """What a solve returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# sooner than Tensor.to reads its arguments
 _CASTS = {torch.float32: Tensor.float, torch.float64: Tensor.double}
+
+
+def cast_to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What casts a tensor to this dtype; the common ones sooner than Tensor.to."""
+    return _CASTS.get(dtype) or (lambda each: each.to(dtype))
 
 
 class WarmStart(Tensor):
@@ -130,7 +135,7 @@ class Plan:
         """The same in another dtype."""
         if self.cost.dtype == dtype:
             return self
-        cast = _CASTS.get(dtype, lambda each: each.to(dtype))
+        cast = cast_to(dtype)
         values: Any = (
             cast(each) if each is not None and each.is_floating_point() else each
             for each in vars(self).values()

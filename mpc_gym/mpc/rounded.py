@@ -80,7 +80,7 @@ class AtKinks:
         lost = (~found.converged).nonzero()[:, 0]
         if len(lost):  # these have no gradient
             found = found.with_rows(lost, found.rows(lost).detached())
-        return plan.with_rows(self.rows, found)
+        return plan.with_rows(self.rows, found.to(plan.cost.dtype))
 
 
 class Rounded:
