@@ -1,7 +1,7 @@
 """What the controller asks of a solver: the types, and the protocol that each backend keeps."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,8 +9,7 @@ from torch import Tensor
 from mpc_gym.mpc.plan import Plan
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """Options of the solver; see `MPC`.
 
     Attributes:

@@ -230,7 +230,7 @@ class NativeProblem:
 
     def costs(self, x_init: Tensor, U: Tensor) -> Tensor:
         """See `BackendProblem`."""
-        unsolved = replace(self, settings=replace(self.settings, max_iterations=0))
+        unsolved = replace(self, settings=self.settings._replace(max_iterations=0))
         return unsolved.solve(x_init, U).cost
 
     def solve(self, x_init: Tensor, guesses: Tensor) -> Plan:
