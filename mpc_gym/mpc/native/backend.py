@@ -32,6 +32,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Modules: TypeAlias = tuple[nn.Module, nn.Module]
 Sizes: TypeAlias = tuple[int, int, int]
+Part: TypeAlias = tuple[int, int]
 Lanes: TypeAlias = tuple[NDArray[Any], ...]
 FallBack: TypeAlias = Callable[[str, Exception], None]
 
@@ -39,7 +40,7 @@ FallBack: TypeAlias = Callable[[str, Exception], None]
 _solve: Callable[..., bool] = solve
 _prepare: Callable[..., None] = prepare
 _new_rows: Callable[[int, int, int], Rows] = new_rows
-_new_queue: Callable[[tuple[int, int]], Integers] = new_queue
+_new_queue: Callable[[Part], Integers] = new_queue
 _new_lanes: Callable[[Integers, int], Lanes] = new_lanes
 _differentiate: Callable[..., None] = differentiate
 _first_step: Callable[..., None] = first_step
@@ -258,7 +259,7 @@ class NativeProblem:
         stages, layout = self.model.solver
         given = (stages, layout, X, guess, context, self.P, self.S, tuple(rows))
 
-        def work(part: tuple[int, int], _: Event) -> None:
+        def work(part: Part, _: Event) -> None:
             lanes = self.model.take_lanes(horizon)
             _prepare(*given, _new_queue(part), *lanes, _array(extremes))
             self.model.keep_lanes(horizon, lanes)
@@ -292,7 +293,7 @@ class NativeProblem:
         results = (X, U, cost, converged, iterations)
         stages, layout = self.model.solver
 
-        def work(part: tuple[int, int], stop: Event) -> None:
+        def work(part: Part, stop: Event) -> None:
             lanes = self.model.take_lanes(horizon)
             state = (_new_queue(part), *lanes)
             if in_slices(lambda n: _solve(stages, layout, *given, *state, n, *results, size), stop):
