@@ -207,13 +207,24 @@ class MPC(CheckedSettings):
         bounds = self._bounds()
         first = self._first_guess(warm_start, x_init, bounds)
         multipliers = warm_start.multipliers if isinstance(warm_start, WarmStart) else None
-        request = partial(
-            Request, x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
+        request = Request(
+            x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
         )
         if self._is_smoothed() or self.has_constraints:
-            return self._changed_plan(request())
+            plan = self._changed_plan(request)
+        else:
+            plan = self._own_plan(request, warm_start, context)
+        if torch.is_grad_enabled():
+            self._warn_if_no_gradient(plan, max_iterations)
+        return plan
+
+    def _own_plan(
+        self, request: Request, warm_start: Tensor | None, context: Tensor | None
+    ) -> Plan:
+        """That of the problem as it is; warm start and context are as the caller has them."""
+        x_init, first, _, bounds, contexts, starts, max_iterations, unclamped = request
         rounded = self._rounded if self.differentiate == "implicit" else None
-        kinked = rounded is not None and rounded.has_kinks(self, x_init, first, contexts)
+        kinked = rounded is not None and rounded.has_kinks(self, request)
         settings = Settings(self.hessian == "exact", self.tolerance, max_iterations, kinked)
         problem = self._problem(x_init, first, bounds, contexts, settings)
         if self.n_state is None:  # setting an attribute of a module takes microseconds
@@ -228,7 +239,7 @@ class MPC(CheckedSettings):
             plan, guess = self._solve(problem, x, first, fixed, starts, rows)
             at_kinks = None
             if rounded is not None and kinked:
-                plan, at_kinks = rounded.solve(self, request(), plan, problem)
+                plan, at_kinks = rounded.solve(self, request, plan, problem)
             lifted = unclamp(problem, plan, fixed[0][0], fixed[1][0]) if unclamped else None
         free = None if lifted is None else lifted.control
         if torch.is_grad_enabled():
@@ -245,13 +256,11 @@ class MPC(CheckedSettings):
             plan.converged,
             plan.iterations,
             None if free is None else cast(free),
-            x_init.new_zeros(batch),
+            x_init.new_zeros(len(x_init)),
             at_kink=torch.zeros_like(plan.converged) if kinked else None,
         )
         if at_kinks is not None:
-            plan = at_kinks.put_into(self, request(), plan)
-        if torch.is_grad_enabled():
-            self._warn_if_no_gradient(plan, max_iterations)
+            plan = at_kinks.put_into(self, request, plan)
         return plan
 
     @property
@@ -268,11 +277,10 @@ class MPC(CheckedSettings):
             what = "constraints" if self.has_constraints else "smoothing"
             raise ValueError(f"differentiate='unrolled' knows no {what}: use 'implicit'")
         rounded, asked = self._rounded, request
-        known = request.x_init, request.controls, request.context
-        kinked = rounded is not None and rounded.has_kinks(self, *known)
+        kinked = rounded is not None and rounded.has_kinks(self, request)
         if kinked:
             first = math.ceil(request.max_iterations * BEFORE_ROUNDING)
-            asked = replace(request, max_iterations=first)
+            asked = request._replace(max_iterations=first)
         try:
             plan = changed.plan(self, asked)
         except ValueError:
@@ -284,8 +292,6 @@ class MPC(CheckedSettings):
             plan = plan if at_kinks is None else at_kinks.put_into(self, request, plan)
         if self.n_state is None:
             self.n_state = request.x_init.shape[1]
-        if torch.is_grad_enabled():
-            self._warn_if_no_gradient(plan, request.max_iterations)
         return plan.to(request.x_init.dtype)
 
     def extra_repr(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,8 +42,7 @@ class WarmStart(Tensor):
         return found
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What a controller is asked for, checked.
 
     Attributes:

@@ -96,15 +96,15 @@ class Rounded:
     def __reduce__(self) -> tuple[type[Rounded], tuple[()]]:
         return Rounded, ()
 
-    def has_kinks(self, mpc: MPC, x_init: Tensor, controls: Tensor, context: Tensor | None) -> bool:
+    def has_kinks(self, mpc: MPC, request: Request) -> bool:
         """Whether the model of the controller has any, when its modules were last exchanged."""
         modules = list(map(mpc._modules.get, PARTS))  # past nn.Module's search
         known = self._known
         if known is None or any(a is not b for a, b in zip(known[0], modules, strict=True)):
-            states = x_init[:1].detach().double().unsqueeze(1).expand(-1, mpc.horizon, -1)
-            own = None if context is None else context[:1]
+            states = request.x_init[:1].detach().double().unsqueeze(1)
+            own = None if request.context is None else request.context[:1]
             try:
-                along = _gaps(mpc, states, controls[:1], own)
+                along = _gaps(mpc, states.expand(-1, mpc.horizon, -1), request.controls[:1], own)
                 found = any(gap is not None for of_part in along.values() for gap in of_part)
             except Exception:  # a fault of the model is reported where it is first solved
                 return False
@@ -245,7 +245,7 @@ def _no_dearer(
         if not len(rows):
             break
         at = found.rows(rows)
-        begun = replace(_rows(request, rows, at), controls=request.controls[rows])
+        begun = _rows(request, rows, at)._replace(controls=request.controls[rows])
         again = _sharpened(inner, begun, units[rows], widths)
         again = replace(again, iterations=again.iterations + at.iterations)
         better = (again.converged & ((again.cost < at.cost) | ~at.converged)).nonzero()[:, 0]
@@ -276,13 +276,13 @@ def _sharpened(
     coarse = copy.copy(inner)
     coarse.tolerance = max(COARSE, inner.tolerance)
     limit = FEW_CONSTRAINED if inner.has_constraints else FEW
-    few = replace(request, max_iterations=min(limit, request.max_iterations), unclamped=False)
+    few = request._replace(max_iterations=min(limit, request.max_iterations), unclamped=False)
     spent: Tensor | int = 0
     for width in widths[:-1]:
         found = _solved(coarse, few, width * units)
         spent = spent + found.iterations
-        few = replace(few, controls=found.controls, multipliers=found.multipliers)
-    last = replace(few, max_iterations=request.max_iterations)
+        few = few._replace(controls=found.controls, multipliers=found.multipliers)
+    last = few._replace(max_iterations=request.max_iterations)
     found = _solved(inner, last, widths[-1] * units)
     return replace(found, iterations=found.iterations + spent)
 
@@ -325,8 +325,7 @@ def _unrounded(mpc: MPC, request: Request, found: Plan) -> Plan:
 
 def _rows(request: Request, rows: Tensor, plan: Plan) -> Request:
     """The same request for some instances, from this plan of them."""
-    return replace(
-        request,
+    return request._replace(
         x_init=request.x_init[rows],
         controls=plan.controls.detach(),
         context=None if request.context is None else request.context[rows],
