@@ -36,6 +36,10 @@ REACH = 0.03
 # The penalty grows by the first factor once no multiplier moves by more than such a part of its
 # row's size, which shows that the active rows are found; and by the second for the last digits.
 NEAR_ENOUGH, NEAR_FACTOR, LAST_FACTOR = 1e-3, 30.0, 30.0
+# But by no more than keeps every active row active where the next solve begins: what its multiplier
+# has moved by grows with the penalty to such a part of what is left of it. Without the row, a step
+# would be so long that of no length which is tried the cost is less.
+KEPT = 0.9
 FAR, NEAR, LAST = range(3)  # the phases that these begin
 # A solve that takes so many iterations while the multipliers are far has penalties so large beside
 # the cost that every step stops where a row becomes active. They change by the factor.
@@ -209,6 +213,8 @@ class _Run:
         settled = settled & self._settled(index, found, own, c, moved)
         used_up = (spent >= self.max_iterations) | c.isnan().flatten(1).any(1)
         factor, again = self._factor(index, found.converged, settled, moved, used_up)
+        kept = torch.minimum(factor, self._room(now, lam))
+        factor = torch.where(again.unsqueeze(-1), kept, factor)
         self.multipliers.lam[index] = lam
         self.multipliers.rho[index] = now.rho * factor
         self.moved[index] = moved
@@ -246,6 +252,22 @@ class _Run:
         factor[last & (phase == FAR)] = LAST_FACTOR * NEAR_FACTOR
         self.phase[index] = torch.where(last, LAST, torch.where(near, NEAR, phase))
         return factor, near | last
+
+    def _room(
+        self, now: Multipliers, lam: Float[Tensor, "index time k"]
+    ) -> Float[Tensor, "index k"]:
+        """By which the penalties may grow, at least 1, so that active rows stay so; see `KEPT`."""
+        room = torch.full_like(now.rho, torch.inf)
+        if now.mu > 0:  # each row is active in part
+            return room
+        bent = slice(0, self.kinds.inequalities)
+        left = lam[..., bent]
+        way = now.lam[..., bent] - left
+        if now.w is not None:
+            left, way = torch.where(way < 0, now.w - left, left), way.abs()
+        leaving = torch.where(left > 0, way / left, 0.0).amax(1).clamp(min=0.0)
+        room[:, bent] = (KEPT / leaving).clamp(min=1.0)
+        return room
 
     def judged(self) -> Plan:
         """The plan, with cost and violation as they are without multipliers."""

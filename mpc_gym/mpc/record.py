@@ -34,7 +34,7 @@ def _accumulated_fields(n: int, m: int, n_rows: int) -> dict[str, int]:
     """What the programs for the constraints gather over the stages."""
     return {
         "update": 1, "plain": 1, "stakes": 1, "violation": 1, "nan": 1,
-        "moved_row": n_rows, "row": n_rows, "terms": n_rows, "largest": n + m,
+        "moved_row": n_rows, "leaving": n_rows, "row": n_rows, "terms": n_rows, "largest": n + m,
     }  # fmt: skip
 
 

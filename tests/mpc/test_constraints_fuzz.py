@@ -29,6 +29,7 @@ def assert_right(problems: Problems, plan, w: float | None) -> None:
 @given(size=SIZES, horizon=HORIZONS, seed=SEEDS, w=PRICES)
 @example(size=Size(2, 2, 1, 2), horizon=1, seed=360, w=None)  # a row nearly zero along the guess
 @example(size=Size(2, 2, 1, 2), horizon=12, seed=510510, w=1.0)  # a price that is soon reached
+@example(size=Size(2, 2, 1, 2), horizon=2, seed=6223, w=None)  # a multiplier nearly zero
 def test_every_convex_problem_that_can_be_satisfied_is(size, horizon, seed, w):
     problems = random_problems(size, horizon, COUNT, seed, convex=True)
     plan = problems.plan("native", w)
@@ -43,6 +44,8 @@ def test_every_convex_problem_that_can_be_satisfied_is(size, horizon, seed, w):
         (Size(1, 2, 2, 1), 7, 32, 14, [6], None),
         (Size(1, 2, 2, 1), 20, 32, 6, [22], None),
         (Size(2, 2, 1, 2), 1, 200, 510510, [38, 87, 88], 1.0),
+        (Size(2, 2, 1, 2), 2, COUNT, 6223, [0], None),
+        (Size(3, 1, 2, 1), 2, 64, 108, [24], 1.4321525202230105),
     ],
 )
 def test_penalties_that_dwarf_the_cost_are_no_obstacle(

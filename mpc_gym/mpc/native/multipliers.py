@@ -18,6 +18,7 @@ from mpc_gym.mpc.augmented_lagrangian import (
     FIRST_PENALTY,
     FIRST_SOFT_PENALTY,
     FIRST_TOLERANCE,
+    KEPT,
     LARGEST_PENALTY,
     LAST,
     LAST_FACTOR,
@@ -168,8 +169,10 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
     lost = used_up
     for r in range(L.n_rows):
         moved = G[L.moved_row + r * LANES + b]
+        leaving = G[L.leaving + r * LANES + b]
+        room = max(1.0, KEPT / leaving) if leaving > 0.0 else np.inf
         slow = not (again or stiff or are_settled) and moved > SLOW * rows.before[task, r]
-        grown = PENALTY_FACTOR if slow else factor
+        grown = PENALTY_FACTOR if slow else min(factor, room)
         rows.before[task, r] = moved
         rows.rho[task, r] *= grown
         lost = lost or rows.rho[task, r] > LARGEST_PENALTY * rows.first[task, r]

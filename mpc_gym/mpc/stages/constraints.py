@@ -17,7 +17,8 @@ def multipliers(model: Model) -> Stage:
 
     With them, over the stages so far: the cost without multipliers and the sum of its absolute
     values, the largest violation, whether a row is NaN, how far the multipliers of each row moved,
-    in units of the row, how large the row is, and how large each entry of state and control is.
+    in units of the row, and relative to what is left until the row is not active any more, how
+    large the row is, and how large each entry of state and control is.
     """
     program = Program()
     cost = model.augmented
@@ -46,12 +47,19 @@ def multipliers(model: Model) -> Stage:
         new = s.select(moves, pressed, lam[r])
         first = cost.n_context + r
         outputs[f"c{first}"] = new
+        leaving: Value = 0.0
+        if r < cost.inequalities:
+            way, left = s.subtract(lam[r], new), new
+            if cost.soft:
+                left = s.select(s.less(lam[r], new), s.subtract(w[r], new), new)
+                way = s.absolute(way)
+            leaving = s.select(s.less(0.0, left), s.divide(way, left), 0.0)
         least = 0.5 * s.multiply(s.multiply(new, new), inverse)
         # a lane that goes on keeps its bits
         outputs[f"c{first + 2 * cost.n_rows}"] = s.select(moves, least, third[r])
         moved = s.multiply(s.absolute(s.subtract(new, lam[r])), inverse)
         size = s.select(asked, s.absolute(value), 0.0)
-        for name, entry in (("moved_row", moved), ("row", size)):
+        for name, entry in (("moved_row", moved), ("leaving", leaving), ("row", size)):
             outputs[f"{name}{r}"] = larger(program.input(f"{name}{r}"), entry)
     for i, entry in enumerate(z):
         outputs[f"largest{i}"] = larger(program.input(f"largest{i}"), s.absolute(entry))
