@@ -80,7 +80,7 @@ def downwards(work, L, b, start, bounds, direction):
     hold(H, A, q, low, high, free)
     for i in range(m):
         pivot = schur(H, A, i, i, i)
-        if not np.isfinite(pivot):
+        if not abs(pivot) < np.inf:  # not np.isfinite: see `is_enough` in ddp.py
             return CONVEX, pivot
         if not pivot > 0.0:
             curvature = direct(H, A, i, pivot, direction)
