@@ -41,8 +41,8 @@ NEAR_ENOUGH, NEAR_FACTOR, LAST_FACTOR = 1e-3, 30.0, 30.0
 # would be so long that of no length which is tried the cost is less.
 KEPT = 0.9
 FAR, NEAR, LAST = range(3)  # the phases that these begin
-# A solve that takes so many iterations while the multipliers are far has penalties so large beside
-# the cost that every step stops where a row becomes active. They change by the factor.
+# A solve that takes so many iterations has penalties so large beside the cost that every step stops
+# where a row becomes active. They change by the factor, and the multipliers count as far.
 STIFF_ITERATIONS, STIFF_FACTOR = 50, 1e-2
 MAX_UPDATES = 40
 
@@ -148,7 +148,7 @@ def solve(
         loose = FIRST_TOLERANCE * TOLERANCE_FACTOR**update
         far = run.phase[index] == FAR
         left = max_iterations - run.plan.iterations[index]
-        most = torch.where(far, left.clamp(max=STIFF_ITERATIONS), left)
+        most = left.clamp(max=STIFF_ITERATIONS)
         groups = {(bool(f), int(m)) for f, m in zip(far, most, strict=True)}
         index = torch.cat(
             [
@@ -245,11 +245,12 @@ class _Run:
         last = settled & (phase != LAST) & moved_at_all & ~used_up
         slow = (moved > SLOW * self.moved[index]) & ~settled.unsqueeze(-1)
         factor = torch.where(slow, PENALTY_FACTOR, 1.0)
-        factor[~converged & (phase == FAR)] = STIFF_FACTOR
+        factor[~converged] = STIFF_FACTOR
         factor[near & moved_at_all] = NEAR_FACTOR
         factor[near & ~moved_at_all] = 1.0
         factor[last] = LAST_FACTOR
         factor[last & (phase == FAR)] = LAST_FACTOR * NEAR_FACTOR
+        phase = torch.where(converged, phase, FAR)
         self.phase[index] = torch.where(last, LAST, torch.where(near, NEAR, phase))
         return factor, near | last
 

@@ -45,6 +45,7 @@ def test_every_convex_problem_that_can_be_satisfied_is(size, horizon, seed, w):
         (Size(1, 2, 2, 1), 20, 32, 6, [22], None),
         (Size(2, 2, 1, 2), 1, 200, 510510, [38, 87, 88], 1.0),
         (Size(2, 2, 1, 2), 2, COUNT, 6223, [0], None),
+        (Size(2, 2, 1, 2), 2, 64, 9002, [59], None),
         (Size(3, 1, 2, 1), 2, 64, 108, [24], 1.4321525202230105),
     ],
 )

@@ -65,7 +65,7 @@ def is_used_up(b, lanes, settings):
     """Whether lane b may not iterate any more, with its multipliers or at all."""
     if lanes.count[b] == settings.max_iterations:
         return True
-    stiff = lanes.phase[b] == FAR and lanes.count[b] - lanes.begun[b] >= STIFF_ITERATIONS
+    stiff = lanes.count[b] - lanes.begun[b] >= STIFF_ITERATIONS
     return settings.constrained == 1.0 and stiff
 
 
@@ -156,9 +156,7 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
         near = near and moved <= NEAR_ENOUGH * rows.size[task, r]
         moved_at_all = moved_at_all or moved > 0.0
     phase, factor = lanes.phase[b], 1.0
-    stiff = phase == FAR and lanes.state[b] == FAILED
-    if stiff:
-        factor = STIFF_FACTOR
+    stiff = lanes.state[b] == FAILED
     if are_settled and phase != LAST and moved_at_all and not used_up:
         factor = LAST_FACTOR * (NEAR_FACTOR if phase == FAR else 1.0)
         lanes.phase[b] = LAST
@@ -166,6 +164,8 @@ def judge_multipliers(work, L, b, lanes, T, settings, context, rows):
         factor = NEAR_FACTOR if moved_at_all else 1.0
         lanes.phase[b] = NEAR
     again = lanes.phase[b] != phase
+    if stiff:
+        factor, lanes.phase[b] = STIFF_FACTOR, FAR
     lost = used_up
     for r in range(L.n_rows):
         moved = G[L.moved_row + r * LANES + b]
