@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mpc_gym.checks import check_count, check_flag, check_size
 from mpc_gym.functional import eager
-from mpc_gym.messages import warn
 from mpc_gym.models.base import takes_context
 from mpc_gym.mpc.backend import BackendProblem, Settings
 from mpc_gym.mpc.bounds import PresentBounds
@@ -38,9 +37,9 @@ from mpc_gym.mpc.settings import Bound, CheckedSettings
 from mpc_gym.mpc.smoothing import Smoothed
 from mpc_gym.mpc.starts import solve_from_guesses
 from mpc_gym.mpc.unclamped import Unclamped, unclamp
+from mpc_gym.mpc.unconverged import Unconverged
 from mpc_gym.mpc.windows import LONG
 
-_JUDGED = 16  # problems, before a share of them is
 _AS_IT_IS = nullcontext()
 
 
@@ -153,8 +152,7 @@ class MPC(CheckedSettings):
         self._rounded: Rounded | None = Rounded()
         self._long = LONG
         self.expected_unconverged = 0.0
-        self._warned = False
-        self._planned = self._missing = 0  # problems with a gradient, and those without
+        self._unconverged = Unconverged()
 
     @eager
     def forward(
@@ -215,7 +213,7 @@ class MPC(CheckedSettings):
         else:
             plan = self._own_plan(request, warm_start, context)
         if torch.is_grad_enabled():
-            self._warn_if_no_gradient(plan, max_iterations)
+            self._unconverged.note(plan, max_iterations, self.expected_unconverged)
         return plan
 
     def _own_plan(
@@ -349,7 +347,7 @@ class MPC(CheckedSettings):
             parts: Any = self._modules  # past nn.Module's search
             native = self._compiled.model(
                 (parts["dynamics"], parts["cost"]),
-                (x_init.shape[1], self.n_ctrl, n_context),
+                (x_init.shape[1], self.n_ctrl, n_context, self.hessian == "exact"),
                 x_init.device,
                 required=self.backend == "native",
                 check=check,
@@ -432,31 +430,6 @@ class MPC(CheckedSettings):
         if not any(each is not None and each.requires_grad for each in inputs):
             return plan, None if lifted is None else lifted.control
         return ImplicitSolution.attach(problem, plan, lifted, inputs)
-
-    def _warn_if_no_gradient(self, plan: Plan, max_iterations: int) -> None:
-        if self._warned or not plan.controls.requires_grad:
-            return
-        missing = int((~plan.converged).sum())
-        self._planned += len(plan.converged)
-        self._missing += missing
-        if self.expected_unconverged == 0.0:
-            expected = missing == 0
-        else:  # a small batch says nothing of a share
-            share = self._missing / self._planned
-            expected = self._planned < _JUDGED or share <= self.expected_unconverged
-        if expected:
-            return
-        self._warned = True
-        limit = int((plan.iterations[~plan.converged] >= max_iterations).sum())
-        warn(
-            f"{missing} of {len(plan.converged)} control problems did not converge and give no "
-            f"gradient; see Plan.converged. {limit} of them used all iterations. Likely causes: "
-            "constraints that cannot be satisfied (see Plan.violation); a jump in dynamics or "
-            "cost, or a kink that is not rounded by itself, as relu, abs, clamp and maximum are "
-            "(see mpc/kinks.py): use a smooth function there. "
-            "Otherwise raise max_iterations, or check the start states and the model's parameters. "
-            "(This is said once.)",
-        )
 
 
 def _finite_rows(values: tuple[Tensor | None, ...]) -> Tensor | None:

@@ -40,6 +40,7 @@ from mpc_gym.mpc.native.compiled_models import CompiledModels
 from mpc_gym.mpc.plan import Plan, Request, WarmStart
 from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.smoothing import Smoothed
+from mpc_gym.mpc.unconverged import Unconverged
 
 if TYPE_CHECKING:
     from mpc_gym.mpc.controller import MPC
@@ -178,7 +179,7 @@ class Rounded:
                 "_smoothed": Smoothed(),
                 "_rounded": None,
                 "_long": math.inf,  # it begins from the controls that it is given
-                "_warned": True,
+                "_unconverged": Unconverged(told=True),
             }
             made = self._made = key, parts, own
         inner = copy.copy(mpc)

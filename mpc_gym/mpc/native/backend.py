@@ -31,7 +31,7 @@ from mpc_gym.mpc.reference.backend import ReferenceProblem
 Vector: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Modules: TypeAlias = tuple[nn.Module, nn.Module]
-Sizes: TypeAlias = tuple[int, int, int]
+Sizes: TypeAlias = tuple[int, int, int, bool]
 Part: TypeAlias = tuple[int, int]
 Lanes: TypeAlias = tuple[NDArray[Any], ...]
 FallBack: TypeAlias = Callable[[str, Exception], None]
@@ -59,6 +59,7 @@ class NativeModel:
     Args:
         modules: dynamics and cost.
         n_state, n_ctrl, n_context: sizes of their arguments.
+        second_order: whether second derivatives of the dynamics are ever asked for.
         fall_back: is told what the reference has to do, and why; raises where it must not
             (as it does by default).
         check: called between tracing and compiling them; raises where they are at fault.
@@ -74,6 +75,7 @@ class NativeModel:
         n_state: int,
         n_ctrl: int,
         n_context: int,
+        second_order: bool = True,
         *,
         fall_back: FallBack | None = None,
         check: Callable[[], object] = lambda: None,
@@ -82,7 +84,9 @@ class NativeModel:
         self._fall_back = fall_back or refuse
         self._names = " and ".join(type(module).__name__ for module in modules)
         with compiling(self._names):
-            self.model = trace_model(*modules, n_state, n_ctrl, n_context)
+            self.model = trace_model(
+                *modules, n_state, n_ctrl, n_context, second_order=second_order
+            )
             check()
             stages, scratch = solver_stages(self.model)
             self.solver = _as_arrays(stages, solver_offsets(self.model, scratch))

@@ -42,7 +42,7 @@ class CompiledModels:
         required: bool,
         check: Callable[[], Callable[[], object]],
     ) -> NativeModel | None:
-        """The native model for (n_state, n_ctrl, n_context); None where there can be none.
+        """The native model for `Sizes`, of its arguments; None where there can be none.
 
         `check` is called before modules are traced, and what it returns before they are compiled;
         both raise where they are at fault.

@@ -43,11 +43,11 @@ from mpc_gym.mpc.native.lanes import (
     survey,
     write_ranges,
 )
-from mpc_gym.mpc.native.multipliers import is_used_up, measure_rows, tolerance_of, update_ended
+from mpc_gym.mpc.native.multipliers import is_used_up, tolerance_of, update_ended
 from mpc_gym.mpc.native.passes import adopt_accepted, backward_pass, forward_pass
+from mpc_gym.mpc.native.verification import verify
 from mpc_gym.mpc.record import SolverOffsets
 from mpc_gym.mpc.reference.ddp import (
-    COST_ROUNDING,
     FORESEEN,
     FORESEEN_GAUSS_NEWTON,
     IDLE_GAIN,
@@ -58,9 +58,7 @@ from mpc_gym.mpc.reference.ddp import (
     MU_MIN,
     MU_SETTLED,
     NEGLIGIBLE,
-    NUDGE,
     PULL,
-    REPRODUCED,
     SETTLED,
     STEP,
     STEP_LENGTHS,
@@ -68,6 +66,7 @@ from mpc_gym.mpc.reference.ddp import (
     STUCK,
     SUFFICIENT_DECREASE,
 )
+from mpc_gym.mpc.reference.gains import COST_ROUNDING
 
 _FORWARD_ADVANTAGE = 2  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
@@ -155,73 +154,6 @@ def solve(
             begin_iterations(work, L, lanes, T, settings)
     queue[0], queue[2] = waiting, unverified
     return False
-
-
-@native_uncounted
-def verify(work, L, stages, lanes, T, tasks, x_init, context, results, rows, settings):
-    """See whether other rollouts of the next plans that converged find the same costs.
-
-    Start states and controls are off by a few roundings; where these grow too large, the gains at
-    the plan act against them. All lanes are idle. With constraints it is the cost without
-    multipliers: these have moved since the last solve. Returns the first of tasks[0] ..
-    tasks[1] - 1 that is left.
-    """
-    task, used = tasks[0], 0
-    while task < tasks[1] and used < LANES:
-        if results.converged[task]:
-            load(work.D, L, used, task, x_init, results.U, context, lanes)
-            results.converged[task] = False
-            used += 1
-        task += 1
-    if used > 0 and not is_found_again(work, L, stages, lanes, T, used, results, rows):
-        for b in range(used):
-            put_plan(work.D, L, b, lanes, T, results)
-            lanes.exact[b], lanes.mu[b] = settings.exact, 0.0
-        backward_pass(work, L, stages, lanes, T)
-        is_found_again(work, L, stages, lanes, T, used, results, rows)
-    for b in range(used):
-        lanes.state[b] = IDLE
-    return task
-
-
-@native_uncounted
-def is_found_again(work, L, stages, lanes, T, used, results, rows):
-    """Whether rollouts off by a few roundings, with the lanes' gains, find the costs of all plans.
-
-    Of each that is found it is written into the results.
-    """
-    D = work.D
-    for b in range(used):
-        for i in range(L.n):
-            D[L.x + i * LANES + b] *= 1.0 + NUDGE
-        for t in range(T):
-            for i in range(L.m):
-                D[t * L.record + L.u + i * LANES + b] *= 1.0 + NUDGE
-    forward_pass(work, L, stages, lanes, T)
-    if len(rows.cost) > 0:
-        measure_rows(work, L, stages, lanes, T)
-    all_found = True
-    for b in range(used):
-        task = lanes.task[b]
-        if len(rows.cost) > 0:
-            change = abs(work.G[L.plain + b] - rows.cost[task])
-        else:
-            change = abs(D[T * L.record + L.cost + b] - results.cost[task])
-        if change <= REPRODUCED * results.size[task]:
-            results.converged[task] = True
-        all_found = all_found and results.converged[task]
-    return all_found
-
-
-@native_uncounted
-def put_plan(D, L, b, lanes, T, results):
-    """The plan of its task on lane b."""
-    task = lanes.task[b]
-    for t in range(T):
-        for i in range(L.n):
-            D[t * L.record + L.x + i * LANES + b] = results.X[task, t, i]
-        for i in range(L.m):
-            D[t * L.record + L.u + i * LANES + b] = results.U[task, t, i]
 
 
 @native_uncounted

@@ -7,8 +7,8 @@ import numpy as np
 from mpc_gym.compiled.cpu.emit import LANES
 from mpc_gym.compiled.cpu.native import native_uncounted
 from mpc_gym.mpc.native.boxqp import hold, read_program
-from mpc_gym.mpc.reference.ddp import COST_ROUNDING
 from mpc_gym.mpc.reference.escape import FLATNESS, SHORTEST_ESCAPE
+from mpc_gym.mpc.reference.gains import COST_ROUNDING
 
 # What the last stage that is not convex looks like: nothing to be seen, or curved so little that
 # no decrease can be told from rounding, or downwards.

@@ -43,9 +43,15 @@ def {name}_callback(D, P, S, G):
 
 
 def trace_model(
-    dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
+    dynamics: nn.Module,
+    cost: nn.Module,
+    n_state: int,
+    n_ctrl: int,
+    n_context: int,
+    *,
+    second_order: bool = True,
 ) -> Model:
-    """Trace a controller's modules.
+    """Trace a controller's modules; `second_order`: as of `Model`.
 
     Raises:
         UnsupportedOperation: a module uses what cannot be compiled.
@@ -57,9 +63,10 @@ def trace_model(
     )
     _check_shape("dynamics", f, (n_state,))
     _check_shape("cost", l, ())
-    if type(cost) is not AugmentedCost:  # a smoothed one has another context
-        return Model(f, l)
-    return Model(f, l, trace(RowsAndCost(cost), n_state, n_ctrl, n_context))
+    rows = None
+    if type(cost) is AugmentedCost:  # a smoothed one has another context
+        rows = trace(RowsAndCost(cost), n_state, n_ctrl, n_context)
+    return Model(f, l, rows, second_order)
 
 
 def check_functions(

@@ -9,13 +9,13 @@ v, V the gradient and Hessian of the value at stage t + 1 and F = [A B] the Jaco
 each stage minimises 1/2 k' Q_uu k + q_u' k within the bounds; K = -Q_uu^-1 Q_ux on the controls
 that are free there and zero on the clamped ones. The forward pass applies
 u + alpha k + K (x_new - x), clipped, for the first alpha in 1, 1/2, 1/4 ... that decreases the
-cost enough. Where Q_uu is not positive definite or no alpha does, the iteration is done again
-without the last term of Q (Gauss-Newton), and only then with Q_uu + mu diag(s), where
-s_i = |Q_uu,ii| + |q_u,i| / range_i. Without that term the program is curved more than the cost,
-whose own curvature may be negative: where such a step finds the cost falling as along a straight
-line, the next one begins at an alpha twice as long. Where that, too, comes to an end, or its steps
-become small, although the exact program is not convex, the iteration leaves along negative
-curvature (`escape.py`).
+cost enough; a control that k moves to a bound nearby arrives there at once. Where Q_uu is not
+positive definite or no alpha does, the iteration is done again without the last term of Q
+(Gauss-Newton), and only then with Q_uu + mu diag(s), where s_i = |Q_uu,ii| + |q_u,i| / range_i.
+Without that term the program is curved more than the cost, whose own curvature may be negative:
+where such a step finds the cost falling as along a straight line, the next one begins at an alpha
+twice as long. Where that, too, comes to an end, or its steps become small, although the exact
+program is not convex, the iteration leaves along negative curvature (`escape.py`).
 
 Every instance of the batch has its own step length, mode and regularisation. It has converged when
 a full step of the exact, undamped, convex program
@@ -48,8 +48,8 @@ from torch import Tensor
 
 from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.problem import Expansion, Problem
-from mpc_gym.mpc.reference.boxqp import masked, solve_box_qp
 from mpc_gym.mpc.reference.escape import ESCAPE_LENGTHS, downwards, failed_stage, move_length
+from mpc_gym.mpc.reference.gains import Gains, backward_pass
 
 STEP_LENGTHS = tuple(0.5**i for i in range(10))
 SUFFICIENT_DECREASE = 1e-4
@@ -58,10 +58,14 @@ SUFFICIENT_DECREASE = 1e-4
 # on eight systems, with horizons from 20 to 400: 0.6 and 0.9 are as good.
 STRAIGHT, LONGEST_STEP = 0.75, 64.0
 SHORTER = tuple(0.5**i for i in range(1, len(STEP_LENGTHS) + 6))  # from the longest step, too
+# Of its range. A control that is to move to a bound as near as this arrives there whatever alpha:
+# as long as it only comes closer, the exact program may be curved downwards along it, and no Newton
+# step is taken. Measured on nine systems: 0.001 and 0.1 are nearly as good, 1 is bad. Networks
+# fitted to a cart-pole converge from all start states instead of 90 %.
+NEAR_BOUND = 0.01
 # By how much of it the change of the cost may differ from that of the quadratic. The curvature of
 # Gauss-Newton may be far larger than the true one: then the change is nearly double.
 FORESEEN, FORESEEN_GAUSS_NEWTON = 0.1, 1.0
-COST_ROUNDING = 4e-15  # of the size of the cost's terms: what no comparison of two costs can tell
 NEGLIGIBLE = 1e-22  # of that size: a decrease so small that controls count as settled at zero
 # Change of start state and controls, relative to them: eight roundings, as in any other rollout;
 # and how far the cost may follow, relative to the size of its terms.
@@ -77,35 +81,6 @@ MU_SETTLED = 1.0  # the largest mu with which a small step says that the gradien
 # What a backward pass is for: the next step; to see whether the exact program is convex where a
 # step of a convex one was small; or where none decreased the cost.
 STEP, SETTLED, STUCK = range(3)
-
-
-@dataclass
-class Gains:
-    """The result of a backward pass."""
-
-    k: Float[Tensor, "batch time n_ctrl"]
-    K: Float[Tensor, "batch time n_ctrl n_state"]
-    Q_uu: Float[Tensor, "batch time n_ctrl n_ctrl"]  # without damping
-    q_u: Float[Tensor, "batch time n_ctrl"]
-    slope: Float[Tensor, " batch"]  # derivative of the cost along k: sum of q_u' k
-    change: Float[Tensor, " batch"]  # of the cost by k, to second order
-    pull: Float[Tensor, " batch"]  # of the gradient: sum of |q_u u| over the controls that move
-    convex: Bool[Tensor, "batch time"]  # the program of the stage was convex, and solved
-    size: Float[Tensor, " batch"]  # of the cost's terms
-
-    @property
-    def usable(self) -> Bool[Tensor, " batch"]:
-        """Whether the programs of all stages were convex."""
-        return self.convex.all(1)
-
-    @property
-    def noise(self) -> Float[Tensor, " batch"]:
-        """How far two costs may differ by rounding."""
-        return COST_ROUNDING * self.size
-
-    def rows(self, index: Int[Tensor, " rows"]) -> "Gains":
-        """Some instances of the batch."""
-        return Gains(*(value[index] for value in vars(self).values()))
 
 
 @dataclass
@@ -232,74 +207,12 @@ def _convex_gains(
     Those of an instance that looks for negative curvature are from the exact one as it is.
     """
     second_order, mu, aim = now.second_order[active], now.mu[active], now.aim[active]
-    gains = _backward_pass(problem, expansion, at, second_order, mu)
+    gains = backward_pass(problem, expansion, at, second_order, mu)
     while bool((failed := ~gains.usable & (mu <= MU_MAX) & (aim == STEP)).any()):
         mu = torch.where(failed & ~second_order, (mu * MU_FACTOR).clamp(min=MU_MIN), mu)
         second_order = second_order & ~failed
-        gains = _backward_pass(problem, expansion, at, second_order, mu)
+        gains = backward_pass(problem, expansion, at, second_order, mu)
     return gains, second_order, mu
-
-
-def _backward_pass(
-    problem: Problem, expansion: Expansion, at: Plan, second_order: Tensor, mu: Tensor
-) -> Gains:
-    U = at.controls
-    batch, T, m = U.shape
-    n = expansion.l_z.shape[-1] - m
-    v = U.new_zeros(batch, n)
-    V = U.new_zeros(batch, n, n)
-    stages: list[tuple[Tensor, ...]] = []
-    for t in reversed(range(T)):
-        q, Q = expansion.l_z[:, t], expansion.l_zz[:, t]
-        if t < T - 1:
-            F = expansion.F[:, t]
-            q = q + (F.mT @ v.unsqueeze(-1)).squeeze(-1)
-            Q = Q + F.mT @ V @ F
-            if expansion.f_zz is not None:
-                curvature = torch.einsum("bi,bijk->bjk", v, expansion.f_zz[:, t])
-                Q = Q + torch.where(second_order[:, None, None], curvature, 0.0)
-        q_x, q_u = q[:, :n], q[:, n:]
-        Q_xx, Q_ux, Q_uu = Q[:, :n, :n], Q[:, n:, :n], Q[:, n:, n:]
-        low, high = problem.low[t], problem.high[t]
-        damped = Q_uu + torch.diag_embed(_damping(Q_uu, q_u, high - low, mu))
-        k, free, positive = solve_box_qp(damped, q_u, low - U[:, t], high - U[:, t])
-        free_ux = torch.where(free.unsqueeze(-1), Q_ux, 0.0)
-        K = -torch.linalg.solve_ex(masked(damped, free), free_ux).result
-        force = (Q_uu @ k.unsqueeze(-1)).squeeze(-1) + q_u
-        v = q_x + (K.mT @ force.unsqueeze(-1) + Q_ux.mT @ k.unsqueeze(-1)).squeeze(-1)
-        cross = K.mT @ Q_ux
-        V = Q_xx + K.mT @ Q_uu @ K + cross + cross.mT
-        V = 0.5 * (V + V.mT)
-        convex = positive & k.isfinite().all(-1)
-        slope, change = (q_u * k).sum(-1), (0.5 * (force + q_u) * k).sum(-1)
-        pull = torch.where(k == 0, 0.0, (q_u * U[:, t]).abs()).detach().sum(-1)
-        stages.append((k, K, Q_uu, q_u, slope, change, pull, convex))
-    k, K, Q_uu, q_u, slopes, changes, pulls, convex = (
-        torch.stack(each, 1) for each in zip(*stages[::-1], strict=True)
-    )
-    size = _cost_size(problem, expansion, at)
-    return Gains(k, K, Q_uu, q_u, slopes.sum(1), changes.sum(1), pulls.sum(1), convex, size)
-
-
-@torch.no_grad()
-def _damping(Q_uu: Tensor, q_u: Tensor, ranges: Tensor, mu: Tensor) -> Tensor:
-    """mu s: in proportion to a control's curvature, and to that which keeps it in its bounds."""
-    bounded = torch.where(ranges > 0, q_u.abs() / ranges, 0.0)
-    s = Q_uu.diagonal(dim1=-2, dim2=-1).abs() + bounded
-    return mu.unsqueeze(-1) * torch.where(s > 0, s, 1.0)
-
-
-@torch.no_grad()
-def _cost_size(problem: Problem, expansion: Expansion, at: Plan) -> Tensor:
-    """Sum of |l|, |z_i dl/dz_i| and 1/2 |z_i z_j d2l/dz_i dz_j| over the stages.
-
-    That of l alone misses that a cost of zero may be a difference of large terms.
-    """
-    z = torch.cat((at.states, at.controls), -1).abs()
-    curved = 0.5 * (expansion.l_zz.abs() @ z.unsqueeze(-1)).squeeze(-1)
-    l = problem.l(at.states, at.controls, problem.context)
-    size: Tensor = (l.abs() + (z * (expansion.l_z.abs() + curved)).sum(-1)).sum(-1)
-    return size
 
 
 def _take_step(
@@ -375,7 +288,7 @@ def _settle(problem: Problem, now: Progress, index: Tensor, size: Tensor, exact:
     if not bool(again.all()):
         expansion = rows.expand(found.states, found.controls, second_order=exact)
         mode, mu = torch.full_like(again, exact), torch.zeros_like(size)
-        gains = _backward_pass(rows, expansion, found, mode, mu)
+        gains = backward_pass(rows, expansion, found, mode, mu)
         X = torch.cat((X[:, :1], found.states[:, 1:]), 1)
         every = torch.arange(len(index), device=index.device)
         X, U = _feedback_rollout(rows, X, found.controls * (1 + NUDGE), gains, every, mu)
@@ -481,7 +394,12 @@ def _feedback_rollout(
     problem: Problem, X: Tensor, U: Tensor, gains: Gains, index: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
     """States and controls under u + alpha k + K (x_new - x), clipped to the bounds."""
-    U_ff = U + alpha[:, None, None] * gains.k[index]
+    k, alpha = gains.k[index], alpha[:, None, None]
+    low, high = problem.low, problem.high
+    whole = (
+        (alpha > 0) & ((U + k >= high) | (U + k <= low)) & (k.abs() <= NEAR_BOUND * (high - low))
+    )
+    U_ff = U + torch.where(whole, k, alpha * k)
     K = gains.K[index]
     x = X[:, 0]
     states, controls = [], []

@@ -31,6 +31,7 @@ class Model:
     dynamics: Graph
     cost: Graph
     rows: Graph | None = None  # of `RowsAndCost`
+    second_order: bool = True  # whether second derivatives of the dynamics are ever asked for
 
     @property
     def n(self) -> int:
@@ -51,6 +52,10 @@ class Model:
     def n_rows(self) -> int:
         """Number of rows of the constraints."""
         return 0 if self.rows is None else self.rows.output_shape[0] - 1
+
+    def exact(self, program: Program) -> Value:
+        """The share of the dynamics' second derivatives that counts, 1 or 0."""
+        return program.input("exact'") if self.second_order else 0.0
 
     def parameter_shapes(self, *, per_stage: bool) -> dict[tuple[int, str], tuple[int, ...]]:
         """Shapes of the parameters, of one stage or shared by all, by (0 or 1: cost, name)."""
@@ -84,9 +89,9 @@ class Model:
     def content(self) -> tuple[object, ...]:
         """All that the programs of a stage depend on, beside the sources of this package."""
         graphs = [each for each in (self.dynamics, self.cost, self.rows) if each is not None]
-        contents = (each.content for each in graphs)
+        contents = (self.second_order, *(each.content for each in graphs))
         if self.rows is None:
-            return tuple(contents)
+            return contents
         cost = self.augmented
         return (*contents, cost.sizes, cost.inequalities, cost.soft)
 

@@ -40,7 +40,7 @@ def adjoint(model: Model) -> Stage:
     F = derive.jacobian(program, point.f, point.z)
     l_z = derive.gradient(program, [point.l], [1.0], point.z)
     gradient = l_z + F.T @ lam
-    exact, w = program.input("exact'"), program.input("w'")
+    exact, w = model.exact(program), program.input("w'")
     H = derive.hessian(program, [point.l], [1.0], point.z)
     H = H + derive.hessian(program, point.f, lam, point.z) * exact
     Q = H + product(program, F.T, product(program, V, F))

@@ -8,6 +8,7 @@ import numpy as np
 from mpc_gym.compiled import derive
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Program, Value
+from mpc_gym.mpc.reference.ddp import NEAR_BOUND
 from mpc_gym.mpc.stages import box_qps
 from mpc_gym.mpc.stages.algebra import (
     Outputs,
@@ -27,7 +28,7 @@ from mpc_gym.mpc.stages.model import Model, Point
 def forward(model: Model) -> Stage:
     """The trial point of a line search: clamped feedback, stage cost, step.
 
-    u_new = clip(u + alpha k + K (x_new - x))
+    u_new = clip(u + alpha k + K (x_new - x)),  and all of k to a bound that is near
 
     With it, of each control, how far it moved and how large it is, over the stages so far.
     """
@@ -37,8 +38,9 @@ def forward(model: Model) -> Stage:
     feedback = program.inputs("kx", m, n) @ (x_new - program.inputs("x", n))
     alpha = program.input("alpha")
     u = program.inputs("u", m)
-    u_new = u + program.inputs("k", m) * alpha + feedback
     low, high = program.inputs("low", m), program.inputs("high", m)
+    bounded = zip(program.inputs("k", m), u, low, high, strict=True)
+    u_new = u + s.as_array([_taken(*each, alpha) for each in bounded]) + feedback
     u_new = s.as_array([clip(*each) for each in zip(u_new, low, high, strict=True)])
     point = model.at(program, x_new, u_new)
     outputs = named("un", u_new) | named("xn", point.f, following=True)
@@ -48,6 +50,15 @@ def forward(model: Model) -> Stage:
         largest = [larger(*pair) for pair in zip(before, map(s.absolute, now), strict=True)]
         outputs |= named(name, s.as_array(largest), following=True)
     return program, outputs
+
+
+def _taken(k: Value, u: Value, low: Value, high: Value, alpha: Value) -> Value:
+    """What a trial takes of k (see `NEAR_BOUND`)."""
+    reached = s.add(u, k)
+    there = s.logical_or(s.less_equal(high, reached), s.less_equal(reached, low))
+    near = s.less_equal(s.absolute(k), s.multiply(NEAR_BOUND, s.subtract(high, low)))
+    whole = s.logical_and(s.less(0.0, alpha), s.logical_and(there, near))
+    return s.select(whole, k, s.multiply(k, alpha))
 
 
 def backward(model: Model) -> Stage:
@@ -112,7 +123,7 @@ def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     v = program.inputs("v'", n)
     V = symmetric(program.inputs("vv'", triangle(n)), n)
     F = derive.jacobian(program, point.f, point.z)
-    exact = program.input("exact'")
+    exact = model.exact(program)
     curvature = derive.hessian(program, point.f, v, point.z, exact)
     l_z = derive.gradient(program, [point.l], [1.0], point.z)
     l_zz = derive.hessian(program, [point.l], [1.0], point.z)

@@ -10,6 +10,7 @@ import torch
 from mpc_gym.compiled import ProgramTooLarge, program
 from mpc_gym.models import LinearDynamics, NeuralDynamics, QuadraticCost
 from mpc_gym.mpc.native import generate
+from mpc_gym.mpc.stages import sensitivity, solver
 from tests.compiled.assembly import assert_vectorised, packed_share
 
 
@@ -43,6 +44,17 @@ def test_stages_that_are_not_needed_are_not_made():
     assert stages.forward
     assert stages.backward
     assert stages.expansion == stages.value == 0
+
+
+@pytest.mark.parametrize("stage", [solver.backward, sensitivity.adjoint])
+def test_gauss_newton_writes_no_second_derivatives_of_the_dynamics(stage):
+    network, cost = NeuralDynamics(2, 1, hidden=(8,)), QuadraticCost(torch.ones(3))
+    lengths = []
+    for second_order in (True, False):
+        model = generate.trace_model(network, cost, 2, 1, 0, second_order=second_order)
+        written, outputs = stage(model)
+        lengths.append(len(written.live(outputs.values())))
+    assert lengths[1] < 0.9 * lengths[0]
 
 
 @pytest.mark.parametrize(
