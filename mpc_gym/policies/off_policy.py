@@ -18,11 +18,11 @@ from stable_baselines3.td3 import policies as td3
 from torch import Tensor
 
 from mpc_gym.mpc import Plan
+from mpc_gym.policies.functions import save_with_functions
 from mpc_gym.policies.options import (
     MPCSource,
     PlanOptions,
     check_sb3_options,
-    save_with_functions,
 )
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.planning_policy import PlanningPolicy

@@ -20,7 +20,8 @@ from mpc_gym.policies.algorithms import (
     check_not_normalised,
 )
 from mpc_gym.policies.fit import check_array
-from mpc_gym.policies.options import PlanOptions, save_with_functions
+from mpc_gym.policies.functions import save_with_functions
+from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.receding_horizon import PlanState, carry
 from mpc_gym.policies.sharing.pretrained import Pretrained

@@ -9,7 +9,7 @@ from torch import Tensor
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
-from mpc_gym.policies.options import SCRIPT
+from mpc_gym.policies.functions import SCRIPT
 from mpc_gym.policies.sharing.serial import POLICY_MODULES
 
 LIBRARY_LINE = "library_name: mpc_gym"
