@@ -110,6 +110,8 @@ class BehavioralCloning:
     ) -> None:
         check_trainable(policy)
         check_fit(policy, demonstrations)
+        if loss != "action" or prediction_weight:
+            check_model_units("policy", policy)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
         smoothing = _checked_smoothing(policy, smoothing)
         check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
@@ -229,15 +231,35 @@ def check_trainable(policy: BasePolicy) -> None:
 
     Raises:
         TypeError: it is no policy.
-        ValueError: one of its spaces is no `Box`, or its actions need the state of an LSTM, as
-            those of sb3-contrib's RecurrentPPO do.
+        ValueError: one of its spaces is no `Box`, its observations are normalised, or its actions
+            need the state of an LSTM, as those of sb3-contrib's RecurrentPPO do.
     """
     check_continuous(policy)
+    if isinstance(policy, PlanningPolicy) and "normalized" in policy.translations:
+        raise ValueError(
+            "policy must take observations as the environment gives them to be cloned, and it was "
+            "made for those of VecNormalize: make it for an environment without"
+        )
     if hasattr(policy, "lstm_actor"):
         raise ValueError(
             f"policy must act by the observation alone to be cloned, got {type(policy).__name__}, "
             "which carries the state of an LSTM: take LSTMPolicy of mpc_gym.policies, or a policy "
             "of another algorithm than RecurrentPPO"
+        )
+
+
+def check_model_units(name: str, policy: object) -> None:
+    """Refuse a policy whose observations are not the model's states, or actions not its controls.
+
+    Raises:
+        ValueError: it is one that plans, with an option that says so.
+    """
+    if isinstance(policy, PlanningPolicy) and policy.translations:
+        raise ValueError(
+            f"{name} must observe the model's states and act by its controls, as demonstrations "
+            "are compared with the model here, and it was made with "
+            f"{', '.join(policy.translations)}: take a policy for the environment as it is, or in "
+            "cloning loss='action' alone"
         )
 
 

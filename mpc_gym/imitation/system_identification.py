@@ -7,7 +7,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from mpc_gym.checks import check_module, check_number, check_path
-from mpc_gym.imitation.cloning import follow_actor
+from mpc_gym.imitation.cloning import check_model_units, follow_actor
 from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
@@ -118,3 +118,4 @@ def _check_model(model: object) -> None:
             "model must be dynamics (of an MPC, mpc.dynamics) or a policy that plans, got "
             f"{type(model).__name__}"
         )
+    check_model_units("model", model)

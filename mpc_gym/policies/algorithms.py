@@ -9,8 +9,10 @@ by hand has no such caller, and is not checked.
 import contextlib
 import inspect
 
+import gymnasium as gym
+from gymnasium.wrappers import RescaleAction
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 POLICIES = {
     "PPO": "MPCPolicy",
@@ -97,22 +99,89 @@ def check_algorithm(policy: type, algorithm: BaseAlgorithm) -> None:
         raise ValueError(f"{policy.__name__} is for {' and '.join(theirs)}; {advice}")
 
 
-def check_not_normalised(algorithm: BaseAlgorithm) -> None:
-    """Refuse an environment whose observations are normalised on their way to the policy.
+def check_no_unknown_statistics(algorithm: BaseAlgorithm) -> None:
+    """Refuse Gymnasium's `NormalizeObservation`, whose statistics are out of reach.
 
     Raises:
-        ValueError: SB3's `VecNormalize` or Gymnasium's `NormalizeObservation` does so.
+        ValueError: it is among the environment's wrappers.
     """
-    remedies = {"NormalizeObservation": "remove it"}
-    for wrapper in _wrappers(algorithm.get_env()):
-        if isinstance(wrapper, VecNormalize) and wrapper.norm_obs:
-            remedies[type(wrapper).__name__] = "pass it norm_obs=False (norm_reward=True is fine)"
-    for name in environment_of(algorithm)[1]:
-        if name in remedies:
+    if "NormalizeObservation" in environment_of(algorithm)[1]:
+        raise ValueError(
+            "observations must be the model's state, as the environment gives them, and "
+            "NormalizeObservation normalises them: remove it. With "
+            "stable_baselines3.common.vec_env.VecNormalize a policy can undo that"
+        )
+
+
+def normalizing(
+    algorithm: BaseAlgorithm, known: bool, normalized: bool | None
+) -> VecNormalize | None:
+    """The `VecNormalize` through which an algorithm observes; None: it observes without.
+
+    Args:
+        algorithm: with an environment.
+        known: whether it is known what of an observation is the model's state.
+        normalized: what the policy was made for; None: whatever there is.
+
+    Raises:
+        ValueError: it normalises what is not known to be the state, or observations that another
+            wrapper then changes; or the policy was made for an environment that does otherwise.
+    """
+    envs = algorithm.get_vec_normalize_env()
+    if envs is None or not envs.norm_obs:
+        if normalized:
             raise ValueError(
-                "observations must be the model's state, as the environment gives them, and "
-                f"{name} normalises them: {remedies[name]}"
+                "the policy was made for observations that VecNormalize normalises, and those of "
+                "this environment are not: wrap it in VecNormalize, as in training "
+                "(VecNormalize.load)"
             )
+        return None
+    if not known:
+        raise ValueError(
+            "observations must be the model's state, as the environment gives them, and "
+            f"{type(envs).__name__} normalises them: pass it norm_obs=False (norm_reward=True is "
+            "fine), or say what of them is the model's state, with policy_kwargs=dict(state=...): "
+            "it is given them as they were before"
+        )
+    if normalized is False:
+        raise ValueError(
+            "the policy was made for observations as the environment gives them, and "
+            f"{type(envs).__name__} normalises them: pass it norm_obs=False, or make the policy "
+            "for this environment"
+        )
+    if envs.observation_space != algorithm.observation_space:
+        raise ValueError(
+            f"{type(envs).__name__} must be the last that changes observations, so that its "
+            "statistics are those of what the policy is given: wrap the other wrappers in it"
+        )
+    return envs
+
+
+def unscaled_actions(algorithm: BaseAlgorithm | None) -> gym.spaces.Box | None:
+    """The action space behind Gymnasium's `RescaleAction`, or the algorithm's where that is none.
+
+    Affine from limits to limits, several of them are as one. None: nothing is to be seen of it.
+    """
+    envs = None if algorithm is None else algorithm.get_env()
+    while isinstance(envs, VecEnvWrapper):
+        envs = envs.venv
+    if algorithm is None or not isinstance(envs, DummyVecEnv):
+        return None
+    layer, space = envs.envs[0], algorithm.action_space
+    while isinstance(layer, gym.Wrapper):
+        # one between them that gives the actions another space may do anything to them
+        if isinstance(layer, RescaleAction) and layer.action_space == space:
+            space = layer.env.action_space
+        layer = layer.env
+    return space if isinstance(space, gym.spaces.Box) else None
+
+
+def remember(algorithm: BaseAlgorithm, **options: object) -> None:
+    """Add options that were found to those of a policy, which is loaded with them.
+
+    It may be loaded without its environment, and then could not find them again.
+    """
+    algorithm.policy_kwargs = {**algorithm.policy_kwargs, **options}
 
 
 def environment_of(algorithm: BaseAlgorithm | None) -> tuple[str | None, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -40,13 +40,14 @@ def box(name: str, space: gym.Space[Any]) -> spaces.Box:
         reason = "a plan's controls are continuous. Take an environment with continuous actions"
     else:
         reason = (
-            "a plan starts from the model's state. Let a wrapper of the environment give that as "
+            "a plan starts from the model's state. Say what of it that is, with "
+            "policy_kwargs=dict(state=function), or let a wrapper of the environment give that as "
             "one vector (gymnasium.wrappers.TransformObservation)"
         )
     raise ValueError(f"{name} must be a Box, got {space}: {reason}")
 
 
-def no_model(space: spaces.Box, env_id: str | None, wrappers: Sequence[str]) -> ValueError:
+def no_model(space: gym.Space[Any], env_id: str | None, wrappers: Sequence[str]) -> ValueError:
     """What to say where nobody has said whose model to plan with.
 
     Args:
@@ -76,22 +77,30 @@ def no_model(space: spaces.Box, env_id: str | None, wrappers: Sequence[str]) -> 
     )
 
 
-def check_dimensions(mpc: MPC, observation_space: spaces.Box, action_space: spaces.Box) -> None:
+def check_dimensions(
+    mpc: MPC, observation_space: spaces.Box | None, action_space: spaces.Box
+) -> None:
     """Refuse spaces of another size than the model's.
+
+    Args:
+        mpc: with the model.
+        observation_space: None where the state is not the observation.
+        action_space: of the controls.
 
     Raises:
         ValueError: they are.
     """
-    for name, space, size, meaning in (
-        ("observation_space", observation_space, mpc.n_state, "states"),
-        ("action_space", action_space, mpc.n_ctrl, "controls"),
+    follows = ", or say how the state follows from them with state=..."
+    for name, space, size, meaning, more in (
+        ("observation_space", observation_space, mpc.n_state, "states", follows),
+        ("action_space", action_space, mpc.n_ctrl, "controls", ""),
     ):
         # n_state is None for a model that takes any state
-        if size not in (None, spaces.flatdim(space)):
+        if space is not None and size not in (None, spaces.flatdim(space)):
             raise ValueError(
                 f"{name} must be a Box of {size} numbers, the {meaning} of the MPC's model, got "
                 f"{space}. Choose another model with policy_kwargs=dict(mpc=...), or remove the "
-                "wrapper that has changed them"
+                f"wrapper that has changed them{more}"
             )
 
 
@@ -122,6 +131,43 @@ def check_own_actions(mpc: MPC, space: spaces.Box) -> None:
     beyond = (low < space.low.ravel()) | (high > space.high.ravel())
     if differ.all() or (differ & beyond).any():
         raise _other_units(low, high, space)
+
+
+def control_range(scale: tuple[ArrayLike, ArrayLike], mpc: MPC, space: spaces.Box) -> spaces.Box:
+    """The controls that the limits of an action space stand for.
+
+    Args:
+        scale: the lower and the upper ones, each one number or [n_ctrl].
+        mpc: whose bounds must lie between them.
+        space: of the actions.
+
+    Raises:
+        ValueError: the action space has no limits, the scale is no such pair, or a plan's controls
+            may lie beyond it.
+    """
+    if not space.is_bounded():
+        raise ValueError(
+            "control_scale says which controls the limits of the action space stand for, and it "
+            f"has none: {limits(space)}. Leave control_scale out, or limit the actions"
+        )
+    n_ctrl = mpc.n_ctrl
+    pair = [np.asarray(side, dtype=np.float64) for side in scale]
+    fits = all(side.shape in ((), (n_ctrl,)) and np.isfinite(side).all() for side in pair)
+    if not fits or not (pair[0] < pair[1]).all():
+        raise ValueError(
+            "control_scale must be (low, high), the controls that the limits of the action space "
+            f"stand for, each a finite number or {n_ctrl} of them, with low < high, got {scale}"
+        )
+    low, high = (np.broadcast_to(side, (n_ctrl,)) for side in pair)
+    own_low, own_high = _control_limits(mpc)
+    beyond = (own_low < low) & _differs(own_low, low) | (own_high > high) & _differs(own_high, high)
+    if beyond.any():
+        raise ValueError(
+            f"control_scale must hold the MPC's control bounds: it plans with controls in "
+            f"[{own_low}, {own_high}], and the limits of the action space stand for "
+            f"[{low}, {high}]. No action gives the controls beyond"
+        )
+    return spaces.Box(low, high, dtype=np.float64)
 
 
 def check_observations(env_id: str, own: spaces.Box, space: spaces.Box) -> None:
@@ -182,6 +228,25 @@ def check_env(
         )
 
 
+def check_observation(observation: object, space: gym.Space[Any]) -> None:
+    """Refuse what is no observation of a space: an array, or a dict of arrays.
+
+    Raises:
+        TypeError: it is not, or an entry of a dict is missing.
+        ValueError: see `check_array`.
+    """
+    if not isinstance(space, spaces.Dict):
+        check_array(observation)
+        return
+    if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
+        names = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+        raise TypeError(
+            f"observation must be a dict with entries {sorted(space.spaces)}, got {names}"
+        )
+    for each in observation.values():
+        check_array(each)
+
+
 def check_array(observation: object) -> None:
     """Refuse what is no array of numbers, such as the observation of a `Dict` space.
 
@@ -213,8 +278,12 @@ def check_array(observation: object) -> None:
         )
 
 
-def check_finite(observation: Tensor) -> None:
+def check_finite(observation: Tensor, name: str = "observation") -> None:
     """Refuse an observation from which no plan can be made.
+
+    Args:
+        observation: [..., n], or what it was mapped to.
+        name: of it, for the message.
 
     Raises:
         ValueError: it has an entry that is NaN or infinite.
@@ -223,7 +292,7 @@ def check_finite(observation: Tensor) -> None:
     if not finite.all():
         rows = ~finite.reshape(-1, observation.shape[-1]).all(-1)
         raise ValueError(
-            "observation must be finite, got NaN or infinity in row(s) "
+            f"{name} must be finite, got NaN or infinity in row(s) "
             f"{rows.nonzero()[0].tolist()} of {len(rows)}"
         )
 
@@ -284,9 +353,10 @@ def _other_units(
     return ValueError(
         "the MPC's control bounds must lie within the action space and reach its limits, so that "
         f"both have the same units: it plans with controls in [{low}, {high}], and the action "
-        f"space is {limits(space)}. Remove the wrapper that rescales the actions, if there is one "
-        "(gymnasium.wrappers.RescaleAction); otherwise give a model with controls in these units "
-        "and limits, an MPC with control_low and control_high, by mpc=function"
+        f"space is {limits(space)}. Are the actions scaled, as by "
+        "gymnasium.wrappers.RescaleAction? Then say which controls their limits stand for, with "
+        f"policy_kwargs=dict(control_scale=(low, high)), such as the bounds above. If the units "
+        "are the same, say so with control_scale=(action_space.low, action_space.high)"
     )
 
 

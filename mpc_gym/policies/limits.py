@@ -38,10 +38,20 @@ class ActionLimits:
 
     Attributes:
         low, high: [n_ctrl], infinite where there is no bound.
+        action_low, action_high: the same in the units of the action; None: these are the control's.
     """
 
     low: Float[Tensor, " n_ctrl"]
     high: Float[Tensor, " n_ctrl"]
+    action_low: Float[Tensor, " n_ctrl"] | None = None
+    action_high: Float[Tensor, " n_ctrl"] | None = None
+
+    def action(self, control: Float[Tensor, "*batch n_ctrl"]) -> Float[Tensor, "*batch n_ctrl"]:
+        """What has to be done in the environment for a control to arrive."""
+        if self.action_low is None or self.action_high is None:
+            return control
+        share = (control - self.low) / (self.high - self.low)
+        return self.action_low + share * (self.action_high - self.action_low)
 
     def gaussian_mean(self, plan: Plan) -> Float[Tensor, "batch n_ctrl"]:
         """The mean of a policy whose actions are clipped, in the units of the action.

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -14,12 +16,10 @@ from torch import Tensor, nn
 from mpc_gym.checks import check_number, check_option
 from mpc_gym.messages import warn
 from mpc_gym.mpc import Plan
-from mpc_gym.policies.options import (
-    MPCSource,
-    PlanOptions,
-    check_layers,
-    check_sb3_options,
-)
+from mpc_gym.policies.algorithms import calling_algorithm
+from mpc_gym.policies.normalization import renormalize
+from mpc_gym.policies.observer import StateSource, in_float32
+from mpc_gym.policies.options import MPCSource, PlanOptions, check_layers, sb3_options
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
@@ -33,10 +33,11 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         model = PPO(MPCPolicy, "DiffPendulum-v0")
         model = PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=dict(mpc="DiffPendulum-v0", starts=8))
 
-    The observation must be the model's state, and the action its control, in the same units: an
-    action space with other limits is refused, and so are observations in other limits than those of
-    the environment whose model is named, and normalised ones (SB3's `VecNormalize`). To normalise
-    rewards alone is well.
+    The observation must be the model's state, or `state` says how that follows from it; and the
+    action its control, or `control_scale` says what the limits of the action space stand for. What
+    Gymnasium's `RescaleAction` and SB3's `VecNormalize` do is undone. An action space with other
+    limits is refused else, and so are observations in other limits than those of the environment
+    whose model is named.
 
     The mean is a function of the observation alone: each plan is solved from nothing. Where a limit
     of the action space holds the plan's control, the mean lies beyond it (see `limits`), so that it
@@ -44,11 +45,13 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
     plan, where the caller passes it back (see there).
 
     Args:
-        observation_space: Box, whose flattened observation is the model's state.
-        action_space: Box, in the units of the model's control.
+        observation_space: Box, whose flattened observation is the model's state; any other, Dict
+            among them, with `state`.
+        action_space: Box, in the units of the model's control, or see `control_scale`.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing: whose
-            model to plan with, how, and what is trained: see `PlanOptions`.
+        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing, state,
+            control_scale, normalized: whose model to plan with, how, from what, and what is
+            trained: see `PlanOptions`.
         value: the critic: "network" for SB3's own, or "plan" for minus the plan's optimal cost
             times a learned scale, plus a learned residual that starts at zero. The critic's
             loss does not change the plan.
@@ -57,7 +60,7 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             `[dict(...)]`, the form of SB3 before 1.8, is taken with a warning.
         log_std_init: logarithm of the initial standard deviation, in units of the action.
         use_sde: must be False.
-        sb3_options: further arguments of `ActorCriticPolicy`: activation_fn, ortho_init,
+        more_options: further arguments of `ActorCriticPolicy`: activation_fn, ortho_init,
             normalize_images, optimizer_class, optimizer_kwargs.
 
     Raises:
@@ -81,16 +84,30 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         max_iterations: int | None = None,
         backend: str | None = None,
         smoothing: float | None = None,
+        state: StateSource = None,
+        control_scale: tuple[ArrayLike, ArrayLike] | None = None,
+        normalized: bool | None = None,
         value: Literal["network", "plan"] = "network",
         net_arch: list[int] | dict[str, list[int]] | None = None,
         log_std_init: float = 0.0,
         use_sde: bool = False,
-        **sb3_options: Any,
+        **more_options: Any,
     ) -> None:
-        check_sb3_options(use_sde, sb3_options)
+        options = sb3_options(use_sde, more_options, observation_space, state)
         check_option("value", value, VALUES)
         self.plan_options = PlanOptions(
-            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing
+            mpc,
+            horizon,
+            learn,
+            starts,
+            hessian,
+            tolerance,
+            max_iterations,
+            backend,
+            smoothing,
+            state,
+            control_scale,
+            normalized,
         )
         check_number("log_std_init", log_std_init)
         self.value = value
@@ -100,7 +117,7 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             lr_schedule,
             net_arch=_value_layers(net_arch),
             log_std_init=log_std_init,
-            **sb3_options,
+            **options,
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -121,6 +138,8 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             nn.init.zeros_(self.value_net.bias)
             self.value_scale = nn.Parameter(torch.ones(()))
         self.planner = Planner(self.plan_options, self.observation_space, self.action_space)
+        self.plan_options = self.planner.options
+        self._rollout: dict[int, PyTorchObs] = {}
         self.log_std = nn.Parameter(torch.full((self.mpc.n_ctrl,), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(
             self.parameters(),
@@ -128,8 +147,11 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             **self.optimizer_kwargs,
         )
 
-    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, their values and log likelihoods, as in `ActorCriticPolicy`."""
+        self._keep(obs)
         plan = self._plan(obs)
         distribution = self._distribution(plan)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -150,18 +172,39 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """The critic's value of each observation, [batch, 1]."""
-        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
         return self._values(obs, self.plan(obs) if self.value == "plan" else None)
 
-    def _act(self, obs: Tensor, plan: Plan) -> Tensor:  # noqa: ARG002  (the spread is the same everywhere)
+    def set_training_mode(self, mode: bool) -> None:
+        """See `PlanningPolicy`. Normalised observations of a rollout are brought up to date here.
+
+        Raises:
+            ValueError: see `PlanningPolicy`.
+        """
+        super().set_training_mode(mode)
+        algorithm = calling_algorithm("train") if mode and self._rollout else None
+        if isinstance(algorithm, OnPolicyAlgorithm):
+            envs = algorithm.get_vec_normalize_env()
+            assert envs is not None, "there were statistics to undo"
+            renormalize(algorithm.rollout_buffer, self._rollout, envs)
+        self._rollout = {}
+
+    def _keep(self, obs: PyTorchObs) -> None:
+        """Remember the observations of a rollout as the environment gave them."""
+        normalization = self.planner.observer.normalization
+        algorithm = None if normalization is None else calling_algorithm("collect_rollouts")
+        if normalization is not None and isinstance(algorithm, OnPolicyAlgorithm):
+            # a callback that asks for more at the same position comes after the algorithm
+            self._rollout.setdefault(algorithm.rollout_buffer.pos, normalization(obs))
+
+    def _act(self, obs: PyTorchObs, plan: Plan) -> Tensor:  # noqa: ARG002  (the spread is the same everywhere)
         return self._distribution(plan).sample()
 
     def _plan(self, obs: PyTorchObs) -> Plan:
-        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
-        return self.plan(obs.float(), unclamped=True)
+        return self.plan(in_float32(obs), unclamped=True)
 
     def _distribution(self, plan: Plan) -> Distribution:
-        mean = self.planner.action_limits.gaussian_mean(plan)
+        limits = self.planner.action_limits
+        mean = limits.action(limits.gaussian_mean(plan))
         # a new one: PyTorch does not copy a policy that holds on to the graph of its last mean
         return DiagGaussianDistribution(self.mpc.n_ctrl).proba_distribution(mean, self.log_std)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gymnasium import spaces
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
@@ -19,11 +20,8 @@ from torch import Tensor
 
 from mpc_gym.mpc import Plan
 from mpc_gym.policies.functions import save_with_functions
-from mpc_gym.policies.options import (
-    MPCSource,
-    PlanOptions,
-    check_sb3_options,
-)
+from mpc_gym.policies.observer import StateSource, in_float32
+from mpc_gym.policies.options import MPCSource, PlanOptions, sb3_options
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.planning_policy import PlanningPolicy
 
@@ -43,16 +41,16 @@ class PlanningActor(BasePolicy):
     def __init__(self, *, plan_options: PlanOptions, **arguments: Any) -> None:
         super().__init__(**arguments)
         del self.mu  # the plan takes its place
-        self.plan_options = plan_options
         self.planner = Planner(plan_options, self.observation_space, self.action_space)
+        self.plan_options = self.planner.options
 
     def sample(
         self,
-        obs: Float[Tensor, "batch *observation"],  # noqa: ARG002  (the algorithm adds its noise)
+        obs: PyTorchObs,  # noqa: ARG002  (the algorithm adds its noise)
         plan: Plan,
     ) -> Float[Tensor, "batch n_ctrl"]:
-        """An action to explore by, in the units of the control."""
-        return plan.controls[:, 0]
+        """An action to explore by."""
+        return self.planner.action_limits.action(plan.controls[:, 0])
 
     def save(self, path: str | Path) -> None:
         """See `save_with_functions`."""
@@ -62,8 +60,7 @@ class PlanningActor(BasePolicy):
         return {**super()._get_constructor_parameters(), "plan_options": self.plan_options}
 
     def _plan(self, obs: PyTorchObs) -> Plan:
-        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
-        return self.planner.plan(obs.float(), unclamped=True)
+        return self.planner.plan(in_float32(obs), unclamped=True)
 
 
 class SACMPCActor(PlanningActor, sac.Actor):
@@ -83,14 +80,12 @@ class SACMPCActor(PlanningActor, sac.Actor):
         log_std: Tensor = self.log_std(latent)  # type: ignore[operator]
         return log_std.clamp(sac.LOG_STD_MIN, sac.LOG_STD_MAX)
 
-    def sample(
-        self, obs: Float[Tensor, "batch *observation"], plan: Plan
-    ) -> Float[Tensor, "batch n_ctrl"]:
-        """A random action about a plan, in the units of the control."""
+    def sample(self, obs: PyTorchObs, plan: Plan) -> Float[Tensor, "batch n_ctrl"]:
+        """A random action about a plan."""
         limits = self.planner.action_limits
         mean, log_std = limits.squashed_mean(plan), self.log_spread(obs)
         distribution = self.action_dist.proba_distribution(mean, log_std)  # type: ignore[call-arg]
-        return limits.unscaled(distribution.sample())
+        return limits.action(limits.unscaled(distribution.sample()))
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions in [-1, 1]; the deterministic one is the plan's control."""
@@ -111,13 +106,16 @@ class OffPolicyMPCPolicy(PlanningPolicy):
     """What the planning policies for off-policy algorithms have in common.
 
     Args:
-        observation_space: Box, whose flattened observation is the model's state.
-        action_space: Box with finite bounds, in the units of the model's control.
+        observation_space: Box, whose flattened observation is the model's state; any other, Dict
+            among them, with `state`.
+        action_space: Box with finite bounds, in the units of the model's control, or see
+            `control_scale`.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing: whose
-            model to plan with, how, and what is trained: see `PlanOptions`.
+        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing, state,
+            control_scale, normalized: whose model to plan with, how, from what, and what is
+            trained: see `PlanOptions`.
         use_sde: must be False.
-        sb3_options: further arguments of SB3's policy, such as net_arch and n_critics.
+        more_options: further arguments of SB3's policy, such as net_arch and n_critics.
 
     Raises:
         TypeError: an argument is neither plain data nor importable.
@@ -142,15 +140,29 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         max_iterations: int | None = None,
         backend: str | None = None,
         smoothing: float | None = None,
+        state: StateSource = None,
+        control_scale: tuple[ArrayLike, ArrayLike] | None = None,
+        normalized: bool | None = None,
         use_sde: bool = False,
-        **sb3_options: Any,
+        **more_options: Any,
     ) -> None:
-        check_sb3_options(use_sde, sb3_options)
+        options = sb3_options(use_sde, more_options, observation_space, state)
         self.plan_options = PlanOptions(
-            mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing
+            mpc,
+            horizon,
+            learn,
+            starts,
+            hessian,
+            tolerance,
+            max_iterations,
+            backend,
+            smoothing,
+            state,
+            control_scale,
+            normalized,
         )
         # the next class is SB3's policy, whose third argument is the schedule
-        super().__init__(observation_space, action_space, lr_schedule, **sb3_options)
+        super().__init__(observation_space, action_space, lr_schedule, **options)
 
     @property
     def planner(self) -> Planner:  # type: ignore[override]
@@ -161,9 +173,11 @@ class OffPolicyMPCPolicy(PlanningPolicy):
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """A new actor."""
         sb3: dict[str, Any] = self._update_features_extractor(self.actor_kwargs, features_extractor)  # type: ignore[arg-type]
-        return self.actor_class(**sb3, plan_options=self.plan_options).to(self.device)
+        actor = self.actor_class(**sb3, plan_options=self.plan_options).to(self.device)
+        self.plan_options = actor.plan_options
+        return actor
 
-    def _act(self, obs: Tensor, plan: Plan) -> Tensor:
+    def _act(self, obs: PyTorchObs, plan: Plan) -> Tensor:
         return self.actor.sample(obs, plan)
 
 

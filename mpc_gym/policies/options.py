@@ -5,26 +5,34 @@ data, and functions that can be found or kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from numpy.typing import ArrayLike
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+)
 from torch import nn
 
-from mpc_gym.checks import check_flag, check_size, found
+from mpc_gym.checks import check_flag, check_size, found, real_tensor
 from mpc_gym.make_mpc import HasModel, make_mpc, model_of
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import positive_parameters, takes_context
 from mpc_gym.mpc import MPC
+from mpc_gym.policies.fit import box
 from mpc_gym.policies.functions import check_call, check_importable
+from mpc_gym.policies.observer import StateSource
 
 MPCSource = str | Callable[..., MPC] | None
 Learn = str | Sequence[str] | Mapping[str, float | None] | None
 
+OF_SPACES = ("state", "control_scale", "normalized")  # and not of the MPC
 ADDITIONS = ("linear", "terminal", "cost_map")
 SB3_CLASSES = (
     ("activation_fn", nn.Module, "torch.nn.ReLU"),
@@ -61,6 +69,17 @@ class PlanOptions:
             its defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those
             that are given are its keyword arguments, as are horizon and (what is no addition of)
             learn, and it chooses the defaults.
+        state: what the model's state is, where that is not the flattened observation: a function
+            that maps a batch of observations (a tensor, or with a `Dict` space a dict of tensors)
+            to states [batch, n_state], or to a tuple of states and the model's context; or a class
+            or function that makes a module that does, and takes nothing or `observation_space`.
+            What that module learns is the policy's. Of a module or of the script itself.
+        control_scale: (low, high), the controls that the limits of the action space stand for,
+            each a number or [n_ctrl]; what lies between is affine. None: the limits themselves, or
+            what Gymnasium's `RescaleAction` maps them to, where the algorithm's environment has it.
+        normalized: whether the observations are normalised by SB3's `VecNormalize`, and to be
+            un-normalised by its statistics, which are saved with the policy. None: as they are in
+            the algorithm's environment.
 
     Raises:
         TypeError: an argument is neither plain data nor importable, or of another kind.
@@ -76,6 +95,9 @@ class PlanOptions:
     max_iterations: int | None = None
     backend: str | None = None
     smoothing: float | None = None
+    state: StateSource = None
+    control_scale: tuple[ArrayLike, ArrayLike] | None = None
+    normalized: bool | None = None
 
     def __post_init__(self) -> None:
         source = self.mpc
@@ -89,8 +111,9 @@ class PlanOptions:
             )
         if callable(source):
             check_importable("mpc", source)
+        self._check_spaces()
         for name, value in vars(self).items():
-            if name != "mpc":
+            if name not in ("mpc", "state"):
                 # the dataclass is frozen, and what it keeps is what will be written down
                 object.__setattr__(self, name, plain_data(name, value))
         if not isinstance(self.learn, str | Sequence | Mapping | None):
@@ -105,24 +128,55 @@ class PlanOptions:
                         f"learn[{name!r}] must be None: it starts at zero, got {self.learn[name]!r}"
                     )
 
+    def _check_spaces(self) -> None:
+        """The part of `__post_init__` for what is not of the MPC."""
+        if self.state is not None:
+            if isinstance(self.state, nn.Module) or not callable(self.state):
+                raise TypeError(
+                    "state must be an importable function that maps observations to states, or a "
+                    f"class or function that makes a module that does, got {found(self.state)}: a "
+                    "policy is saved as its arguments, and must be able to make its modules anew"
+                )
+            check_importable("state", self.state)
+        if self.normalized is not None:
+            check_flag("normalized", self.normalized)
+        if self.control_scale is not None:
+            object.__setattr__(self, "control_scale", _pair("control_scale", self.control_scale))
+
+    @property
+    def state_is_known(self) -> bool:
+        """Whether it is known what of an observation is the state: it is said, or the model's."""
+        return self.state is not None or not callable(self.mpc)
+
+    @property
+    def checks_angles(self) -> bool:
+        """Whether observations are those of an environment whose angles can be checked."""
+        return self.state is None and not callable(self.mpc)
+
     def as_arguments(self) -> dict[str, Any]:
         """The constructor arguments."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def make(self, n_state: int, source: HasModel | None = None) -> MPC:
+    def make(
+        self, n_state: int, source: HasModel | None = None, *, has_context: bool = False
+    ) -> MPC:
         """A new MPC, whose parameters require a gradient where they are to be learned.
 
         Args:
             n_state: entries of its start state.
             source: of the model, which `environment` returns; None where that is a function.
+            has_context: whether there is a context to plan with.
 
         Raises:
             TypeError: the function returned something else, or does not take the options.
-            ValueError: an option does not fit the model, or the model takes a context.
+            ValueError: an option does not fit the model, or it takes a context and there is none,
+                or the other way round.
         """
         additions, rest = _split(self.learn)
-        options = {**asdict(self), "learn": rest}
+        options = {**self.as_arguments(), "learn": rest}
         function = options.pop("mpc")
+        for name in OF_SPACES:
+            del options[name]
         given = {name: value for name, value in options.items() if value is not None}
         if callable(function):
             check_call(function, given)
@@ -131,13 +185,18 @@ class PlanOptions:
                 raise TypeError(
                     f"mpc={function.__qualname__} must return an MPC, got {type(mpc).__name__}"
                 )
-            _check_context(function.__qualname__, mpc)
         else:
             assert source is not None, "only a function knows no environment"
             given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **given}
             if additions and rest is None:
                 given["learn"] = ()
             mpc = make_mpc(source, **given)
+        _check_context(getattr(function, "__qualname__", repr(function)), mpc, has_context)
+        if has_context and ("cost_map" in additions or isinstance(mpc.cost, ContextualCost)):
+            raise ValueError(
+                "learn: 'cost_map' gives the cost its context, and state= returns one: leave one "
+                "of the two out"
+            )
         _add(mpc, additions, n_state)
         return mpc
 
@@ -173,13 +232,25 @@ def plain_data(name: str, value: object) -> Any:
     )
 
 
-def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
-    """Refuse the options of SB3's policies that a plan has no place for.
+def sb3_options(
+    use_sde: bool, options: Mapping[str, Any], space: spaces.Space[Any], state: StateSource
+) -> dict[str, Any]:
+    """The options of SB3's policies, without those that a plan has no place for.
+
+    Args:
+        use_sde: of SB3.
+        options: of SB3's policy.
+        space: of the observations.
+        state: as in `PlanOptions`.
+
+    Returns:
+        The options, with an extractor of features that suits the space.
 
     Raises:
         TypeError: `net_arch` holds no layers, or an option that is a class is something else.
         ValueError: `use_sde` is true, a layer's size is impossible, or the features are not the
-            observation itself.
+            observation itself, which is the state; or that is no `Box` and nobody says what of it
+            the state is.
     """
     if check_flag("use_sde", use_sde):
         raise ValueError(
@@ -196,28 +267,62 @@ def check_sb3_options(use_sde: bool, options: Mapping[str, Any]) -> None:
                 f"{given if isinstance(value, kind) else found(value)}: pass the class itself, "
                 f"policy_kwargs=dict({name}={example})"
             )
-    if options.get("features_extractor_class", FlattenExtractor) is not FlattenExtractor:
+    if state is None:
+        box("observation_space", space)
+    suited = CombinedExtractor if isinstance(space, spaces.Dict) else FlattenExtractor
+    extractor = options.get("features_extractor_class", suited)
+    if suited is CombinedExtractor and extractor is FlattenExtractor:
+        extractor = suited  # SB3's default, which takes no dict
+    is_extractor = isinstance(extractor, type) and issubclass(extractor, BaseFeaturesExtractor)
+    if extractor is not suited and not (is_extractor and state is not None):
         raise ValueError(
-            "features_extractor_class must be FlattenExtractor, got "
-            f"{options['features_extractor_class']}: the plan starts from the observation"
+            f"features_extractor_class must be {suited.__name__}, got {extractor}: the plan starts "
+            "from the observation. With state=... it may be another of SB3's, for the critic"
         )
+    return {**options, "features_extractor_class": extractor}
 
 
-def _check_context(name: str, mpc: MPC) -> None:
-    """Refuse a model that needs more than the observation.
+def _check_context(name: str, mpc: MPC, given: bool) -> None:
+    """Refuse a model that needs more than the state, or less than is given.
 
     Raises:
-        ValueError: its dynamics or cost take a context that no policy gives.
+        ValueError: its dynamics, cost or constraints take a context that nobody gives, or none.
     """
-    for part, module in (("dynamics", mpc.dynamics), ("cost", mpc.cost)):
+    parts = {name: getattr(mpc, name) for name in ("dynamics", "cost", "constraints")}
+    taking = {
+        name: each for name, each in parts.items() if each is not None and takes_context(each)
+    }
+    if given and not taking:
+        raise ValueError(
+            "state= must return states only: it returns a context too, and neither dynamics nor "
+            f"cost of the model take one ({type(mpc.dynamics).__name__}, "
+            f"{type(mpc.cost).__name__}): let it return the states, or give them a third argument"
+        )
+    for part, module in taking.items():
         # a policy has a network for the context of this cost
-        if takes_context(module) and not isinstance(module, ContextualCost):
+        if not given and not isinstance(module, ContextualCost):
             raise ValueError(
                 f"mpc={name} returns an MPC whose {part}, {type(module).__name__}, wants a "
-                "context, and a policy has none to give: it knows the observation alone. Let it "
-                "take state and control only, with what is constant as a parameter or buffer of "
-                "the module, and what changes as an entry of the state"
+                "context, and a policy has none to give: say how it follows from an observation, "
+                "with state= a function that returns states and context. Or let it take state and "
+                "control only, with what is constant as a parameter or buffer of the module, and "
+                "what changes as an entry of the state"
             )
+
+
+def _pair(name: str, value: object) -> tuple[Any, Any]:
+    """Two numbers or arrays as plain data.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: there are not two.
+    """
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{name} must be a pair (low, high), got {found(value)}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair (low, high), got {found(value)}")
+    low, high = (real_tensor(name, side, torch.float64).tolist() for side in value)
+    return low, high
 
 
 def check_layers(net_arch: object) -> None:

@@ -9,7 +9,9 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_count
@@ -17,11 +19,14 @@ from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.algorithms import (
     calling_algorithm,
     check_algorithm,
-    check_not_normalised,
+    check_no_unknown_statistics,
+    normalizing,
 )
-from mpc_gym.policies.fit import check_array
+from mpc_gym.policies.fit import check_observation
 from mpc_gym.policies.functions import save_with_functions
-from mpc_gym.policies.options import PlanOptions
+from mpc_gym.policies.normalization import Normalization
+from mpc_gym.policies.observer import in_float32
+from mpc_gym.policies.options import OF_SPACES, PlanOptions
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.receding_horizon import PlanState, carry
 from mpc_gym.policies.sharing.pretrained import Pretrained
@@ -57,9 +62,14 @@ class PlanningPolicy(Pretrained):
         """The planner's controller."""
         return self.planner.mpc
 
+    @property
+    def translations(self) -> tuple[str, ...]:
+        """The options by which an observation is not the state, or an action not the control."""
+        return tuple(name for name in OF_SPACES if getattr(self.plan_options, name) is not None)
+
     def plan(
         self,
-        observation: Float[Tensor, "batch *observation"] | NDArray[np.floating],
+        observation: PyTorchObs | NDArray[np.floating],
         warm_start: Float[Tensor, "batch horizon n_ctrl"] | None = None,
         *,
         unclamped: bool = False,
@@ -68,10 +78,8 @@ class PlanningPolicy(Pretrained):
         return self.planner.plan(observation, warm_start, unclamped=unclamped)
 
     @abstractmethod
-    def _act(
-        self, obs: Float[Tensor, "batch *observation"], plan: Plan
-    ) -> Float[Tensor, "batch n_ctrl"]:
-        """Random actions in the units of the control; the plan has its unclamped control."""
+    def _act(self, obs: PyTorchObs, plan: Plan) -> Float[Tensor, "batch n_ctrl"]:
+        """Random actions; the plan has its unclamped control."""
 
     def predict(
         self,
@@ -89,7 +97,7 @@ class PlanningPolicy(Pretrained):
 
         Args:
             observation: an array as the observation space, with or without a leading batch
-                dimension. (That it may be a dict is SB3's signature; it is refused.)
+                dimension; with a `Dict` space, a dict of such.
             state: a tuple of one array [n_env, horizon, n_ctrl], and with constraints one of
                 their multipliers [n_env, horizon, k].
             episode_start: [n_env], true where an episode begins: its plan is forgotten.
@@ -99,22 +107,22 @@ class PlanningPolicy(Pretrained):
             Actions within the action space's bounds, and the state for the next call.
 
         Raises:
-            TypeError: the observation is a dict.
+            TypeError: the observation is a dict where the space is none, or the other way round.
             ValueError: the observation is not finite, was normalised or comes with an info, or a
                 shape does not fit.
         """
-        check_array(observation)
+        check_observation(observation, self.observation_space)
         if self.training:  # going through all modules takes as long as a plan
             self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
-        assert isinstance(obs, Tensor), "the constructor admits Box observations only"
-        obs = obs.float()
+        obs = in_float32(obs)
         with torch.no_grad():
             plan = self.planner.replan(obs, state, episode_start, unclamped=not deterministic)
-            controls = plan.controls[:, 0] if deterministic else self._act(obs, plan)
+            limits = self.planner.action_limits
+            taken = limits.action(plan.controls[:, 0]) if deterministic else self._act(obs, plan)
         space = self.action_space
         assert isinstance(space, spaces.Box)
-        actions = controls.cpu().numpy().reshape(-1, *space.shape)
+        actions = taken.cpu().numpy().reshape(-1, *space.shape)
         actions = np.clip(actions, space.low, space.high)
         return (actions if is_batch else actions[0]), carry(plan)
 
@@ -122,13 +130,24 @@ class PlanningPolicy(Pretrained):
         """Switch to training or evaluation, as an algorithm does before each rollout.
 
         Raises:
-            ValueError: the algorithm was given an environment with normalised observations since.
+            ValueError: the algorithm was given an environment since that normalises observations
+                otherwise.
         """
-        if callable(self.plan_options.mpc):  # others are checked by each observation's angle
-            algorithm = calling_algorithm("collect_rollouts")
-            if algorithm is not None:
-                check_not_normalised(algorithm)
+        algorithm = calling_algorithm("collect_rollouts")
+        if algorithm is not None:
+            self._observe(algorithm)
         super().set_training_mode(mode)
+
+    def _observe(self, algorithm: BaseAlgorithm) -> None:
+        """Follow the statistics of the algorithm's environment."""
+        options = self.plan_options
+        if not options.checks_angles:
+            check_no_unknown_statistics(algorithm)
+        normalized = self.planner.observer.normalization is not None
+        envs = normalizing(algorithm, options.state_is_known, normalized)
+        for module in self.modules():  # a target network plans too
+            if isinstance(module, Normalization) and envs is not None:
+                module.follow(envs)
 
     def save(self, path: str | Path) -> None:
         """See `save_with_functions`."""

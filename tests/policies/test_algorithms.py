@@ -125,13 +125,6 @@ def test_another_seed_gives_other_weights(trained):
     assert other.policy.mpc.dynamics.gravity.item() != first.policy.mpc.dynamics.gravity.item()
 
 
-@every_algorithm
-def test_normalised_observations_are_refused_at_the_first_plan(algorithm):
-    model = make_model(algorithm, VecNormalize(DummyVecEnv([short_env])))
-    with pytest.raises(ValueError, match=r"cosine.*VecNormalize.*norm_obs=False"):
-        model.learn(STEPS)
-
-
 @some_quickly
 def test_an_action_space_of_doubles_is_one_like_others(algorithm):
     """That of most environments that wrap a simulator, such as DeepMind Control's."""

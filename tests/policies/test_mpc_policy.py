@@ -337,22 +337,14 @@ class TestBadInput:
             ("Pendulum-v1", {"mpc": "DiffPendulum-v0"}),
         ],
     )
-    def test_normalised_observations_are_refused_with_the_remedy(self, env_id, options):
-        def model(**normalise) -> PPO:
-            env = VecNormalize(DummyVecEnv([lambda: gym.make(env_id)]), **normalise)
-            return PPO(
-                MPCPolicy,
-                env,
-                n_steps=4,
-                batch_size=4,
-                n_epochs=1,
-                policy_kwargs={**SHORT, **options},
-                seed=0,
-            )
-
-        with pytest.raises(ValueError, match=r"cosine.*VecNormalize.*norm_obs=False"):
-            model().learn(4)
-        model(norm_obs=False).learn(4)
+    def test_normalised_observations_are_made_states_again(self, env_id, options):
+        envs = VecNormalize(DummyVecEnv([lambda: gym.make(env_id)]), clip_obs=1e4)
+        policy_kwargs = {**SHORT, **options}
+        model = PPO(
+            MPCPolicy, envs, n_steps=4, batch_size=4, n_epochs=1, policy_kwargs=policy_kwargs
+        ).learn(4)
+        start = model.policy.plan(envs.reset()).states[:, 0].detach()
+        np.testing.assert_allclose(start, envs.get_original_obs(), atol=1e-5)
 
     def test_a_model_of_the_users_may_have_any_state(self):
         scaled = 3.0 * observations(2)

@@ -26,6 +26,14 @@ DEFINES = """
         def forward(self, state, control):
             return (state**2).sum(-1) + 0.1 * (control**2).sum(-1)
 
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, observation):
+            return self.scale * observation
+
     def my_mpc(horizon=3):
         return MPC(Cart(), Far(), horizon, -2.0, 2.0, backend="torch")
 """
@@ -37,7 +45,7 @@ TRAINS = """
     from stable_baselines3 import PPO, SAC
 
     def kwargs():
-        return dict(policy_kwargs=dict(mpc=my_mpc, horizon=4), device="cpu", seed=0)
+        return dict(policy_kwargs=dict(mpc=my_mpc, state=Scaled, horizon=4), device="cpu", seed=0)
 
     models = (
         PPO(MPCPolicy, "Pendulum-v1", n_steps=8, batch_size=8, n_epochs=2, **kwargs()),
@@ -46,6 +54,7 @@ TRAINS = """
     for model in models:
         model.learn(16)
         assert model.policy.mpc.dynamics.gain.item() != GAIN
+        assert not torch.equal(model.policy.planner.observer._map.scale, torch.ones(3))
         name = type(model).__name__
         model.save(name)
         model.policy.save(name + ".policy")
@@ -91,7 +100,7 @@ BRINGS_THE_FUNCTION = """
     from mpc_gym.policies import load_pretrained
 
     for name in ("PPO", "SAC"):
-        policy = load_pretrained(name + ".folder", mpc=my_mpc)
+        policy = load_pretrained(name + ".folder", mpc=my_mpc, state=Scaled)
         action, _ = policy.predict(np.float32([1.0, 0.0, 0.3]), deterministic=True)
         np.testing.assert_array_equal(action, np.load(name + ".npy"))
 """

@@ -10,7 +10,7 @@ from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies.functions import SCRIPT
-from mpc_gym.policies.sharing.serial import POLICY_MODULES
+from mpc_gym.policies.sharing.serial import FUNCTIONS, POLICY_MODULES
 
 LIBRARY_LINE = "library_name: mpc_gym"
 MAX_VALUES = 16  # of one parameter that are printed
@@ -64,7 +64,7 @@ def model_card(
     space = policy.observation_space
     env_id = space.env_id if isinstance(space, EnvBox) else None
     tags = ["reinforcement-learning", "stable-baselines3", *([env_id] if env_id else [])]
-    function = _function(arguments)
+    functions = _functions(arguments)
     return CARD.format(
         library=LIBRARY_LINE,
         license_tag=json.dumps(license_id),  # what JSON writes is YAML too, whatever the text
@@ -72,16 +72,22 @@ def model_card(
         title=f"{class_name} for {env_id}" if env_id else class_name,
         description=description.strip() or "A policy for Stable-Baselines3.",
         facts=_facts(policy, arguments),
-        usage=_usage(type(policy), folder, env_id, function),
-        function_note=f"\nFor `mpc=` pass the function `{function}`." if function else "",
+        usage=_usage(type(policy), folder, env_id, functions),
+        function_note="".join(
+            f"\nFor `{name}=` pass the function `{function}`."
+            for name, function in functions.items()
+        ),
         learned=_learned(policy),
         licence=license_id,
     )
 
 
-def _function(arguments: dict[str, Any]) -> str | None:
-    mpc = arguments.get("mpc")
-    return str(mpc["$function"]) if isinstance(mpc, dict) else None
+def _functions(arguments: dict[str, Any]) -> dict[str, str]:
+    """The functions among the arguments, by the arguments' names."""
+    values = {name: arguments.get(name) for name in FUNCTIONS}
+    return {
+        name: str(value["$function"]) for name, value in values.items() if isinstance(value, dict)
+    }
 
 
 def _facts(policy: BasePolicy, arguments: dict[str, Any]) -> str:
@@ -100,14 +106,14 @@ def _cell(value: object) -> str:
 
 
 def _usage(
-    policy_class: type[BasePolicy], folder: str, env_id: str | None, function: str | None
+    policy_class: type[BasePolicy], folder: str, env_id: str | None, functions: dict[str, str]
 ) -> str:
     name = policy_class.__name__
     unknown = name not in POLICY_MODULES  # so the reader has to bring the class
     given = [
         json.dumps(folder),
         *([name] if unknown else []),
-        *(["mpc=make_mpc"] if function else []),
+        *(f"{name}={function.rpartition('.')[2]}" for name, function in functions.items()),
     ]
     imports = [
         *(["import gymnasium as gym"] if env_id else []),

@@ -30,6 +30,7 @@ from torch import Tensor
 import mpc_gym
 from mpc_gym.checks import check_option, check_path
 from mpc_gym.policies.fit import Env, check_env
+from mpc_gym.policies.observer import StateSource
 from mpc_gym.policies.options import MPCSource
 from mpc_gym.policies.sharing.hub import check_repository, library, local_folder, upload
 from mpc_gym.policies.sharing.model_card import model_card
@@ -81,7 +82,8 @@ def save_pretrained(
         license_id: for the model card, as model hubs write it ("mit", "apache-2.0").
 
     Raises:
-        TypeError: a constructor argument can't be written down, or a space is no `Box`.
+        TypeError: a constructor argument can't be written down, or a space is neither a `Box` nor
+            a `Dict` of them.
         ValueError: a weight is not finite, the policy is larger than can be loaded, or the folder
             holds a `config.json` or `README.md` of another origin.
         OSError: the folder cannot be written to; the disk is full, for instance.
@@ -126,6 +128,7 @@ def load_pretrained(
     expected_class: type[BasePolicy] = BasePolicy,
     *,
     mpc: MPCSource = None,
+    state: StateSource = None,
     env: Env | None = None,
     device: torch.device | str = "auto",
 ) -> BasePolicy:
@@ -142,8 +145,8 @@ def load_pretrained(
             downloaded.
         expected_class: what the policy must be an instance of. A class that is not one of
             `serial.POLICY_MODULES` can be loaded only if it is passed here.
-        mpc: takes the place of the argument of that name, which is needed where that was a
-            function.
+        mpc, state: take the place of the arguments of these names, which is needed where that was
+            a function.
         env: what the policy is to act in, an environment or its id, to check that it has the spaces
             that the policy was saved with. (That its physics are others is no error.)
         device: as in SB3.
@@ -157,7 +160,7 @@ def load_pretrained(
     folder = local_folder(folder)
     config, tensors = read_policy(folder)
     policy_class = _policy_class(folder, config, expected_class)
-    arguments = _read_arguments(folder, config, tensors, mpc)
+    arguments = _read_arguments(folder, config, tensors, mpc, state)
     if env is not None:
         check_env(folder, arguments["observation_space"], arguments["action_space"], env)
     learning_rate = _read_learning_rate(folder, config)
@@ -189,27 +192,30 @@ class Pretrained(BasePolicy):
         folder: PathLike,
         *,
         mpc: MPCSource = None,
+        state: StateSource = None,
         env: Env | None = None,
         device: torch.device | str = "auto",
     ) -> P:
         """The policy of this class in a folder or on the Hub; see `load_pretrained`."""
-        policy = load_pretrained(folder, cls, mpc=mpc, env=env, device=device)
+        policy = load_pretrained(folder, cls, mpc=mpc, state=state, env=env, device=device)
         assert isinstance(policy, cls), "load_pretrained checks it"
         return policy
 
 
-def pretrained_kwargs(folder: PathLike, *, mpc: MPCSource = None) -> dict[str, Any]:
+def pretrained_kwargs(
+    folder: PathLike, *, mpc: MPCSource = None, state: StateSource = None
+) -> dict[str, Any]:
     """The `policy_kwargs` with which an algorithm makes a policy like the one in a folder.
 
     Args:
-        folder, mpc: as for `load_pretrained`.
+        folder, mpc, state: as for `load_pretrained`.
 
     Raises:
         ValueError: as for `load_pretrained`.
     """
     folder = local_folder(folder)
     config, tensors = read_policy(folder)
-    arguments = _read_arguments(folder, config, tensors, mpc)
+    arguments = _read_arguments(folder, config, tensors, mpc, state)
     return {name: value for name, value in arguments.items() if name not in GIVEN_BY_ALGORITHM}
 
 
@@ -328,10 +334,14 @@ def _policy_class(
 
 
 def _read_arguments(
-    folder: Path, config: Config, tensors: dict[str, Tensor], mpc: MPCSource
+    folder: Path,
+    config: Config,
+    tensors: dict[str, Tensor],
+    mpc: MPCSource,
+    state: StateSource,
 ) -> dict[str, Any]:
     try:
-        arguments = decode_arguments(config.get("arguments"), mpc)
+        arguments = decode_arguments(config.get("arguments"), mpc, state)
         reserved = {"lr_schedule", *SPACES}.intersection(arguments)
         if reserved:
             raise ValueError(f"arguments must not hold {', '.join(reserved)}")

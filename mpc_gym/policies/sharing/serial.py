@@ -21,8 +21,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import Tensor, nn, optim
 
 from mpc_gym.envs.spaces import EnvBox
@@ -68,9 +69,12 @@ CLASSES: dict[str, tuple[type, ...]] = {
         optim.SGD,
         RMSpropTFLike,
     ),
-    "features_extractor_class": (FlattenExtractor,),
+    "features_extractor_class": (FlattenExtractor, CombinedExtractor),
 }
 """What an argument that is a class may be, by the argument's name."""
+
+FUNCTIONS = {"mpc": "MPC is made by", "state": "states come from"}
+"""What an argument that may be a function does, by the argument's name."""
 
 
 def encode_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,32 +87,48 @@ def encode_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _encode_argument(name, value) for name, value in arguments.items()}
 
 
-def decode_arguments(data: object, mpc: str | Callable[..., Any] | None = None) -> dict[str, Any]:
+def decode_arguments(
+    data: object,
+    mpc: str | Callable[..., Any] | None = None,
+    state: Callable[..., Any] | None = None,
+) -> dict[str, Any]:
     """What `encode_arguments` wrote.
 
     Args:
         data: from a file that anybody may have made.
-        mpc: takes the place of the argument of that name.
+        mpc, state: take the place of the arguments of these names.
 
     Raises:
         ValueError: the data are damaged, a class is not in the table, an environment is not
-            registered, or `mpc` is needed or of no use.
+            registered, or `mpc` or `state` is needed or of no use.
     """
     if not isinstance(data, dict):
         raise ValueError(f"arguments must be an object, got {excerpt(data)}")
-    if mpc is not None:
+    given = {name: value for name, value in (("mpc", mpc), ("state", state)) if value is not None}
+    for name in given:
         if "mpc" not in data:
-            raise ValueError("mpc is an option of planning policies only; this one has no plan")
-        return {**decode_arguments({**data, "mpc": None}), "mpc": mpc}
-    return {name: _decode_argument(name, value) for name, value in data.items()}
+            raise ValueError(f"{name} is an option of planning policies only; this one has no plan")
+    read = {name: _decode_argument(name, each) for name, each in data.items() if name not in given}
+    return {**read, **given}
 
 
 def encode_space(name: str, space: gym.Space[Any]) -> dict[str, Any]:
-    """A `Box` or an `EnvBox` as JSON.
+    """A `Box` or an `EnvBox`, or a `Dict` of such, as JSON.
 
     Raises:
         TypeError: it is another kind of space.
     """
+    if isinstance(space, gym.spaces.Dict):
+        parts = {key: _encode_box(f"{name}[{key!r}]", part) for key, part in space.items()}
+        # the size of the network that SB3 makes for a picture is not bounded by `check_demand`
+        for key, part in space.items():
+            if is_image_space(part):
+                raise TypeError(f"{name} must hold no pictures to be saved, got {key!r}: {part}")
+        return {"type": "Dict", "spaces": parts}
+    return _encode_box(name, space)
+
+
+def _encode_box(name: str, space: gym.Space[Any]) -> dict[str, Any]:
     if type(space) not in (gym.spaces.Box, EnvBox):
         raise TypeError(f"{name} must be a Box to be saved, got {space}")
     assert isinstance(space, gym.spaces.Box)
@@ -126,15 +146,23 @@ def encode_space(name: str, space: gym.Space[Any]) -> dict[str, Any]:
     return data
 
 
-def decode_space(name: str, data: object) -> gym.spaces.Box:
+def decode_space(name: str, data: object) -> gym.Space[Any]:
     """What `encode_space` wrote.
 
     Raises:
         ValueError: the data are damaged, or the environment is not registered.
     """
     try:
+        if isinstance(data, dict) and data["type"] == "Dict":
+            # no further: what is deeper was not written
+            parts: dict[str, gym.Space[Any]] = {
+                key: _read_space(name, part) for key, part in data["spaces"].items()
+            }
+            if any(map(is_image_space, parts.values())):
+                raise _no_box(name, data)
+            return gym.spaces.Dict(parts)
         return _read_space(name, data)
-    except (KeyError, OverflowError, TypeError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
         raise _no_box(name, data) from error
 
 
@@ -266,7 +294,7 @@ def _encode_argument(name: str, value: Any) -> Any:
             if known is value:
                 return known.__name__
         raise TypeError(f"{name} must be one of {_names(name)} to be saved, got {value!r}")
-    if name == "mpc" and callable(value):
+    if name in FUNCTIONS and callable(value):
         return {"$function": f"{value.__module__}.{value.__qualname__}"}
     if name == "mpc" and isinstance(value, str):
         env_id = value.rpartition(":")[2]  # "module:id" imports the module
@@ -281,11 +309,11 @@ def _decode_argument(name: str, data: Any) -> Any:
             if known.__name__ == data:
                 return known
         raise ValueError(f"{name} must be one of {_names(name)}, got {excerpt(data)}")
-    if name == "mpc" and isinstance(data, dict):
+    if name in FUNCTIONS and isinstance(data, dict):
         raise ValueError(
-            f"the policy's MPC is made by the function {excerpt(data.get('$function'))}. No code "
-            "is looked up by a name in a file: bring that function (import it, or define it again) "
-            "and pass it as mpc="
+            f"the policy's {FUNCTIONS[name]} the function {excerpt(data.get('$function'))}. No "
+            "code is looked up by a name in a file: bring that function (import it, or define it "
+            f"again) and pass it as {name}="
         )
     if name == "mpc" and data is not None:
         check_env_id(name, data)
