@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3 import A2C, PPO, SAC, TD3
 
+from mpc_gym.policies.discrete import DiscreteMPCPolicy
 from mpc_gym.policies.lstm import LSTMPlanner, LSTMPolicy
 from mpc_gym.policies.mpc_policy import MPCPolicy
 from mpc_gym.policies.off_policy import SACMPCPolicy, TD3MPCPolicy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CriticFirst",
+    "DiscreteMPCPolicy",
     "LSTMPlanner",
     "LSTMPolicy",
     "MPCPolicy",
@@ -43,7 +45,7 @@ __all__ = [
 
 # so that an algorithm takes their names too, as it takes "MlpPolicy"
 for _algorithm in (A2C, PPO, SAC, TD3):  # DDPG has TD3's
-    for _policy in (MPCPolicy, SACMPCPolicy, TD3MPCPolicy):
+    for _policy in (MPCPolicy, DiscreteMPCPolicy, SACMPCPolicy, TD3MPCPolicy):
         _algorithm.policy_aliases[_policy.__name__] = _policy
 
 

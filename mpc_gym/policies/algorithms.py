@@ -25,7 +25,10 @@ POLICIES = {
 }
 """The planning policy for each algorithm of Stable-Baselines3 and sb3-contrib."""
 
-DISCRETE = "it chooses among discrete actions, and a plan's controls are continuous"
+DISCRETE = (
+    "it chooses among discrete actions, and a plan's controls are continuous (DiscreteMPCPolicy, "
+    "for PPO, chooses among plans)"
+)
 UNFIT = {
     "ARS": (
         "it starts with all parameters at zero, masses among them, and takes no gradients",

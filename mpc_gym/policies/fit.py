@@ -37,7 +37,10 @@ def box(name: str, space: gym.Space[Any]) -> spaces.Box:
     if isinstance(space, spaces.Box):
         return space
     if name == "action_space":
-        reason = "a plan's controls are continuous. Take an environment with continuous actions"
+        reason = (
+            "a plan's controls are continuous. Take an environment with continuous actions, or "
+            "for discrete ones PPO(DiscreteMPCPolicy, ...) with the control of each"
+        )
     else:
         reason = (
             "a plan starts from the model's state. Say what of it that is, with "

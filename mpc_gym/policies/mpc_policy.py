@@ -137,15 +137,21 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             nn.init.zeros_(self.value_net.weight)
             nn.init.zeros_(self.value_net.bias)
             self.value_scale = nn.Parameter(torch.ones(()))
-        self.planner = Planner(self.plan_options, self.observation_space, self.action_space)
+        self.planner = self._make_planner()
         self.plan_options = self.planner.options
         self._rollout: dict[int, PyTorchObs] = {}
-        self.log_std = nn.Parameter(torch.full((self.mpc.n_ctrl,), float(self.log_std_init)))
+        self.log_std = nn.Parameter(torch.full(self._spread_shape(), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(
             self.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+
+    def _make_planner(self) -> Planner:
+        return Planner(self.plan_options, self.observation_space, self.action_space)
+
+    def _spread_shape(self) -> tuple[int, ...]:
+        return (self.mpc.n_ctrl,)
 
     def forward(
         self, obs: PyTorchObs, deterministic: bool = False
@@ -172,7 +178,7 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """The critic's value of each observation, [batch, 1]."""
-        return self._values(obs, self.plan(obs) if self.value == "plan" else None)
+        return self._values(obs, self._plan(obs) if self.value == "plan" else None)
 
     def set_training_mode(self, mode: bool) -> None:
         """See `PlanningPolicy`. Normalised observations of a rollout are brought up to date here.

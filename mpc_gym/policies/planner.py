@@ -134,7 +134,7 @@ class Planner(nn.Module):
         if envs is not None and self.observer.normalization is not None:
             self.observer.normalization.follow(envs)
         source = None if callable(options.mpc) else options.environment(observation_space)
-        mpc = options.make(self.observer.n_state, source, has_context=self.observer.gives_context)
+        mpc = self._make(options, source)
         self._check_states(options, observation_space, source, mpc, actions)
         controls = _controls(options, algorithm, wrappers, mpc, actions)
         _leave_out_bounds(mpc)
@@ -152,6 +152,11 @@ class Planner(nn.Module):
         if algorithm is not None and found:
             remember(algorithm, **found)
         self._keep_limits(controls, actions)
+
+    def _make(self, options: PlanOptions, source: HasModel | None) -> MPC:
+        """The controller."""
+        observer = self.observer
+        return options.make(observer.n_state, source, has_context=observer.gives_context)
 
     def _keep_limits(self, controls: spaces.Box, actions: spaces.Box) -> None:
         """Register the limits of the actions in the units of the control, and in their own."""
