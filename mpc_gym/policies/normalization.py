@@ -78,8 +78,8 @@ class Normalization(nn.Module):
             self._warned = True
             warn(
                 f"VecNormalize has clipped an observation (clip_obs={self._clip}), so that plans "
-                "start from another state than the environment's. Its statistics are poor at "
-                "first: take more environments, or VecNormalize(env, clip_obs=1e3)"
+                "start from another state than the environment's: let it clip at more, "
+                "VecNormalize(env, clip_obs=1e3)"
             )
         mean, std = (part[start:end].reshape(shape) for part in (self.mean, self.std))
         kind = value.dtype if value.is_floating_point() else mean.dtype

@@ -293,7 +293,7 @@ class Planner(nn.Module):
     ) -> tuple[Float[Tensor, "batch n_state"], Tensor | None]:
         """The states to plan from, and their context."""
         states, context = self.observer(observation, self._low.device)
-        if self.observer.normalization is None:  # which clips at first, and says so
+        if self.observer.normalization is None:  # VecNormalize may clip, which is said
             check_angles(states, self._unit_pairs)
         return states, context if self.cost_map is None else self.cost_map(states.float())
 

@@ -30,6 +30,7 @@ PLAN = {
     "tolerance": "positive",
     "smoothing": "not negative",
     "use_sde": "flag",
+    "normalized": "flag",
 }
 
 

@@ -64,7 +64,7 @@ def rescaled(low: float = -4.0, high: float = 4.0) -> gym.Env:
 
 
 def normalized(env_id=ENV, **options) -> VecNormalize:
-    return VecNormalize(make_vec_env(env_id, seed=0), **{"clip_obs": 1e4, **options})
+    return VecNormalize(make_vec_env(env_id, seed=0), **options)
 
 
 CASES = {
