@@ -130,8 +130,12 @@ def normalizing(
         ValueError: it normalises what is not known to be the state, or observations that another
             wrapper then changes; or the policy was made for an environment that does otherwise.
     """
-    envs = algorithm.get_vec_normalize_env()
-    if envs is None or not envs.norm_obs:
+    found = [
+        wrapper
+        for wrapper in _wrappers(algorithm.get_env())
+        if isinstance(wrapper, VecNormalize) and wrapper.norm_obs
+    ]
+    if not found:
         if normalized:
             raise ValueError(
                 "the policy was made for observations that VecNormalize normalises, and those of "
@@ -139,6 +143,7 @@ def normalizing(
                 "(VecNormalize.load)"
             )
         return None
+    envs = found[0]
     if not known:
         raise ValueError(
             "observations must be the model's state, as the environment gives them, and "
@@ -152,10 +157,13 @@ def normalizing(
             f"{type(envs).__name__} normalises them: pass it norm_obs=False, or make the policy "
             "for this environment"
         )
-    if envs.observation_space != algorithm.observation_space:
+    # SB3 asks the outermost for what the environment gave
+    alone = found == [algorithm.get_vec_normalize_env()]
+    if not alone or envs.observation_space != algorithm.observation_space:
         raise ValueError(
-            f"{type(envs).__name__} must be the last that changes observations, so that its "
-            "statistics are those of what the policy is given: wrap the other wrappers in it"
+            f"{type(envs).__name__} must be the last that changes observations, and the only one "
+            "of its kind, so that its statistics are those of what the policy is given: wrap the "
+            "other wrappers in it, and let one normalise both observations and rewards"
         )
     return envs
 

@@ -40,6 +40,7 @@ class Observer(nn.Module):
     Attributes:
         n_state: entries of a state.
         gives_context: whether there is a context.
+        state_map: from observations to states; None: they are the states.
         normalization: what undoes it; None: nothing is to be undone.
 
     Raises:
@@ -56,7 +57,7 @@ class Observer(nn.Module):
         self.normalization = Normalization(self._space) if normalized else None
         self.gives_context = False
         self._name = getattr(source, "__qualname__", "")
-        self._map = None if source is None else _made(source, self._space)
+        self.state_map = None if source is None else _made(source, self._space)
         if source is None:
             self.n_state = spaces.flatdim(space)
             return
@@ -87,7 +88,7 @@ class Observer(nn.Module):
                     f"observation must be a batch, got shape {list(given.shape)}; for a single one "
                     "use observation[None]"
                 )
-            if self._map is None:
+            if self.state_map is None:
                 states = given.flatten(1)
                 check_finite(states)
                 return states, None
@@ -100,8 +101,8 @@ class Observer(nn.Module):
 
     def _mapped(self, observation: PyTorchObs, batch: int) -> Start:
         """What the source returns, where that has the right shapes."""
-        assert self._map is not None
-        result = self._map(observation)
+        assert self.state_map is not None
+        result = self.state_map(observation)
         pair = isinstance(result, tuple) and len(result) == 2
         states, context = result if pair else (result, None)
         wanted = (

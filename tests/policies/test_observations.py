@@ -202,10 +202,17 @@ class TestNormalised:
         with pytest.warns(UserWarning, match=r"VecNormalize has clipped.*clip_obs=1e3"):
             make(PPO, normalized(clip_obs=0.1)).learn(8)
 
-    def test_statistics_that_are_frames_behind_are_refused(self):
-        envs = VecFrameStack(VecNormalize(make_vec_env(ENV)), 3)
-        with pytest.raises(ValueError, match="must be the last that changes observations"):
-            make(PPO, envs, policy_kwargs={"mpc": ENV, "state": last_frame})
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda envs: VecFrameStack(envs, 3),
+            lambda envs: VecNormalize(envs, norm_reward=False),
+            lambda envs: VecNormalize(envs, norm_obs=False),
+        ],
+    )
+    def test_statistics_of_something_else_are_refused(self, wrap):
+        with pytest.raises(ValueError, match="must be the last that changes observations, and the"):
+            make(PPO, wrap(normalized()), policy_kwargs={"mpc": ENV, "state": last_frame})
 
     def test_a_model_of_ones_own_must_say_what_the_state_is(self):
         with pytest.raises(ValueError, match=r"norm_obs=False.*or say.*state=\.\.\."):
@@ -299,7 +306,7 @@ class TestEncoder:
         planner.action_limits.gaussian_mean(
             planner.plan(observation, unclamped=True)
         ).sum().backward()
-        assert planner.observer._map.last.weight.grad.abs().max() > 0.0
+        assert planner.observer.state_map.last.weight.grad.abs().max() > 0.0
 
     def test_it_may_be_made_by_a_function(self):
         envs = VecFrameStack(make_vec_env(ENV), 3)

@@ -54,7 +54,7 @@ TRAINS = """
     for model in models:
         model.learn(16)
         assert model.policy.mpc.dynamics.gain.item() != GAIN
-        assert not torch.equal(model.policy.planner.observer._map.scale, torch.ones(3))
+        assert not torch.equal(model.policy.planner.observer.state_map.scale, torch.ones(3))
         name = type(model).__name__
         model.save(name)
         model.policy.save(name + ".policy")
