@@ -7,7 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import RescaleAction
 from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from mpc_gym.imitation import BehavioralCloning, SystemIdentification, collect
 from mpc_gym.make_mpc import make_mpc
-from mpc_gym.mpc import MPC
 from mpc_gym.policies import (
     MPCPolicy,
     RecedingHorizon,
@@ -24,8 +22,17 @@ from mpc_gym.policies import (
     TD3MPCPolicy,
     load_pretrained,
 )
-from tests.policies.goals import Slide, slide_mpc, state_alone, state_and_goal
-from tests.policies.planners import ENV, OFF_POLICY, ON_POLICY, weights
+from tests.policies.environments import (
+    Slide,
+    actions,
+    normalized,
+    pendulum_mpc,
+    rescaled,
+    slide_mpc,
+    state_alone,
+    state_and_goal,
+)
+from tests.policies.planners import ENV, OFF_POLICY, ON_POLICY, STEPS, weights
 from tests.policies.planners import make_model as make
 
 ALGORITHMS = [*ON_POLICY, *OFF_POLICY]
@@ -55,48 +62,54 @@ def unchanged(observation: Tensor) -> Tensor:
     return observation
 
 
-def pendulum_mpc(**options) -> MPC:
-    return make_mpc(ENV, **options)
-
-
-def rescaled(low: float = -4.0, high: float = 4.0) -> gym.Env:
-    return RescaleAction(gym.make(ENV), np.float32(low), np.float32(high))
-
-
-def normalized(env_id=ENV, **options) -> VecNormalize:
-    return VecNormalize(make_vec_env(env_id, seed=0), **options)
-
-
+GOAL = {"mpc": slide_mpc, "state": state_and_goal}
 CASES = {
-    "a goal": (lambda: DummyVecEnv([Slide]), {"mpc": slide_mpc, "state": state_and_goal}),
-    "a scale": (rescaled, {}),
+    "a goal": (lambda: DummyVecEnv([Slide]), GOAL),
+    "a scale": (lambda: make_vec_env(rescaled), {}),
     "normalised": (normalized, {}),
     "an encoder": (
         lambda: VecFrameStack(make_vec_env(ENV, seed=0), 3),
         {"mpc": ENV, "state": Encoder},
     ),
+    "a normalised goal": (lambda: normalized(Slide), GOAL),
 }
+ALL = [
+    *itertools.product(ALGORITHMS, [name for name in CASES if name != "a normalised goal"]),
+    (PPO, "a normalised goal"),
+    (TD3, "a normalised goal"),
+]
 
 
-def actions(model, observation) -> np.ndarray:
-    return model.predict(observation, deterministic=True)[0]
-
-
-GOALS = (lambda: normalized(Slide), {"mpc": slide_mpc, "state": state_and_goal})
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "case"),
-    [*itertools.product(ALGORITHMS, CASES.values()), (PPO, GOALS), (TD3, GOALS)],
-)
+@pytest.mark.parametrize(("algorithm", "case"), ALL)
 def test_it_trains_saves_loads_and_goes_on(algorithm, case, tmp_path):
-    make_env, policy_kwargs = case
-    model = make(algorithm, make_env(), policy_kwargs=policy_kwargs)
+    make_env, policy_kwargs = CASES[case]
+    envs = make_env()
+    model = make(algorithm, envs, policy_kwargs=policy_kwargs)
     before = weights(model)
-    model.learn(24)
-    moved = [name for name, each in weights(model).items() if not torch.equal(each, before[name])]
-    assert [name for name in moved if "planner" in name and "normalization" not in name]
-    observation = model.get_env().reset()
+    model.learn(STEPS)
+    learned = "state_map" if case == "an encoder" else "mpc"
+    after = {name: each for name, each in weights(model).items() if learned in name}
+    assert any(not torch.equal(each, before[name]) for name, each in after.items())
+    observation = envs.reset()
+    expected = actions(model, observation)
+    model.save(tmp_path / "model")
+    again = make_env()
+    if isinstance(envs, VecNormalize):
+        envs.save(tmp_path / "statistics")
+        again = VecNormalize.load(tmp_path / "statistics", again.venv)
+    resumed = algorithm.load(tmp_path / "model", env=again, device="cpu")
+    np.testing.assert_array_equal(actions(resumed, observation), expected)
+    resumed.learn(STEPS, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 2 * STEPS
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("algorithm", [PPO, TD3])
+def test_it_acts_as_before_wherever_it_is_loaded_without_an_environment(algorithm, case, tmp_path):
+    make_env, policy_kwargs = CASES[case]
+    envs = make_env()
+    model = make(algorithm, envs, policy_kwargs=policy_kwargs).learn(STEPS)
+    observation = envs.reset()
     expected = actions(model, observation)
     model.save(tmp_path / "model")
     model.policy.save(tmp_path / "policy")
@@ -109,75 +122,6 @@ def test_it_trains_saves_loads_and_goes_on(algorithm, case, tmp_path):
         pickle.loads(pickle.dumps(model.policy)),
     ):
         np.testing.assert_array_equal(actions(again, observation), expected)
-    resumed = algorithm.load(tmp_path / "model", env=make_env(), device="cpu")
-    resumed.learn(24, reset_num_timesteps=False)
-    assert resumed.num_timesteps == 48
-
-
-class TestScale:
-    @pytest.mark.parametrize("limits", [(-4.0, 4.0), (0.0, 1.0)])
-    @pytest.mark.parametrize("mpc", [None, pendulum_mpc])
-    @one_of_each
-    def test_the_control_arrives_that_was_planned(self, algorithm, mpc, limits):
-        plain, scaled = gym.make(ENV), rescaled(*limits)
-        model = make(algorithm, scaled, policy_kwargs={"mpc": mpc})
-        states = []
-        for env, policy in ((plain, make(algorithm)), (scaled, model)):
-            for seed in range(3):
-                observation, _ = env.reset(seed=seed)
-                env.step(actions(policy, observation))
-                states.append(env.unwrapped.state)
-        np.testing.assert_allclose(states[3:], states[:3], atol=1e-5)
-
-    def test_a_random_action_is_the_plain_one_in_other_units(self):
-        observation = gym.make(ENV).reset(seed=1)[0]
-        for algorithm in (PPO, SAC):
-            plain, scaled = make(algorithm), make(algorithm, rescaled(0.0, 4.0))
-            scaled.policy.load_state_dict(plain.policy.state_dict())
-            drawn = []
-            for model in (plain, scaled):
-                torch.manual_seed(0)
-                drawn.append(model.predict(observation)[0])
-            if algorithm is SAC:  # PPO's spread is in the units of the action
-                np.testing.assert_allclose(drawn[1], drawn[0] + 2.0, atol=1e-5)
-            assert scaled.action_space.contains(drawn[1])
-
-    def test_it_can_be_said_where_it_is_not_seen(self):
-        env = rescaled(-1.0, 1.0)
-        spaces = env.observation_space, env.action_space
-        with pytest.raises(ValueError, match=r"control_scale=\(low, high\)"):
-            MPCPolicy(*spaces, lambda _: 1e-3, mpc=ENV)
-        observation, _ = env.reset(seed=3)
-        plain = actions(make(PPO), observation)
-        for scale in ((-2.0, 2.0), ([-2.0], np.array([2.0]))):
-            policy = MPCPolicy(*spaces, lambda _: 1e-3, mpc=ENV, horizon=3, control_scale=scale)
-            np.testing.assert_allclose(actions(policy, observation), plain / 2, atol=1e-6)
-
-    @pytest.mark.parametrize(
-        ("scale", "message"),
-        [
-            ((-1.0, 1.0), "control_scale must hold the MPC's control bounds"),
-            ((2.0, -2.0), "control_scale must be .*low < high"),
-            (([-2.0, -2.0], [2.0, 2.0]), "control_scale must be .*1 of them"),
-            ((-np.inf, 2.0), "control_scale must be .*finite"),
-            ((1.0,), "control_scale must be a pair"),
-        ],
-    )
-    def test_what_is_no_scale_is_refused(self, scale, message):
-        env = rescaled(-1.0, 1.0)
-        with pytest.raises(ValueError, match=message):
-            make(PPO, env, policy_kwargs={"control_scale": scale})
-
-    def test_a_space_without_limits_has_none(self):
-        env = gym.wrappers.ClipAction(gym.make(ENV))
-        with pytest.raises(ValueError, match=r"control_scale.*has none"):
-            MPCPolicy(
-                env.observation_space,
-                env.action_space,
-                lambda _: 1e-3,
-                mpc=ENV,
-                control_scale=(-2.0, 2.0),
-            )
 
 
 class TestNormalised:
@@ -255,7 +199,7 @@ class TestGoals:
         model = make(
             algorithm,
             Slide(),
-            policy_kwargs={"mpc": slide_mpc, "state": state_and_goal},
+            policy_kwargs=GOAL,
             replay_buffer_class=HerReplayBuffer,
             replay_buffer_kwargs={"n_sampled_goal": 2, "goal_selection_strategy": "future"},
             learning_starts=16,
@@ -266,7 +210,7 @@ class TestGoals:
         assert not torch.equal(weights(model)[name], before[name])
 
     def test_critics_have_the_features_of_all_entries(self):
-        kwargs = {"mpc": slide_mpc, "state": state_and_goal}
+        kwargs = GOAL
         on, off = make(PPO, Slide(), policy_kwargs=kwargs), make(SAC, Slide(), policy_kwargs=kwargs)
         assert isinstance(on.policy.vf_features_extractor, CombinedExtractor)
         assert isinstance(off.policy.critic.features_extractor, CombinedExtractor)
@@ -289,7 +233,7 @@ class TestGoals:
             make(PPO, Slide(), policy_kwargs={"mpc": slide_mpc})
 
     def test_an_observation_of_another_kind_is_refused(self):
-        model = make(PPO, Slide(), policy_kwargs=CASES["a goal"][1])
+        model = make(PPO, Slide(), policy_kwargs=GOAL)
         with pytest.raises(TypeError, match="must be a dict with entries"):
             model.policy.predict(np.zeros(2, np.float32))
         with pytest.raises(TypeError, match="must be a dict with entries"):

@@ -1,13 +1,18 @@
-"""A goal environment, and the model that reaches the goals: for policies with a context."""
+"""Environments in which an observation is not the state, or an action not the control."""
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import RescaleAction
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
+from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import LinearDynamics
 from mpc_gym.mpc import MPC
+from tests.policies.planners import ENV
 
 STEPS = 8  # of an episode
 LIMIT = 2.0
@@ -73,3 +78,19 @@ def state_and_goal(observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def state_alone(observation: dict[str, Tensor]) -> Tensor:
     return observation["observation"]
+
+
+def pendulum_mpc(**options) -> MPC:
+    return make_mpc(ENV, **options)
+
+
+def rescaled(low: float = -4.0, high: float = 4.0) -> gym.Env:
+    return RescaleAction(gym.make(ENV), np.float32(low), np.float32(high))
+
+
+def normalized(env_id=ENV, **options) -> VecNormalize:
+    return VecNormalize(make_vec_env(env_id, seed=0), **options)
+
+
+def actions(model, observation) -> np.ndarray:
+    return model.predict(observation, deterministic=True)[0]
