@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpc_gym.models import CartPoleDynamics, LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
-from mpc_gym.policies import DiscreteMPCPolicy, MPCPolicy, SACMPCPolicy, load_pretrained
+from mpc_gym.policies import DiscreteMPCPolicy, MPCPolicy, SACMPCPolicy
 
 FORCES = [-10.0, 10.0]  # of CartPole-v1
 
@@ -124,11 +124,9 @@ def test_it_trains_saves_loads_and_goes_on(algorithm, value, tmp_path):
     assert set(expected) == {0, 1}
     model.save(tmp_path / "model")
     model.policy.save(tmp_path / "policy")
-    model.policy.save_pretrained(tmp_path / "folder")
     for again in (
         algorithm.load(tmp_path / "model", env=gym.make("CartPole-v1"), device="cpu"),
         DiscreteMPCPolicy.load(tmp_path / "policy", device="cpu"),
-        load_pretrained(tmp_path / "folder", mpc=balance, state=with_cosine, device="cpu"),
     ):
         np.testing.assert_array_equal(again.predict(states, deterministic=True)[0], expected)
     again = algorithm.load(tmp_path / "model", env=gym.make("CartPole-v1"), device="cpu")

@@ -26,18 +26,14 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import Tensor, nn, optim
 
-from mpc_gym.checks import check_count
 from mpc_gym.envs.spaces import EnvBox
 
 BOX_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 LARGEST = {"horizon": 10_000, "starts": 10_000, "max_iterations": 1_000_000}
-ACTIONS = "action_space"  # the name of the one that may be discrete
-MAX_ACTIONS = 10_000  # of a discrete space
 MAX_MATRIX = 2**28  # from every observation to every action
 
 POLICY_MODULES = {
     "MPCPolicy": "mpc_gym.policies",
-    "DiscreteMPCPolicy": "mpc_gym.policies",
     "SACMPCPolicy": "mpc_gym.policies",
     "TD3MPCPolicy": "mpc_gym.policies",
     "TQCMPCPolicy": "mpc_gym.policies",
@@ -117,13 +113,11 @@ def decode_arguments(
 
 
 def encode_space(name: str, space: gym.Space[Any]) -> dict[str, Any]:
-    """A `Box` or an `EnvBox`, or a `Dict` of such, as JSON; of actions, a `Discrete` space too.
+    """A `Box` or an `EnvBox`, or a `Dict` of such, as JSON.
 
     Raises:
         TypeError: it is another kind of space.
     """
-    if name == ACTIONS and type(space) is gym.spaces.Discrete:
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, gym.spaces.Dict):
         parts = {key: _encode_box(f"{name}[{key!r}]", part) for key, part in space.items()}
         # the size of the network that SB3 makes for a picture is not bounded by `check_demand`
@@ -159,9 +153,6 @@ def decode_space(name: str, data: object) -> gym.Space[Any]:
         ValueError: the data are damaged, or the environment is not registered.
     """
     try:
-        if name == ACTIONS and isinstance(data, dict) and data["type"] == "Discrete":
-            n = check_count(f"{name}.n", data["n"], 1, MAX_ACTIONS)
-            return gym.spaces.Discrete(n, start=check_count(f"{name}.start", data["start"], 0))
         if isinstance(data, dict) and data["type"] == "Dict":
             # no further: what is deeper was not written
             parts: dict[str, gym.Space[Any]] = {
@@ -357,8 +348,7 @@ def _read_space(name: str, data: Any) -> gym.spaces.Box:
 
 def _no_box(name: str, data: object) -> ValueError:
     return ValueError(
-        f"{name} must describe a Box or an EnvBox, or a Dict of such (of actions, a Discrete "
-        f"space), got {excerpt(data)}"
+        f"{name} must describe a Box or an EnvBox, or a Dict of such, got {excerpt(data)}"
     )
 
 

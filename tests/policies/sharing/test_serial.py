@@ -162,31 +162,25 @@ def test_what_is_no_description_at_all_is_refused(data):
         decode_space("space", data)
 
 
-def test_spaces_of_several_boxes_and_of_discrete_actions_are_read_as_written():
+def test_a_space_of_several_boxes_is_read_as_written():
     box = Box(-1.0, np.inf, (2,), np.float32)
-    several, actions = gym.spaces.Dict(state=box, goal=box), gym.spaces.Discrete(3)
-    for name, space in (("space", several), ("action_space", actions)):
-        data = json.loads(json.dumps(encode_space(name, space), allow_nan=False))
-        assert decode_space(name, data) == space
+    space = gym.spaces.Dict(state=box, goal=box)
+    data = json.loads(json.dumps(encode_space("space", space), allow_nan=False))
+    assert decode_space("space", data) == space
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    "data",
     [
-        ("space", {"type": "Discrete", "n": 2, "start": 0}),
-        ("action_space", {"type": "Discrete", "n": 0, "start": 0}),
-        ("action_space", {"type": "Discrete", "n": 10**9, "start": 0}),
-        ("action_space", {"type": "Discrete", "n": "2", "start": 0}),
-        ("action_space", {"type": "Discrete"}),
-        ("space", {"type": "Dict"}),
-        ("space", {"type": "Dict", "spaces": [1]}),
-        ("space", {"type": "Dict", "spaces": {"a": {"type": "Dict", "spaces": {}}}}),
-        ("space", {"type": "Dict", "spaces": {"a": {"type": "Box"}}}),
+        {"type": "Dict"},
+        {"type": "Dict", "spaces": [1]},
+        {"type": "Dict", "spaces": {"a": {"type": "Dict", "spaces": {}}}},
+        {"type": "Dict", "spaces": {"a": {"type": "Box"}}},
     ],
 )
-def test_what_describes_no_such_space_is_refused(name, data):
-    with pytest.raises(ValueError, match=name):
-        decode_space(name, data)
+def test_what_describes_no_such_space_is_refused(data):
+    with pytest.raises(ValueError, match="space must describe"):
+        decode_space("space", data)
 
 
 def test_a_picture_is_not_saved_as_no_bound_is_known_of_its_network():
