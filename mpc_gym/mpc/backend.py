@@ -44,6 +44,9 @@ class BackendProblem(Protocol):
     def rows(self, index: Int[Tensor, " rows"]) -> "BackendProblem":
         """The same problem for some instances of the batch."""
 
+    def patient(self) -> "BackendProblem":
+        """The same problem, no instance of which is given up early (see `Settings.kinked`)."""
+
     def lifted(self) -> "BackendProblem":
         """The same problem without the bounds of the first stage."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,16 @@ class Constrained:
         if made is None or not all(map(_is_same, made[0], shared)):
             made = (shared, *_make(mpc, x_init, first, context, n_context))
             self._made[smoothing > 0] = made
-        _, inner, kinds = made
-        if inner.smoothing != smoothing:
-            inner.smoothing = mpc.smoothing
-        for name in _SETTINGS:
-            value = getattr(mpc, name)
-            if getattr(inner, name) != value:
-                setattr(inner, name, value)
+        _, shared_inner, kinds = made
+        wanted = {name: getattr(mpc, name) for name in _SETTINGS}
+        changed = {k: v for k, v in wanted.items() if getattr(shared_inner, k) != v}
+        if not changed and shared_inner.smoothing == smoothing:
+            return shared_inner, kinds
+        inner = copy.copy(shared_inner)  # with settings of its own, which others do not see
+        inner._buffers = dict(inner._buffers)
+        inner.smoothing = mpc.smoothing
+        for name, value in changed.items():
+            setattr(inner, name, value)
         return inner, kinds
 
 

@@ -1,6 +1,5 @@
 """The differentiable model predictive controller."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -208,13 +207,16 @@ class MPC(CheckedSettings):
         request = Request(
             x_init, first, multipliers, bounds, contexts, starts, max_iterations, unclamped
         )
-        if self._is_smoothed() or self.has_constraints:
-            plan = self._changed_plan(request)
-        else:
-            plan = self._own_plan(request, warm_start, context)
+        plan = self._plan(request, warm_start, context)
         if torch.is_grad_enabled():
             self._unconverged.note(plan, max_iterations, self.expected_unconverged)
         return plan
+
+    def _plan(self, request: Request, warm_start: Tensor | None, context: Tensor | None) -> Plan:
+        """What was asked for; warm start and context are as the caller has them."""
+        if self._is_smoothed() or self.has_constraints:
+            return self._changed_plan(request)
+        return self._own_plan(request, warm_start, context)
 
     def _own_plan(
         self, request: Request, warm_start: Tensor | None, context: Tensor | None
@@ -223,7 +225,11 @@ class MPC(CheckedSettings):
         x_init, first, _, bounds, contexts, starts, max_iterations, unclamped = request
         rounded = self._rounded if self.differentiate == "implicit" else None
         kinked = rounded is not None and rounded.has_kinks(self, request)
-        settings = Settings(self.hessian == "exact", self.tolerance, max_iterations, kinked)
+        if kinked and starts > 1:  # the cheapest is wanted, so none is given up where it stalls
+            max_iterations = min(BEFORE_ROUNDING, max_iterations)
+        settings = Settings(
+            self.hessian == "exact", self.tolerance, max_iterations, kinked and starts == 1
+        )
         problem = self._problem(x_init, first, bounds, contexts, settings)
         if self.n_state is None:  # setting an attribute of a module takes microseconds
             self.n_state = x_init.shape[1]
@@ -277,8 +283,7 @@ class MPC(CheckedSettings):
         rounded, asked = self._rounded, request
         kinked = rounded is not None and rounded.has_kinks(self, request)
         if kinked:
-            first = math.ceil(request.max_iterations * BEFORE_ROUNDING)
-            asked = request._replace(max_iterations=first)
+            asked = request._replace(max_iterations=min(BEFORE_ROUNDING, request.max_iterations))
         try:
             plan = changed.plan(self, asked)
         except ValueError:

@@ -1,24 +1,27 @@
 """The kinks of a model, and the same model with its kinks rounded.
 
 What makes a kink is a function of PyTorch. While `Kinks` is entered, such a function is another
-one, smooth and within half a width of it:
+one, smooth and within a width of it:
 
     max(a, b)  ->  (a + b + hypot(a - b, w)) / 2,      |a|  ->  hypot(a, w)
 
-(Chen & Harker 1993; Kanzow 1996), and so relu, leaky relu, clamp, hardtanh, minimum and norms,
-which are made of these. A choice by a comparison, `where(a > b, p, q)`, becomes a blend of p and q
-with the weights (1 +- (a - b) / hypot(a - b, w)) / 2. The width w of each is in units of its
-argument: so much of the largest gap |a - b| along a plan. As w falls to zero, the limit of the
+(Chen & Harker 1993; Kanzow 1996), and so relu, leaky relu, clamp, hardtanh and minimum, which are
+made of these; a norm has w^2 added under its root. A choice by a comparison, `where(a > b, p, q)`,
+becomes a blend of p and q with the weights (1 +- (a - b) / hypot(a - b, w)) / 2. The width w of
+each is in units of its argument: so much of the largest gap |a - b| along a plan. As w falls to
+zero, the limit of the
 rounded model's stationary points is stationary for the model in the sense of Clarke (Chen 2012,
 Smoothing methods for nonsmooth, nonconvex minimization).
 
-Not rounded: functions whose value jumps (sign, floor), kinks inside a function of its own (huber
-loss, elu, sorting, max over a dimension), and masks that are not arguments of `where`.
+Not rounded: kinks of parameters or the context alone; functions whose value jumps (sign, floor);
+kinks inside other functions (prelu, softshrink, losses, sorting, max over a dimension, norms over
+several); what is done in place (`relu_`); masks that are not the comparison itself, or are no
+argument of `torch.where`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,14 +39,17 @@ class Kinks(TorchFunctionMode):
     Args:
         widths: of the kinks in the order in which they are met, with the batch dimensions of
             states; None: leave all as it is, and note the gaps.
+        chosen: which of them are rounded; the others are left as they are, and have widths, too.
 
     Attributes:
         gaps: |a - b| of each kink.
     """
 
-    def __init__(self, widths: Float[Tensor, "*batch k"] | None = None) -> None:
+    def __init__(
+        self, widths: Float[Tensor, "*batch k"] | None = None, chosen: Sequence[bool] = ()
+    ) -> None:
         super().__init__()
-        self._widths = widths
+        self._widths, self._chosen = widths, chosen
         self._met = 0
         self._compared: dict[int, tuple[Tensor, Tensor]] = {}  # a - b, by condition
         self.gaps: list[Tensor] = []
@@ -55,13 +61,15 @@ class Kinks(TorchFunctionMode):
         named = named or {}
         name = getattr(function, "__name__", "")
         rounded = _ROUNDED.get(name)
-        if rounded is not None:
+        if rounded is not None and arguments:
             value = rounded(self, *arguments, **named)
             if value is not None:
                 return value
         value = function(*arguments, **named)
-        if name in _COMPARISONS:
-            self._note(value, *arguments[:2], sign=_COMPARISONS[name])
+        if name in _COMPARISONS and len(arguments) == 2:
+            self._note(value, *arguments, sign=_COMPARISONS[name])
+        elif arguments and (name.endswith("_") or name.startswith("__i")):  # it may be a mask
+            self._compared.pop(id(arguments[0]), None)
         return value
 
     def larger(self, a: Any, b: Any) -> Tensor | None:
@@ -85,7 +93,12 @@ class Kinks(TorchFunctionMode):
             return None
         gap = compared[1]
         spread = self._rounded(gap)
-        return None if spread is None else 0.5 * (a + b + gap / spread * (a - b))
+        if spread is None:
+            return None
+        a, b = torch.as_tensor(a).to(spread), torch.as_tensor(b).to(spread)
+        a, b = torch.where(a.isfinite(), a, b), torch.where(b.isfinite(), b, a)
+        blended: Tensor = 0.5 * (a + b + gap / spread * (a - b))
+        return blended
 
     def norm(self, x: Tensor, order: Any, axis: Any, keepdim: bool) -> Tensor | None:
         """The sum of absolute values, or the Euclidean norm."""
@@ -113,9 +126,9 @@ class Kinks(TorchFunctionMode):
         if self._widths is None:
             self.gaps.append(gap.detach().abs())
             return None
-        batch = self._widths.shape[:-1]
-        if index >= self._widths.shape[-1] or gap.shape[: len(batch)] != batch:
+        if index >= len(self._chosen) or not self._chosen[index]:
             return None
+        batch = self._widths.shape[:-1]
         return self._widths[..., index].reshape((*batch, *(1,) * (gap.ndim - len(batch))))
 
     def _note(self, condition: Any, a: Any, b: Any, *, sign: float) -> None:
@@ -136,10 +149,11 @@ def _hardtanh(kinks: Kinks, x: Any, *bounds: Any, **named: Any) -> Tensor | None
 
 
 def _between(kinks: Kinks, x: Any, low: Any, high: Any) -> Tensor | None:
-    found: Tensor | None = None
+    found: Tensor | None = x
     for bound, limited in ((low, kinks.larger), (high, kinks.smaller)):
         if bound is not None:
-            found = limited(x if found is None else found, bound)
+            limit = limited(x if found is None else found, bound)
+            found = None if found is None else limit
     return found
 
 
@@ -167,7 +181,8 @@ def _relu(kinks: Kinks, x: Any, *_: Any, **__: Any) -> Tensor | None:
     return kinks.larger(x, 0.0)
 
 
-def _where(kinks: Kinks, condition: Any, *choices: Any) -> Tensor | None:
+def _where(kinks: Kinks, condition: Any, *choices: Any, **named: Any) -> Tensor | None:
+    choices = (*choices, *named.values())
     return kinks.blend(condition, *choices) if len(choices) == 2 else None
 
 
@@ -211,14 +226,17 @@ class RoundedDynamics(nn.Module):
     Args:
         module: the dynamics.
         n_context: entries of its context, which come first in that of these dynamics.
-        widths: where those of its kinks are in that context.
+        first: where the widths of its kinks begin in that context.
+        chosen: which of its kinks are rounded.
     """
 
     takes_context = True
 
-    def __init__(self, module: nn.Module, n_context: int, widths: slice) -> None:
+    def __init__(
+        self, module: nn.Module, n_context: int, first: int, chosen: tuple[bool, ...]
+    ) -> None:
         super().__init__()
-        self.module, self.n_context, self.widths = module, n_context, widths
+        self.module, self.n_context, self.first, self.chosen = module, n_context, first, chosen
         self.n_state, self.n_ctrl = dynamics_sizes(module)
 
     def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
@@ -231,9 +249,11 @@ class RoundedCost(Cost):
 
     takes_context = True
 
-    def __init__(self, module: nn.Module, n_context: int, widths: slice) -> None:
+    def __init__(
+        self, module: nn.Module, n_context: int, first: int, chosen: tuple[bool, ...]
+    ) -> None:
         super().__init__()
-        self.module, self.n_context, self.widths = module, n_context, widths
+        self.module, self.n_context, self.first, self.chosen = module, n_context, first, chosen
         self.size = cost_size(module)
         self.per_stage_parameters = tuple(f"module.{name}" for name in per_stage_parameters(module))
 
@@ -246,7 +266,7 @@ def _rounded(
     part: RoundedDynamics | RoundedCost, state: Tensor, control: Tensor, context: Tensor
 ) -> Tensor:
     own = (context[..., : part.n_context],) if takes_context(part.module) else ()
-    with Kinks(context[..., part.widths]):
+    with Kinks(context[..., part.first : part.first + len(part.chosen)], part.chosen):
         value: Tensor = part.module(state, control, *own)
     return value
 
@@ -257,8 +277,17 @@ def gaps(
     controls: Float[Tensor, "batch time n_ctrl"],
     context: Float[Tensor, "batch time n_context"] | None,
 ) -> list[Float[Tensor, "batch n"] | None]:
-    """|a - b| of each kink along trajectories; None for one that is not of each stage."""
-    with torch.no_grad(), Kinks() as kinks:
-        RowFunction.of(module)(states, controls, context)
+    """|a - b| of each kink along trajectories; None where no state or control enters it.
+
+    Such a one, of parameters or the context alone, is a choice that no plan makes.
+    """
+    evaluate, found = RowFunction.of(module), []
+    for factor, offset in ((1.0, 0.0), (1.1, 0.1)):
+        with torch.no_grad(), Kinks() as kinks:
+            evaluate(factor * states + offset, factor * controls + offset, context)
+        found.append(kinks.gaps)
     batch = states.shape[:2]
-    return [gap.flatten(1) if gap.shape[:2] == batch else None for gap in kinks.gaps]
+    return [
+        gap.flatten(1) if gap.shape[:2] == batch and not torch.equal(gap, moved) else None
+        for gap, moved in zip(*found, strict=False)
+    ]

@@ -26,7 +26,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +37,7 @@ from mpc_gym.mpc.constrained import Constrained
 from mpc_gym.mpc.kinks import RoundedCost, RoundedDynamics, gaps
 from mpc_gym.mpc.model_checks import ModelChecks
 from mpc_gym.mpc.native.compiled_models import CompiledModels
-from mpc_gym.mpc.plan import Plan, Request, WarmStart
+from mpc_gym.mpc.plan import Plan, Request
 from mpc_gym.mpc.problem import RowFunction
 from mpc_gym.mpc.smoothing import Smoothed
 from mpc_gym.mpc.unconverged import Unconverged
@@ -50,8 +50,11 @@ NARROW = WIDTHS[3:], WIDTHS[-1:]  # where these led to a plan dearer than the on
 COARSE = 3e-2  # tolerance with all widths but the last
 FEW, FEW_CONSTRAINED = 6, 20  # and iterations; with constraints these are of several solves
 NEAR = 10 * WIDTHS[-1]  # a smaller gap counts as at the kink
-BEFORE_ROUNDING = 0.25  # of all iterations, with constraints or smoothing
+BEFORE_ROUNDING = 60  # iterations, with constraints, smoothing or several starts
+FINER = 6  # times, a tenth of the last width is tried where that is too much
 AGREES = 1e-3  # by how much of the stage costs' size rounding may change the cost
+
+Gaps: TypeAlias = dict[str, list[Float[Tensor, "batch n"] | None]]  # of each kink, by part
 
 PARTS = {"dynamics": RoundedDynamics, "cost": RoundedCost, "constraints": RoundedCost}
 
@@ -62,7 +65,8 @@ class AtKinks:
 
     Attributes:
         rows: which instances of the batch these are.
-        plan: of the rounded model, of these.
+        plan: of the rounded model, of these; `at_kink` is false where rounding has been away from
+            all kinks, which is only said where constraints keep the model itself from being solved.
         widths: of each kink.
         inner: the controller on the rounded model.
     """
@@ -75,13 +79,10 @@ class AtKinks:
     def put_into(self, mpc: MPC, request: Request, plan: Plan) -> Plan:
         """The plan of the batch, with these as functions of what they depend on."""
         request = _rows(request, self.rows, self.plan)
-        found = _solved(self.inner, request, self.widths)
-        found = _unrounded(mpc, request, found)
-        found = replace(found, iterations=self.plan.iterations, at_kink=found.converged)
-        lost = (~found.converged).nonzero()[:, 0]
-        if len(lost):  # these have no gradient
-            found = found.with_rows(lost, found.rows(lost).detached())
-        return plan.with_rows(self.rows, found.to(plan.cost.dtype))
+        found = _unrounded(mpc, request, _solved(self.inner, request, self.widths))
+        found = replace(found, iterations=self.plan.iterations, at_kink=self.plan.at_kink)
+        kept = found.converged.nonzero()[:, 0]  # where rounding matters, the plan stays as it was
+        return plan.with_rows(self.rows[kept], found.rows(kept).to(plan.cost.dtype))
 
 
 class Rounded:
@@ -91,17 +92,18 @@ class Rounded:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[list[nn.Module | None], bool] | None = None
+        self._known: tuple[tuple[Any, ...], bool] | None = None
         self._made: tuple[tuple[Any, ...], dict[str, nn.Module], dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[type[Rounded], tuple[()]]:
         return Rounded, ()
 
     def has_kinks(self, mpc: MPC, request: Request) -> bool:
-        """Whether the model of the controller has any, when its modules were last exchanged."""
-        modules = list(map(mpc._modules.get, PARTS))  # past nn.Module's search
+        """Whether the model of the controller has any, as when it was last compiled."""
+        modules = mpc._modules  # past nn.Module's search
+        key = (*map(modules.get, PARTS), mpc._compiled.compilations)
         known = self._known
-        if known is None or any(a is not b for a, b in zip(known[0], modules, strict=True)):
+        if known is None or known[0] != key:
             states = request.x_init[:1].detach().double().unsqueeze(1)
             own = None if request.context is None else request.context[:1]
             try:
@@ -109,7 +111,7 @@ class Rounded:
                 found = any(gap is not None for of_part in along.values() for gap in of_part)
             except Exception:  # a fault of the model is reported where it is first solved
                 return False
-            known = self._known = modules, found
+            known = self._known = key, found
         return known[1]
 
     def solve(
@@ -135,43 +137,48 @@ class Rounded:
             guess = request.controls[rows]
             request = _rows(request, rows, now)
             along = _gaps(mpc, now.states, now.controls, request.context)
-            inner = self._inner(mpc, request, {name: len(gaps) for name, gaps in along.items()})
+            if all(gap is None for of_part in along.values() for gap in of_part):
+                return plan, None
+            inner = self._inner(mpc, request, along)
             units = _units(along)
             found = _sharpened(inner, request, units, WIDTHS)
-            if problem is not None:
-                found = _no_dearer(inner, request, units, found, now.cost)
-                found = _cheaper_than(problem.rows(rows), request, guess, found, now.cost)
+            of_rows = None if problem is None else problem.rows(rows)
+            if of_rows is not None:
+                found = _no_dearer(of_rows, inner, request, units, found, now.cost)
+            found, widths = _finer(mpc, inner, request, found, WIDTHS[-1] * units)
+            if of_rows is not None:
+                found = _cheaper_than(of_rows, request, guess, found, now.cost)
             spent = now.iterations + found.iterations
             done = found.converged & (spent <= request.max_iterations)
-            found = replace(found, iterations=spent, converged=done)
+            left = _gaps(mpc, found.states, found.controls, request.context)
+            at_kink = (_joined(left, torch.amin) <= NEAR * units).any(1)
+            found = replace(found, iterations=spent, converged=done, at_kink=at_kink)
             if problem is not None:
-                left = _gaps(mpc, found.states, found.controls, request.context)
-                at_kink = (_joined(left, torch.amin) <= NEAR * units).any(1)
+                begun = problem, request, rows
                 away = (done & ~at_kink).nonzero()[:, 0]
-                exact = _exact(problem, request, rows, found, away)
-                settled = exact.converged.nonzero()[:, 0]
-                plan = plan.with_rows(rows[away[settled]], exact.rows(settled))
+                plan, settled = _exact(*begun, plan, found, away)
                 done = done.index_fill(0, away[settled], value=False)
+                lost = (~found.converged & (spent < request.max_iterations)).nonzero()[:, 0]
+                plan, _ = _exact(*begun, plan, replace(now, iterations=spent), lost)
         kept = done.nonzero()[:, 0]
         if not len(kept):
             return plan, None
-        return plan, AtKinks(rows[kept], found.rows(kept), WIDTHS[-1] * units[kept], inner)
+        return plan, AtKinks(rows[kept], found.rows(kept), widths[kept], inner)
 
-    def _inner(self, mpc: MPC, request: Request, counts: dict[str, int]) -> MPC:
+    def _inner(self, mpc: MPC, request: Request, along: Gaps) -> MPC:
         """A copy of the controller on the rounded model."""
         n_context = 0 if request.context is None else request.context.shape[-1]
         modules = tuple(map(mpc._modules.get, PARTS))
-        key = (*modules, n_context, *counts.values())
+        chosen = {name: tuple(gap is not None for gap in gaps) for name, gaps in along.items()}
+        key = (n_context, chosen, *map(id, modules))  # which are kept alive in `made`
         made = self._made
-        if made is None or not all(
-            a is b or (isinstance(a, int) and a == b) for a, b in zip(made[0], key, strict=True)
-        ):
+        if made is None or made[0] != key:
             parts: dict[str, nn.Module] = {}
             start = n_context
             for (name, kind), module in zip(PARTS.items(), modules, strict=True):
                 if module is not None:
-                    widths = slice(start, start + counts[name])
-                    parts[name], start = kind(module, n_context, widths), widths.stop
+                    parts[name] = kind(module, n_context, start, chosen[name])
+                    start += len(chosen[name])
             own = {
                 "_compiled": CompiledModels(),
                 "_model_checks": ModelChecks(),
@@ -193,7 +200,7 @@ def _gaps(
     states: Float[Tensor, "batch time n_state"],
     controls: Float[Tensor, "batch time n_ctrl"],
     context: Float[Tensor, "batch time n_context"] | None,
-) -> dict[str, list[Float[Tensor, "batch n"] | None]]:
+) -> Gaps:
     """Those of each part of the model."""
     own = None if context is None else context.detach()
     return {
@@ -204,16 +211,45 @@ def _gaps(
 
 
 def _exact(
-    problem: BackendProblem, request: Request, rows: Tensor, found: Plan, away: Tensor
-) -> Plan:
-    """The plans without rounding from those of `found` that are away from all kinks."""
-    exact = problem.rows(rows[away]).solve(request.x_init[away].double(), found.controls[away])
-    spent = found.iterations[away] + exact.iterations
-    within = exact.converged & (spent <= request.max_iterations)
-    return replace(exact, iterations=spent, converged=within)
+    problem: BackendProblem,
+    request: Request,
+    rows: Tensor,
+    plan: Plan,
+    begun: Plan,
+    some: Tensor,
+) -> tuple[Plan, Tensor]:
+    """The plan with those found without rounding from some plans of `rows`; which of them were."""
+    if not len(some):
+        return plan, some
+    without = problem.rows(rows[some]).patient()
+    exact = without.solve(request.x_init[some].double(), begun.controls[some])
+    spent = begun.iterations[some] + exact.iterations
+    settled = (exact.converged & (spent <= request.max_iterations)).nonzero()[:, 0]
+    exact = replace(exact, iterations=spent).rows(settled)
+    return plan.with_rows(rows[some[settled]], exact), settled
 
 
-def _joined(along: dict[str, list[Tensor | None]], choose: Callable[..., Tensor]) -> Tensor:
+def _finer(
+    mpc: MPC, inner: MPC, request: Request, found: Plan, widths: Float[Tensor, "batch kinks"]
+) -> tuple[Plan, Float[Tensor, "batch kinks"]]:
+    """The plans with smaller widths, and these, where rounding changes the cost by too much.
+
+    It does where the plan is nearly free, as that of an L1 cost near its goal.
+    """
+    for _ in range(FINER):
+        now = request._replace(controls=found.controls, multipliers=found.multipliers)
+        known = found.converged & ~_unrounded(mpc, now, found).converged
+        rows = known.nonzero()[:, 0]
+        if not len(rows):
+            break
+        widths = widths.index_copy(0, rows, 0.1 * widths[rows])
+        again = _solved(inner, _rows(request, rows, found.rows(rows)), widths[rows])
+        again = replace(again, iterations=again.iterations + found.iterations[rows])
+        found = found.with_rows(rows, again)
+    return found, widths
+
+
+def _joined(along: Gaps, choose: Callable[..., Tensor]) -> Tensor:
     """`choose` of the gaps of each kink along a plan, [batch, kinks]; NaN for one without gaps."""
     every = [gap for of_part in along.values() for gap in of_part]
     some = next(gap for gap in every if gap is not None)
@@ -222,7 +258,7 @@ def _joined(along: dict[str, list[Tensor | None]], choose: Callable[..., Tensor]
     return torch.stack(chosen, 1).double()
 
 
-def _units(along: dict[str, list[Tensor | None]]) -> Float[Tensor, "batch kinks"]:
+def _units(along: Gaps) -> Float[Tensor, "batch kinks"]:
     """The largest gap of each kink; 1 where that is zero, and 0 where a kink is not rounded.
 
     As powers of two, so that the batch in which it was evaluated does not change the last digit.
@@ -234,6 +270,7 @@ def _units(along: dict[str, list[Tensor | None]]) -> Float[Tensor, "batch kinks"
 
 
 def _no_dearer(
+    problem: BackendProblem,
     inner: MPC,
     request: Request,
     units: Float[Tensor, "batch kinks"],
@@ -242,14 +279,16 @@ def _no_dearer(
 ) -> Plan:
     """The same plans; those dearer than where they began are solved anew, with smaller widths."""
     for widths in NARROW:
-        rows = (found.cost > cost + AGREES * cost.abs()).nonzero()[:, 0]
+        now = problem.costs(request.x_init.double(), found.controls)
+        rows = (now > cost + AGREES * cost.abs()).nonzero()[:, 0]
         if not len(rows):
             break
         at = found.rows(rows)
         begun = _rows(request, rows, at)._replace(controls=request.controls[rows])
         again = _sharpened(inner, begun, units[rows], widths)
         again = replace(again, iterations=again.iterations + at.iterations)
-        better = (again.converged & ((again.cost < at.cost) | ~at.converged)).nonzero()[:, 0]
+        cheaper = problem.rows(rows).costs(begun.x_init.double(), again.controls) < now[rows]
+        better = (again.converged & (cheaper | ~at.converged)).nonzero()[:, 0]
         kept = replace(at, iterations=again.iterations).with_rows(better, again.rows(better))
         found = found.with_rows(rows, kept)
     return found
@@ -262,11 +301,13 @@ def _cheaper_than(
 
     What began at a stalled plan of some cost need not be compared where it is cheaper.
     """
-    rows = (found.converged & (found.cost > cost)).nonzero()[:, 0]
+    x_init = request.x_init.double()
+    now = problem.costs(x_init, found.controls)
+    rows = (found.converged & (now > cost)).nonzero()[:, 0]
     if not len(rows):
         return found
-    least = problem.rows(rows).costs(request.x_init[rows].double(), guess[rows])
-    dearer = rows[found.cost[rows] > least + AGREES * least.abs()]
+    least = problem.rows(rows).costs(x_init[rows], guess[rows])
+    dearer = rows[now[rows] > least + AGREES * least.abs()]
     return replace(found, converged=found.converged.index_fill(0, dearer, value=False))
 
 
@@ -290,19 +331,11 @@ def _sharpened(
 
 def _solved(inner: MPC, request: Request, widths: Float[Tensor, "batch kinks"]) -> Plan:
     """The plan of a rounded model from the controls, and multipliers, of a request."""
-    start, context = request.controls, request.context
-    if request.multipliers is not None:
-        start = WarmStart.of(start, request.multipliers)
-    staged = widths.unsqueeze(1).expand(-1, inner.horizon, -1)
-    found: Plan = inner(
-        request.x_init.double(),
-        start,
-        staged if context is None else torch.cat((context.double(), staged), -1),
-        starts=1,
-        max_iterations=request.max_iterations,
-        unclamped=request.unclamped,
-    )
-    return found
+    context, staged = request.context, widths.unsqueeze(1).expand(-1, inner.horizon, -1)
+    if context is not None:
+        staged = torch.cat((context.double(), staged), -1)
+    request = request._replace(x_init=request.x_init.double(), context=staged, starts=1)
+    return inner._plan(request, request.controls, staged)
 
 
 def _unrounded(mpc: MPC, request: Request, found: Plan) -> Plan:

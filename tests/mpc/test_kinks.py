@@ -37,7 +37,8 @@ SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
     "a mask that nothing compares": lambda x: torch.where(x.isfinite(), x, 0.0),
     "of whole numbers": lambda x: x * torch.tensor([1, -2]).abs().clamp(min=1).sum(),
     "matrix norm": lambda x: torch.linalg.norm(x, dim=(-2, -1)),
-    "a parameter's": lambda x: x * torch.relu(torch.tensor([0.5, -0.5, 0.1])),
+    "of two comparisons": lambda x: torch.where((x > -1.0).logical_and_(x < 1.0), 3.0 * x, 0.0),
+    "clamp to what is no number of it": lambda x: x * torch.tensor([3, -3, 2]).clamp(min=0),
 }
 
 
@@ -51,14 +52,14 @@ def values() -> Tensor:
 def test_rounded_function_is_near_and_smooth(name: str) -> None:
     count, function = KINKED[name]
     x, width = values(), 1e-3
-    with Kinks(torch.full((len(x), count), width, dtype=torch.float64)):
+    with Kinks(torch.full((len(x), count), width, dtype=torch.float64), (True,) * count):
         rounded = function(x.clone())
     exact = function(x.clone())
     distance = (rounded - exact).abs().max()
     assert 0.0 < distance <= 3 * width
 
     def second(row: Tensor) -> Tensor:
-        with Kinks(torch.full((count,), width, dtype=torch.float64)):
+        with Kinks(torch.full((count,), width, dtype=torch.float64), (True,) * count):
             return function(row.clone()).sum()
 
     curvature = torch.stack([torch.func.hessian(second)(row) for row in x])
@@ -81,17 +82,26 @@ def test_all_else_is_left_as_it_is(name: str) -> None:
     x = values().float() if name == "of whole numbers" else values()
     if name == "of whole numbers":
         x = x[:, :2]
-    with Kinks(torch.ones(len(x), 4, dtype=x.dtype)):
+    with Kinks(torch.ones(len(x), 4, dtype=x.dtype), (True,) * 4):
         found = function(x)
     torch.testing.assert_close(found, function(x), rtol=0, atol=0)
 
 
-def test_width_of_zero_and_widths_that_lack_change_nothing() -> None:
+def test_kinks_that_are_not_chosen_are_left_as_they_are() -> None:
     x = values()
-    with Kinks(torch.zeros(len(x), 1, dtype=torch.float64)):
-        torch.testing.assert_close(torch.relu(x), x.relu(), rtol=0, atol=1e-15)
-        found = torch.abs(x)  # the second kink has no width
-    torch.testing.assert_close(found, x.abs(), rtol=0, atol=0)
+    with Kinks(torch.ones(len(x), 3, dtype=torch.float64), (False, True, False)):
+        found = torch.relu(x), torch.abs(x), torch.where(x > 0.5, x, 0.0), torch.abs(x)
+    assert torch.equal(found[0], x.relu())
+    assert not torch.equal(found[1], x.abs())
+    assert torch.equal(found[2], x * (x > 0.5))
+    assert torch.equal(found[3], x.abs())  # beyond those that were counted
+
+
+def test_a_choice_not_taken_does_not_spoil_the_blend() -> None:
+    x = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+    with Kinks(torch.full((2, 1), 1e-6, dtype=torch.float64), (True,)):
+        found = torch.where(x > 0.0, torch.log(x), x)
+    torch.testing.assert_close(found, torch.tensor([-1.0, 2.0]).double().where(x < 0, x.log()))
 
 
 class Model(nn.Module):
@@ -109,13 +119,13 @@ class Model(nn.Module):
 def test_rounded_module_reads_its_own_part_of_the_context() -> None:
     model, generator = Model(), torch.Generator().manual_seed(1)
     state, control, own = (torch.randn(5, k, generator=generator) for k in (2, 1, 2))
-    rounded = RoundedDynamics(model, 2, slice(3, 6))
+    rounded = RoundedDynamics(model, 2, 3, (True,) * 3)
     widths = torch.cat((torch.full((5, 1), torch.nan), torch.full((5, 3), 1e-4)), -1)
     found = rounded(state, control, torch.cat((own, widths), -1))
     torch.testing.assert_close(found, model(state, control, own), rtol=0, atol=3e-4)
     assert (found != model(state, control, own)).any()
     assert (rounded.n_state, rounded.n_ctrl) == (2, 1)
-    cost = RoundedCost(model, 2, slice(3, 6))
+    cost = RoundedCost(model, 2, 3, (True,) * 3)
     torch.testing.assert_close(cost(state, control, torch.cat((own, widths), -1)), found)
 
 
@@ -131,3 +141,14 @@ def test_gaps_are_those_of_each_stage() -> None:
     assert [tuple(gap.shape) for gap in (first, low, high)] == [(4, 12)] * 3
     expected = (states + controls).abs().flatten(1)
     torch.testing.assert_close(first, expected)
+
+
+def test_kinks_of_parameters_and_of_the_context_alone_have_no_gaps() -> None:
+    class Switched(Model):
+        def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
+            flagged = torch.where(context[..., :1] > 0.0, 1e3 * torch.relu(control), 0.0)
+            return state * torch.relu(self.gain) + flagged
+
+    states, controls = torch.randn(4, 6, 2).double(), torch.randn(4, 6, 1).double()
+    found = gaps(Switched(), states, controls, torch.zeros(4, 6, 2).double())
+    assert [gap is not None for gap in found] == [True, False, False]

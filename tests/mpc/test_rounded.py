@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from mpc_gym import MPC, Plan, QuadraticCost
+from mpc_gym import MPC, Plan, QuadraticCost, make_mpc
 from mpc_gym.models import NeuralDynamics
 from mpc_gym.mpc.backend import Settings
 from mpc_gym.mpc.rounded import AtKinks
@@ -236,6 +236,43 @@ def test_constraints_and_kinks_go_together() -> None:
     plan.controls.sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("nearer", [1.0, 0.1, 1e-3])
+def test_near_its_goal_an_l1_cost_holds_all_controls_at_zero(nearer: float) -> None:
+    plan = l1_controller()(nearer * starts(16))
+    assert plan.converged.all()
+    if nearer == 1e-3:
+        assert plan.controls.abs().max() < 1e-6
+
+
+def test_kinks_of_parameters_and_of_the_context_alone_are_left_as_they_are() -> None:
+    class Flagged(L1Cost):
+        def forward(self, state: Tensor, control: Tensor, context: Tensor) -> Tensor:
+            fast = torch.relu(state[..., 1].abs() - 0.3) ** 2
+            limit = torch.where(context[..., 0] > 0.0, 1e5 * fast, 0.0)
+            return super().forward(state, control) * self.weight.abs() / self.weight + limit
+
+    x = starts(8)
+    flagged = MPC(DoubleIntegrator(), Flagged(), T, -1.0, 1.0)
+    found, expected = flagged(x, context=torch.zeros(8, 1)), l1_controller()(x)
+    assert found.converged.all()
+    torch.testing.assert_close(found.controls, expected.controls, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.cost, expected.cost, rtol=1e-5, atol=0)
+
+
+def test_long_swing_ups_at_the_speed_limit_converge() -> None:
+    """Without rounding 58 % do, and cost more."""
+    mpc = make_mpc("DiffPendulum-v0", horizon=60, starts=8)
+    random = torch.Generator().manual_seed(0)
+    angle = 2 * torch.pi * torch.rand(64, generator=random)
+    x = torch.stack((angle.cos(), angle.sin(), 2 * torch.rand(64, generator=random) - 1), 1)
+    with torch.no_grad():
+        plan = mpc(x)
+        plain = without_rounding(mpc)(x)
+    assert plan.converged.double().mean() >= 0.95
+    assert plain.converged.double().mean() < 0.8
+    assert plan.cost.mean() <= plain.cost.mean()
 
 
 def test_plan_costs_no_more_than_its_guess() -> None:

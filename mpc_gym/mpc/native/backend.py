@@ -202,6 +202,10 @@ class NativeProblem:
             return self
         return replace(self, context=self.context[index.numpy()])
 
+    def patient(self) -> "NativeProblem":
+        """See `BackendProblem`."""
+        return replace(self, settings=self.settings._replace(kinked=False))
+
     def lifted(self) -> "NativeProblem":
         """See `BackendProblem`."""
         m = self.model.model.m

@@ -26,7 +26,7 @@ class CompiledModels:
     def __init__(self) -> None:
         self._models: dict[Hashable, tuple[Watch, NativeModel | None]] = {}
         self._latest: tuple[Sizes, bool, Watch, NativeModel | None] | None = None
-        self._compilations = 0
+        self.compilations = 0
         self._warned_of_device = False
         self._said: set[str] = set()  # why the reference is used
 
@@ -120,12 +120,12 @@ class CompiledModels:
             )
 
     def _make_room(self) -> None:
-        self._compilations += 1
+        self.compilations += 1
         if len(self._models) == self._KEPT:
             del self._models[next(iter(self._models))]
-        if self._compilations == 2 * self._KEPT:
+        if self.compilations == 2 * self._KEPT:
             warn(
-                f"the model was compiled {self._compilations} times, because attributes of the "
+                f"the model was compiled {self.compilations} times, because attributes of the "
                 "dynamics or the cost changed between calls; make what changes a buffer "
                 "(register_buffer) or an nn.Parameter, which are read at each call",
             )

@@ -54,6 +54,10 @@ class ReferenceProblem(Problem):
             context=None if context is None else context.double(),
         )
 
+    def patient(self) -> "ReferenceProblem":
+        """See `BackendProblem`."""
+        return replace(self, settings=self.settings._replace(kinked=False))
+
     def stages(self, start: int, stop: int) -> "ReferenceProblem":
         """See `BackendProblem`."""
         which = slice(start, stop)

@@ -124,7 +124,9 @@ def _expansion(program: Program, model: Model) -> tuple[Array, Array, Outputs]:
     V = symmetric(program.inputs("vv'", triangle(n)), n)
     F = derive.jacobian(program, point.f, point.z)
     exact = model.exact(program)
-    curvature = derive.hessian(program, point.f, v, point.z, exact)
+    curvature: Array | float = 0.0
+    if model.second_order:
+        curvature = derive.hessian(program, point.f, v, point.z, exact)
     l_z = derive.gradient(program, [point.l], [1.0], point.z)
     l_zz = derive.hessian(program, [point.l], [1.0], point.z)
     q = l_z + F.T @ v
