@@ -110,8 +110,6 @@ class BehavioralCloning:
     ) -> None:
         check_trainable(policy)
         check_fit(policy, demonstrations)
-        if loss != "action" or prediction_weight:
-            check_model_units("policy", policy)
         options = TrainingOptions(optimizer, learning_rate, batch_size, seed)
         smoothing = _checked_smoothing(policy, smoothing)
         check_number("validation_fraction", validation_fraction, above=0.0, below=1.0)
@@ -143,6 +141,8 @@ class BehavioralCloning:
             None if folder is None else check_path("folder", folder),
             checkpoint_seconds,
         )
+        if loss != "action" or prediction_weight:
+            check_model_units("policy", policy)
 
     @property
     def history(self) -> list[Row]:

@@ -196,7 +196,7 @@ def test_learning_and_loading_compile_nothing():
     assert loss_of(mpc, x_init, context).item() != pytest.approx(first)
     mpc.load_state_dict(state)
     assert loss_of(mpc, x_init, context_of(cost)).item() == first
-    assert mpc._compiled._compilations == 1
+    assert mpc._compiled.compilations == 1
 
 
 def test_weights_made_positive_after_the_first_plan_are_used_at_once():
