@@ -73,9 +73,10 @@ def test_systems_of_every_size_are_measured_beside_casadi(tmp_path):
 
 
 def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
-    pendulum_v1.main(["--quick"])
+    pendulum_v1.main(["--quick", "--rivals", "1"])
     printed = capsys.readouterr().out
     assert "TQC (published)" in printed
+    assert "paired" in printed
     assert "MlpPolicy" in printed
 
 
