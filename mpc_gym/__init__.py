@@ -12,6 +12,7 @@ from mpc_gym.envs import DiffEnv, make_sb3_vec_env, register_environments
 # at once: asked for later, the name would be the module's instead of the function's
 from mpc_gym.make_mpc import HasModel, make_mpc
 from mpc_gym.models import (
+    AcrobotDynamics,
     CartPoleDynamics,
     Cost,
     Dynamics,
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MPC",
+    "AcrobotDynamics",
     "BehavioralCloning",
     "CartPoleDynamics",
     "Cost",

@@ -1,5 +1,6 @@
 """Dynamics and stage costs: plain PyTorch modules, independent of the rest of the project."""
 
+from mpc_gym.models.acrobot import AcrobotDynamics
 from mpc_gym.models.base import Cost, Dynamics
 from mpc_gym.models.cartpole import CartPoleDynamics, CartPoleTrack
 from mpc_gym.models.contextual import ContextualCost
@@ -12,6 +13,7 @@ from mpc_gym.models.rollout import Rollout, rollout
 from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
+    "AcrobotDynamics",
     "CartPoleDynamics",
     "CartPoleTrack",
     "ContextualCost",

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mpc_gym.models import (
+    AcrobotDynamics,
     CartPoleDynamics,
     CartPoleTrack,
     ContextualCost,
@@ -26,6 +27,17 @@ def positive_cost() -> nn.Module:
 
 
 CASES = {
+    "AcrobotDynamics": Case(
+        AcrobotDynamics,
+        {},
+        {
+            **dict.fromkeys(("gravity", "shoulder_damping", "elbow_damping"), "number"),
+            **dict.fromkeys(AcrobotDynamics.positive_parameters, "positive"),
+            **dict.fromkeys(("max_shoulder_speed", "max_elbow_speed", "dt"), "positive"),
+            "substeps": "count",
+        },
+        none=("max_shoulder_speed", "max_elbow_speed"),
+    ),
     "PendulumDynamics": Case(
         PendulumDynamics,
         {},
