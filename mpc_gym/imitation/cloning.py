@@ -29,6 +29,7 @@ from mpc_gym.imitation.losses import (
 )
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.training import Training, TrainingOptions
+from mpc_gym.imitation.transitions import transitions_of
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 LOSSES = ("action", "plan")
@@ -141,8 +142,6 @@ class BehavioralCloning:
             None if folder is None else check_path("folder", folder),
             checkpoint_seconds,
         )
-        if loss != "action" or prediction_weight:
-            check_model_units("policy", policy)
 
     @property
     def history(self) -> list[Row]:
@@ -235,7 +234,7 @@ def check_trainable(policy: BasePolicy) -> None:
             need the state of an LSTM, as those of sb3-contrib's RecurrentPPO do.
     """
     check_continuous(policy)
-    if isinstance(policy, PlanningPolicy) and "normalized" in policy.translations:
+    if isinstance(policy, PlanningPolicy) and policy.planner.observer.normalization is not None:
         raise ValueError(
             "policy must take observations as the environment gives them to be cloned, and it was "
             "made for those of VecNormalize: make it for an environment without"
@@ -245,21 +244,6 @@ def check_trainable(policy: BasePolicy) -> None:
             f"policy must act by the observation alone to be cloned, got {type(policy).__name__}, "
             "which carries the state of an LSTM: take LSTMPolicy of mpc_gym.policies, or a policy "
             "of another algorithm than RecurrentPPO"
-        )
-
-
-def check_model_units(name: str, policy: object) -> None:
-    """Refuse a policy whose observations are not the model's states, or actions not its controls.
-
-    Raises:
-        ValueError: it is one that plans, with an option that says so.
-    """
-    if isinstance(policy, PlanningPolicy) and policy.translations:
-        raise ValueError(
-            f"{name} must observe the model's states and act by its controls, as demonstrations "
-            "are compared with the model here, and it was made with "
-            f"{', '.join(policy.translations)}: take a policy for the environment as it is, or in "
-            "cloning loss='action' alone"
         )
 
 
@@ -341,7 +325,13 @@ def _make_loss(
     plans = PlanLoss(policy, examples, steps, warm_start_epochs, smoothing)
     parts: list[tuple[float, Loss]] = [(1.0, plans)]
     if prediction_weight:
-        parts.append((prediction_weight, PredictionLoss(policy.mpc.dynamics, examples)))
+        if any(p.requires_grad for p in policy.planner.observer.parameters()):
+            raise ValueError(
+                "prediction_weight must be 0 for a policy whose state= is a network that learns: "
+                "the states that its model is to predict change with it"
+            )
+        transitions = transitions_of(policy, examples)
+        parts.append((prediction_weight, PredictionLoss(policy.mpc.dynamics, transitions)))
     return WeightedLoss(parts)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Discrete, Space
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
@@ -37,7 +37,9 @@ def collect(
     """Let an expert act, and write down what it sees, does and earns.
 
     Episode i starts from `env.reset(seed=seed + i)`. The episodes are stepped side by side; they
-    are the same as one after the other, up to the rounding of a batched `predict`.
+    are the same as one after the other, up to the rounding of a batched `predict`. Observations are
+    kept flat, those of a `Dict` space in the order of `gymnasium.spaces.flatten`, and discrete
+    actions as their numbers.
 
     Args:
         expert: an `MPC` (each plan starts from the last one), or anything with SB3's `predict`: a
@@ -51,29 +53,31 @@ def collect(
 
     Raises:
         ValueError: `episodes` is less than 1, `max_steps` is no positive integer, the environment
-            cannot be made, its actions are no `Box`, or an episode has no end.
+            cannot be made, its spaces are of another kind, or an episode has no end.
     """
     check_agent("expert", expert)
     check_size("episodes", episodes)
     check_seed("seed", seed)
     with closing(make_envs(env, episodes, env_kwargs)) as envs:
-        for space in (envs.single_observation_space, envs.single_action_space):
-            if not isinstance(space, Box):
-                raise ValueError(
-                    f"env must have continuous observations and actions (a Box) to be demonstrated "
-                    f"in, got {space} in {env}"
-                )
+        seen, done = envs.single_observation_space, envs.single_action_space
+        parts = seen.spaces.values() if isinstance(seen, Dict) else [seen]
+        if not all(isinstance(part, Box) for part in parts) or not isinstance(done, Box | Discrete):
+            raise ValueError(
+                "env must have continuous observations (a Box, or a Dict of such), and actions "
+                f"that are a Box or Discrete, to be demonstrated in, got {seen} and {done} in {env}"
+            )
         seeds = range(seed, seed + episodes)
         played = play(expert, envs, seeds, max_steps=max_steps, progress_bar=progress_bar)
         kwargs, spec = own_kwargs(envs), envs.spec
     assert spec is not None
     lengths = played.lengths
+    observations = [_flat(seen, each) for each in played.observations]
     return Demonstrations(
-        observations=in_sequence(played.observations[:-1], lengths),
-        actions=in_sequence(played.actions, lengths),
+        observations=in_sequence(observations[:-1], lengths),
+        actions=in_sequence(played.actions, lengths).reshape(lengths.sum(), -1),
         rewards=in_sequence(played.rewards, lengths),
         episode_lengths=lengths,
-        final_observations=np.stack([played.observations[n][i] for i, n in enumerate(lengths)]),
+        final_observations=np.stack([observations[n][i] for i, n in enumerate(lengths)]),
         env_id=spec.id,
         env_kwargs=kwargs,
     )
@@ -158,3 +162,9 @@ def evaluate_from(
 
 def _evaluation(played: Episodes) -> Evaluation:
     return Evaluation(played.returns, played.lengths, played.seconds_per_decision)
+
+
+def _flat(space: Space[Any], observations: Any) -> NDArray[np.floating]:
+    """A batch of observations as rows, in the order of `gymnasium.spaces.flatten`."""
+    parts = [observations[name] for name in space] if isinstance(space, Dict) else [observations]
+    return np.concatenate([np.reshape(part, (len(part), -1)) for part in parts], 1)

@@ -23,6 +23,7 @@ from mpc_gym.checks import check_count, check_floating
 from mpc_gym.functional import call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.imitation.smoothing import FallingSmoothing
+from mpc_gym.imitation.transitions import Transitions
 from mpc_gym.mpc import Plan
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
@@ -261,7 +262,8 @@ class PlanLoss(_WindowLoss, WarmStartedLoss):
         converged = plan.converged
         if training:
             self.remember(rows, plan)
-        error = ((plan.controls[:, : self.steps] - self.windows[rows]) / self.scale).square()
+        actions = self.policy.planner.action_limits.action(plan.controls[:, : self.steps])
+        error = ((actions - self.windows[rows]) / self.scale).square()
         error = error.mean(-1)  # (rows, steps)
         mask = self.mask[rows]
         counts = mask & converged[:, None] if training else mask
@@ -295,27 +297,18 @@ class SequenceLoss(_WindowLoss):
 
 
 class PredictionLoss(Loss):
-    """Mean squared error of a model's prediction of the next observation (float64)."""
+    """Mean squared error of a model's prediction of the next state (float64)."""
 
-    def __init__(self, dynamics: nn.Module, demonstrations: Demonstrations) -> None:
-        device = next((p.device for p in dynamics.parameters()), torch.device("cpu"))
-        before, actions, after = (
-            torch.as_tensor(array, dtype=torch.float64, device=device)
-            for array in (
-                demonstrations.observations,
-                demonstrations.actions,
-                demonstrations.next_observations,
-            )
-        )
+    def __init__(self, dynamics: nn.Module, transitions: Transitions) -> None:
         self.dynamics = dynamics
-        self.before, self.actions, self.after = before, actions, after
-        change = (after - before).square().mean(0)
+        self.inputs, self.after = transitions.inputs, transitions.next_states
+        change = (self.after - transitions.states).square().mean(0)
         self.scale = torch.where(change > 0, change, 1.0)  # an entry that never changes
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
         parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
-        inputs = (self.before[rows], self.actions[rows])
+        inputs = tuple(each[rows] for each in self.inputs)
         predicted: Tensor = call_with(self.dynamics, parameters, inputs)
         return _value("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
 

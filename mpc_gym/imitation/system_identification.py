@@ -1,30 +1,34 @@
 """System identification: a model learns to predict what followed each action."""
 
 import os
+from typing import Any
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from mpc_gym.checks import check_module, check_number, check_path
-from mpc_gym.imitation.cloning import check_model_units, follow_actor
+from mpc_gym.imitation.cloning import follow_actor
 from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.training import Training, TrainingOptions
+from mpc_gym.imitation.transitions import Map, transitions_of
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy
 
 
 class SystemIdentification:
-    """Fit a model's parameters to observed transitions; the observation must be the state.
+    """Fit a model's parameters to observed transitions.
 
     It is the baseline `sysid` of Amos et al. (2018): level with imitation where the model can be
     the true one, worse where it cannot.
 
     Args:
         model: trained in place: dynamics, or a policy that plans, whose dynamics are
-            meant (TD3's target actor becomes equal to its actor in the end).
+            meant (TD3's target actor becomes equal to its actor in the end). A policy's options
+            say what its model's state, context and control are; a network among them stays as it
+            is.
         demonstrations: whose transitions are fitted; the actions need not be an expert's.
         optimizer, learning_rate, batch_size, seed: see `TrainingOptions`.
         validation_fraction: of the episodes, held out whole, to choose the best weights by; of a
@@ -33,11 +37,14 @@ class SystemIdentification:
             that was stopped goes on from the checkpoint it finds there.
         checkpoint_seconds: how old a checkpoint becomes before the next is written; 0: every epoch
             has one; infinite: the last alone.
+        state, control: of dynamics, functions that map the demonstrations' observations [N, n_obs]
+            to states, and their actions [N, n_act] to controls. None: they are the same.
 
     Raises:
-        TypeError: `model` or `demonstrations` is something else.
-        ValueError: an option is out of its range, or the folder holds the checkpoint of another
-            run.
+        TypeError: `model` or `demonstrations` is something else, or `state` or `control`.
+        ValueError: an option is out of its range, the folder holds the checkpoint of another run,
+            the demonstrations do not fit the policy's spaces, or it was made for normalised
+            observations.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class SystemIdentification:
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 0.0,
+        state: Map | None = None,
+        control: Map | None = None,
     ) -> None:
         _check_model(model)
         check_demonstrations("demonstrations", demonstrations)
@@ -61,7 +70,7 @@ class SystemIdentification:
         rows = torch.arange(len(examples))
         self._model = model
         self.dynamics = model.mpc.dynamics if isinstance(model, PlanningPolicy) else model
-        identity = {
+        identity: dict[str, Any] = {
             "method": "SystemIdentification",
             "demonstrations": demonstrations.fingerprint(),
             "validation_fraction": validation_fraction,
@@ -69,9 +78,12 @@ class SystemIdentification:
             "dynamics": str(self.dynamics),
             "shapes": {n: list(v.shape) for n, v in self.dynamics.state_dict().items()},
         }
+        for name, function in (("state", state), ("control", control)):
+            if function is not None:
+                identity[name] = getattr(function, "__qualname__", str(type(function)))
         self._training = Training(
             self.dynamics,
-            PredictionLoss(self.dynamics, examples),
+            PredictionLoss(self.dynamics, transitions_of(model, examples, state, control)),
             rows[: len(training)],
             rows[len(training) :],
             options,
@@ -118,4 +130,3 @@ def _check_model(model: object) -> None:
             "model must be dynamics (of an MPC, mpc.dynamics) or a policy that plans, got "
             f"{type(model).__name__}"
         )
-    check_model_units("model", model)

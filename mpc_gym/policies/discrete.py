@@ -99,6 +99,12 @@ class DiscretePlanner(Planner):
                 plans.append(self.mpc(states, None, context))
         return Choice(plans)
 
+    def controls(self, actions: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch n_ctrl"]:
+        """The controls of actions, which are given by their numbers."""
+        table = self._controls
+        assert isinstance(table, Tensor)
+        return table[actions[:, 0].long()]
+
     @contextmanager
     def _beginning_with(self, control: Float[Tensor, " n_ctrl"]) -> Iterator[None]:
         """Both bounds of the first control are this one."""

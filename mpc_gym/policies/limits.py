@@ -53,6 +53,13 @@ class ActionLimits:
         share = (control - self.low) / (self.high - self.low)
         return self.action_low + share * (self.action_high - self.action_low)
 
+    def control(self, action: Float[Tensor, "*batch n_ctrl"]) -> Float[Tensor, "*batch n_ctrl"]:
+        """What arrives of an action: the inverse of `action`."""
+        if self.action_low is None or self.action_high is None:
+            return action
+        share = (action - self.action_low) / (self.action_high - self.action_low)
+        return self.low + share * (self.high - self.low)
+
     def gaussian_mean(self, plan: Plan) -> Float[Tensor, "batch n_ctrl"]:
         """The mean of a policy whose actions are clipped, in the units of the action.
 

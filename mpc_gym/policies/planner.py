@@ -204,6 +204,19 @@ class Planner(nn.Module):
         """The bounds of the action space."""
         return ActionLimits(self._low, self._high, self._action_low, self._action_high)
 
+    def controls(self, actions: Float[Tensor, "batch n_act"]) -> Float[Tensor, "batch n_ctrl"]:
+        """What arrives of the environment's actions.
+
+        Raises:
+            ValueError: they are not as many.
+        """
+        if actions.shape[1] != self.mpc.n_ctrl:
+            raise ValueError(
+                f"actions must be [batch, {self.mpc.n_ctrl}], the controls of the MPC's model, got "
+                f"{list(actions.shape)}"
+            )
+        return self.action_limits.control(actions)
+
     def plan(
         self,
         observation: PyTorchObs | NDArray[np.floating],

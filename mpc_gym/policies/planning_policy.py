@@ -26,7 +26,7 @@ from mpc_gym.policies.fit import check_observation
 from mpc_gym.policies.functions import save_with_functions
 from mpc_gym.policies.normalization import Normalization
 from mpc_gym.policies.observer import in_float32
-from mpc_gym.policies.options import OF_SPACES, PlanOptions
+from mpc_gym.policies.options import PlanOptions
 from mpc_gym.policies.planner import Planner
 from mpc_gym.policies.receding_horizon import PlanState, carry
 from mpc_gym.policies.sharing.pretrained import Pretrained
@@ -61,11 +61,6 @@ class PlanningPolicy(Pretrained):
     def mpc(self) -> MPC:
         """The planner's controller."""
         return self.planner.mpc
-
-    @property
-    def translations(self) -> tuple[str, ...]:
-        """The options by which an observation is not the state, or an action not the control."""
-        return tuple(name for name in OF_SPACES if getattr(self.plan_options, name) is not None)
 
     def plan(
         self,

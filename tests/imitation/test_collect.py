@@ -194,9 +194,9 @@ class TestBadInput:
             with pytest.raises(ValueError, match="max_steps must be"):
                 call()
 
-    @pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1"])
-    def test_discrete_spaces_cannot_be_demonstrated_in(self, env_id):
-        with pytest.raises(ValueError, match=r"continuous observations and actions \(a Box\)"):
+    @pytest.mark.parametrize("env_id", ["Blackjack-v1", "FrozenLake-v1"])
+    def test_discrete_observations_cannot_be_demonstrated_in(self, env_id):
+        with pytest.raises(ValueError, match=r"continuous observations \(a Box, or a Dict"):
             collect(Counter(), env_id, episodes=1)
 
 

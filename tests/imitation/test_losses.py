@@ -8,6 +8,7 @@ from stable_baselines3 import PPO, SAC
 
 from mpc_gym.imitation import Demonstrations, imitation_loss
 from mpc_gym.imitation.losses import ActionLoss, PlanLoss, PredictionLoss, WeightedLoss
+from mpc_gym.imitation.transitions import transitions_of
 from mpc_gym.models import PendulumDynamics
 from mpc_gym.policies import MPCPolicy
 
@@ -108,7 +109,7 @@ def test_where_no_plan_converged_there_is_no_loss_to_learn_from(policy, demonstr
     plan = PlanLoss(policy, demonstrations, steps=2, warm_start_epochs=1)
     assert plan(rows).objective() is None
     assert plan(rows).mean() == np.inf
-    prediction = PredictionLoss(policy.mpc.dynamics, demonstrations)
+    prediction = PredictionLoss(policy.mpc.dynamics, transitions_of(policy, demonstrations))
     both = WeightedLoss([(1.0, plan), (3.0, prediction)])(rows)
     assert both.objective().item() == pytest.approx(3.0 * prediction(rows).mean())
     assert both.mean() == np.inf
@@ -142,19 +143,20 @@ def test_plans_start_from_their_last_ones_until_these_are_forgotten(policy, demo
 
 def test_the_prediction_loss_is_zero_for_the_true_model_and_one_for_no_motion(demonstrations):
     rows = torch.arange(10)
-    true = PredictionLoss(PendulumDynamics(), demonstrations)(rows)
+    transitions = transitions_of(PendulumDynamics(), demonstrations)
+    true = PredictionLoss(PendulumDynamics(), transitions)(rows)
     assert true.mean() < 1e-10
 
     class Still(torch.nn.Module):
         def forward(self, state, control):  # noqa: ARG002
             return state
 
-    assert PredictionLoss(Still(), demonstrations)(rows).mean() == pytest.approx(1.0)
+    assert PredictionLoss(Still(), transitions)(rows).mean() == pytest.approx(1.0)
 
 
 def test_the_prediction_losss_gradient_agrees_with_finite_differences(demonstrations):
     model = PendulumDynamics(gravity=12.0, mass=2.0)
-    loss, rows = PredictionLoss(model, demonstrations), torch.arange(10)
+    loss, rows = PredictionLoss(model, transitions_of(model, demonstrations)), torch.arange(10)
     loss(rows).objective().backward()
     values = []
     for shift in (1e-5, -1e-5):
@@ -168,7 +170,7 @@ def test_the_prediction_losss_gradient_agrees_with_finite_differences(demonstrat
 def test_a_weighted_loss_is_the_weighted_sum(policy, demonstrations):
     rows = torch.arange(4)
     plan = PlanLoss(policy, demonstrations, steps=2, warm_start_epochs=1)
-    prediction = PredictionLoss(policy.mpc.dynamics, demonstrations)
+    prediction = PredictionLoss(policy.mpc.dynamics, transitions_of(policy, demonstrations))
     with torch.no_grad():
         policy.mpc.dynamics.mass.fill_(2.0)
     value = WeightedLoss([(1.0, plan), (3.0, prediction)])(rows)

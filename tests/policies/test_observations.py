@@ -271,22 +271,12 @@ class TestEncoder:
         assert isinstance(policy.vf_features_extractor, NatureCNN)
 
 
-class TestDemonstrations:
-    @pytest.mark.parametrize(
-        ("make_env", "options", "message"),
-        [
-            (rescaled, {"loss": "plan"}, r"policy must observe.*made with control_scale"),
-            (rescaled, {"prediction_weight": 1.0}, r"policy must observe.*made with control_scale"),
-            (normalized, {}, "made for those of VecNormalize"),
-        ],
-    )
-    def test_are_compared_with_no_model_in_other_units(self, make_env, options, message):
-        demonstrations = collect(RecedingHorizon(make_mpc(ENV, 3)), ENV, 1)
-        policy = make(PPO, make_env()).policy
-        with pytest.raises(ValueError, match=message):
-            BehavioralCloning(policy, demonstrations, **options)
-        with pytest.raises(ValueError, match="model must observe the model's states"):
-            SystemIdentification(policy, demonstrations)
+def test_demonstrations_are_of_observations_as_the_environment_gives_them():
+    demonstrations = collect(RecedingHorizon(make_mpc(ENV, 3)), ENV, 1)
+    policy = make(PPO, normalized()).policy
+    for train in (BehavioralCloning, SystemIdentification):
+        with pytest.raises(ValueError, match="made for those of VecNormalize"):
+            train(policy, demonstrations)
 
 
 def of_two(observation: Tensor) -> Tensor:

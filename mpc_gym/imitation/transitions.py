@@ -1,0 +1,183 @@
+"""What a model predicts, from what an environment shows.
+
+observation  --state-->  state [, context]        action  --control-->  control
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
+
+from mpc_gym.checks import check_floating, found
+from mpc_gym.imitation.demonstrations import Demonstrations
+from mpc_gym.models.base import takes_context
+from mpc_gym.policies import PlanningPolicy
+from mpc_gym.policies.observer import in_float32
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Steps of a system in the units of a model, N of them, in float64.
+
+    Args:
+        states: [N, n_state], before each step.
+        controls: [N, n_ctrl].
+        next_states: [N, n_state].
+        context: [N, n_context] of each step, of a model that takes one; None: it takes none.
+
+    Raises:
+        TypeError: one is no tensor of floating-point numbers.
+        ValueError: the shapes do not fit each other, or a number is not finite.
+    """
+
+    states: Float[Tensor, "N n_state"]
+    controls: Float[Tensor, "N n_ctrl"]
+    next_states: Float[Tensor, "N n_state"]
+    context: Float[Tensor, "N n_context"] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is None:
+                continue
+            check_floating(name, value)
+            same = value.shape == self.states.shape or name != "next_states"
+            if value.ndim != 2 or len(value) != len(self.states) or not same:
+                raise ValueError(
+                    f"{name} must be [steps, columns] and fit states {list(self.states.shape)}, "
+                    f"got {list(value.shape)}"
+                )
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be finite, got NaN or infinity")
+            self.__dict__[name] = value.detach().double()
+
+    def __len__(self) -> int:
+        """Number of steps N."""
+        return len(self.states)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a model is called with."""
+        context = () if self.context is None else (self.context,)
+        return (self.states, self.controls, *context)
+
+
+def transitions_of(
+    model: nn.Module | PlanningPolicy,
+    demonstrations: Demonstrations,
+    state: Map | None = None,
+    control: Map | None = None,
+) -> Transitions:
+    """The steps of demonstrations as a model sees them.
+
+    Args:
+        model: dynamics, or a policy that plans, which says by its options what its model's state,
+            context and control are.
+        demonstrations: of the environment.
+        state, control: of dynamics, functions that map observations [N, n_obs] to states and
+            actions [N, n_act] to controls; None: these are the same.
+
+    Raises:
+        TypeError: a function is given with a policy, or returns something else.
+        ValueError: the policy was made for normalised observations, or the demonstrations do not
+            fit its spaces.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    before, actions, after = (
+        torch.as_tensor(array, dtype=torch.float64, device=device)
+        for array in (
+            demonstrations.observations,
+            demonstrations.actions,
+            demonstrations.next_observations,
+        )
+    )
+    if not isinstance(model, PlanningPolicy):
+        states, next_states = (_mapped("state", state, each) for each in (before, after))
+        return Transitions(states, _mapped("control", control, actions), next_states)
+    for name, given in (("state", state), ("control", control)):
+        if given is not None:
+            raise TypeError(
+                f"{name} must be None for a policy, which has options for that, got {found(given)}"
+            )
+    if model.planner.observer.normalization is not None:
+        raise ValueError(
+            f"{type(model).__name__} must take observations as the environment gives them, as "
+            "demonstrations are, and it was made for those of VecNormalize: make it for an "
+            "environment without"
+        )
+    return policy_transitions(
+        model,
+        unflattened(model.observation_space, before),
+        actions,
+        unflattened(model.observation_space, after),
+    )
+
+
+def policy_transitions(
+    policy: PlanningPolicy, before: PyTorchObs, actions: Tensor, after: PyTorchObs
+) -> Transitions:
+    """The steps that a policy's model predicts, without gradients.
+
+    Args:
+        policy: one that plans.
+        before, after: batches of observations, as the policy takes them.
+        actions: [N, n_act], of the environment.
+
+    Raises:
+        ValueError: they do not fit the policy's spaces.
+    """
+    planner = policy.planner
+    controls = planner.controls(actions)
+    training = planner.observer.training
+    planner.observer.eval()
+    if isinstance(planner.observer.state_map, nn.Module):  # a network, in its own dtype
+        before, after = in_float32(before), in_float32(after)
+    with torch.no_grad():
+        states, context = planner.observer(before, actions.device)
+        next_states, _ = planner.observer(after, actions.device)
+    planner.observer.train(training)
+    if not takes_context(policy.mpc.dynamics):
+        context = None
+    if context is not None and context.ndim == 3:  # of each stage of a plan
+        context = context[:, 0]
+    return Transitions(states, controls, next_states, context)
+
+
+def unflattened(space: spaces.Space[Any], rows: Float[Tensor, "N n_obs"]) -> PyTorchObs:
+    """Rows as a batch of observations, in the order of `gymnasium.spaces.flatten`.
+
+    Raises:
+        ValueError: the space has another number of entries.
+    """
+    size = spaces.flatdim(space)
+    if rows.shape[1] != size:
+        raise ValueError(
+            f"demonstrations must have observations of {size} numbers, as the policy's space "
+            f"{space}, got {rows.shape[1]}"
+        )
+    if not isinstance(space, spaces.Dict):
+        return rows.reshape(-1, *(space.shape or ()))
+    parts = torch.split(rows, [spaces.flatdim(part) for part in space.values()], 1)
+    return {
+        name: part.reshape(-1, *(each.shape or ()))
+        for (name, each), part in zip(space.items(), parts, strict=True)
+    }
+
+
+def _mapped(name: str, function: Map | None, rows: Tensor) -> Tensor:
+    if function is None:
+        return rows
+    with torch.no_grad():
+        mapped = function(rows)
+    if not isinstance(mapped, Tensor) or mapped.ndim != 2 or len(mapped) != len(rows):
+        raise TypeError(
+            f"{name} must be a function that maps [{len(rows)}, {rows.shape[1]}] to as many rows, "
+            f"got one that returns {found(mapped)}"
+        )
+    return mapped
