@@ -30,6 +30,7 @@ def test_a_plan_is_bitwise_the_same_however_often_the_solver_pauses(paper, monke
 
 
 ENDLESS = """
+import signal
 import sys
 import torch
 from torch import nn
@@ -43,6 +44,8 @@ class Cost(nn.Module):
     def forward(self, x, u):
         return ((x - 0.3).abs() + 0.9 * u.abs() + 0.1 * (x * u).abs()).sum(-1)
 
+# a shell starts what follows an & with this signal ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(int(sys.argv[1]))
 x = torch.linspace(-1.0, 1.0, 4000, dtype=torch.float64).unsqueeze(-1)
 mpc = MPC(Dynamics(), Cost(), 50, backend="native")
