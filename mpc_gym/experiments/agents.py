@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import rich.table
-from numpy.typing import NDArray
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
@@ -26,7 +24,14 @@ from mpc_gym.files import (
     open_regular,
     parse_json,
 )
-from mpc_gym.imitation import Demonstrations, Evaluation, Stateless, collect, evaluate
+from mpc_gym.imitation import (
+    Demonstrations,
+    Evaluation,
+    RandomAgent,
+    Stateless,
+    collect,
+    evaluate,
+)
 from mpc_gym.policies import load_pretrained, shipped_folder, shipped_policies
 
 EXPERT, RANDOM = "expert", "random"
@@ -90,7 +95,7 @@ def load_agent(
     if policy == EXPERT:
         return Stateless(MethodOptions(horizon=horizon).expert(env))
     if policy == RANDOM:
-        return _Random(env, seed)
+        return RandomAgent(env, seed)
     folder = shipped_folder(policy) if policy in shipped_policies() else Path(policy)
     if folder.is_dir():
         try:
@@ -242,16 +247,3 @@ def score_table(options: EpisodeOptions, scores: dict[str, Evaluation]) -> rich.
             f"{1e3 * score.seconds_per_decision:.3g} ms",
         )
     return table
-
-
-class _Random:
-    """Actions drawn from the whole space, one for each observation of a batch."""
-
-    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
-        self._space, self._ndim = env.action_space, len(env.observation_space.shape or ())
-        self._space.seed(seed)
-
-    def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        if np.ndim(observation) == self._ndim:
-            return self._space.sample(), None
-        return np.stack([self._space.sample() for _ in observation]), None

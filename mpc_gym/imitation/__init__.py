@@ -8,7 +8,7 @@ from mpc_gym.imitation.cloning import BehavioralCloning, imitation_loss
 from mpc_gym.imitation.collect import Evaluation, collect, evaluate, evaluate_from
 from mpc_gym.imitation.dagger import DAgger
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
-from mpc_gym.imitation.episodes import Stateless
+from mpc_gym.imitation.episodes import RandomAgent, Stateless
 from mpc_gym.imitation.losses import Loss, Sum, Value, WarmStartedLoss
 from mpc_gym.imitation.metrics import Metrics
 from mpc_gym.imitation.rates import FallingRate
@@ -25,6 +25,7 @@ __all__ = [
     "FallingSmoothing",
     "Loss",
     "Metrics",
+    "RandomAgent",
     "Stateless",
     "Sum",
     "SystemIdentification",

@@ -4,6 +4,7 @@ There is one batched `predict` a time step: a planner solves a batch in little m
 single problem.
 """
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from mpc_gym.checks import check_count, check_instance, found
+from mpc_gym.checks import check_count, check_instance, check_seed, found
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.envs.vector import DiffVectorEnv
 from mpc_gym.imitation.progress import progress
@@ -56,6 +57,33 @@ class Stateless:
         """The action, and no recurrent state."""
         actions, _ = self.predictor.predict(observation, deterministic=deterministic)
         return actions, None
+
+
+class RandomAgent:
+    """Actions drawn from an environment's whole action space.
+
+    Args:
+        env: whose spaces it acts in.
+        seed: of its actions.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int = 0) -> None:
+        self._observations, self._actions = env.observation_space, copy.deepcopy(env.action_space)
+        self._actions.seed(check_seed("seed", seed))
+
+    def predict(
+        self, observation: NDArray[Any] | dict[str, NDArray[Any]], *_: Any, **__: Any
+    ) -> tuple[NDArray[Any], None]:
+        """An action, of a batch of observations one for each, and no recurrent state."""
+        space, entry = self._observations, observation
+        if isinstance(space, gym.spaces.Dict):
+            assert isinstance(entry, dict)
+            name = next(iter(space))
+            space, entry = space[name], entry[name]
+        values = np.asarray(entry)
+        if values.ndim == len(space.shape or ()):
+            return self._actions.sample(), None
+        return np.stack([self._actions.sample() for _ in values]), None
 
 
 def as_predictor(agent: Agent) -> PolicyPredictor:

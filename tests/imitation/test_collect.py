@@ -6,7 +6,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from mpc_gym.imitation import Stateless, collect, evaluate, evaluate_from
+from mpc_gym.imitation import RandomAgent, Stateless, collect, evaluate, evaluate_from
 from mpc_gym.imitation.episodes import play
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
@@ -205,3 +205,15 @@ def test_an_evaluation_prints_in_one_line():
     text = repr(evaluation)
     assert text.startswith(f"Evaluation(episodes=30, mean={evaluation.mean:.6g}")
     assert len(text) < 150
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_a_random_agent_draws_from_all_actions_the_same_of_the_same_seed(env_id):
+    env = gym.make(env_id)
+    first, again, other = (
+        collect(RandomAgent(env, seed), env, episodes=2, max_steps=50).actions for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[:10], other[:10])
+    actions = np.linspace(0, 1, 2) if env_id == "CartPole-v1" else np.array([-2.0, 2.0])
+    np.testing.assert_allclose([first.min(), first.max()], actions, atol=0.2)
