@@ -116,6 +116,11 @@ class Problems:
         with torch.no_grad():
             return mpc(torch.tensor(self.x_init)[index], context=context[index])
 
+    def only(self, rows: list[int]) -> "Problems":
+        """Some of the instances."""
+        values = {name: value[rows] for name, value in self.values.items()}
+        return Problems(self.size, self.x_init[rows], values, self.horizon)
+
     def asked(self) -> NDArray[np.bool_]:
         """At which stages the rows are, [time, rows]."""
         asked = np.ones((self.horizon, self.size.of_state + self.size.mixed), dtype=bool)
