@@ -158,33 +158,47 @@ print(*sys.modules)
 """
 
 
+def run(script: str, cache: Path | None = None) -> tuple[list[str], list[str]]:
+    """The lines of its errors, and the words of its output."""
+    environment = {**os.environ, **({} if cache is None else {"MPC_GYM_CACHE_DIR": str(cache)})}
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return run.stderr.splitlines(), run.stdout.split()
+
+
+COMPILERS = {"torch._dynamo", "numba.np.linalg"}  # what takes long to import
+
+
 def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path) -> None:
-    environment = {**os.environ, "MPC_GYM_CACHE_DIR": str(tmp_path)}
-
-    def run(script: str) -> tuple[list[str], list[str]]:
-        command = [sys.executable, "-c", script]
-        run = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        )
-        return run.stderr.splitlines(), run.stdout.split()
-
-    def errors(script: str) -> list[str]:
-        return run(script)[0]
-
     kept = f"to native code, which is kept for later in {tmp_path}"
     silent = "import logging\nlogging.getLogger('mpc_gym').setLevel('ERROR')\n"
-    assert errors(silent + IMPATIENT + COMPILE.replace("value", "jacobian")) == []
-    first = errors(IMPATIENT + COMPILE)
-    assert first == [f"mpc_gym: compiling PendulumDynamics_value {kept}"]
-    assert errors(IMPATIENT + COMPILE) == []
-    first, modules = run(IMPATIENT + PLAN)
-    assert first[0] == f"mpc_gym: compiling PendulumDynamics and PendulumCost {kept}"
-    assert len(first) == len(set(first))
-    compilers = {"torch._dynamo", "numba.np.linalg"}  # what takes long to import
-    assert compilers <= set(modules)
-    again, modules = run(IMPATIENT + PLAN)
-    assert again == []
-    assert compilers.isdisjoint(modules)
+    said, _ = run(silent + IMPATIENT + COMPILE.replace("value", "jacobian"), tmp_path)
+    assert said == []
+    said, _ = run(IMPATIENT + COMPILE, tmp_path)
+    assert said == [f"mpc_gym: compiling PendulumDynamics_value {kept}"]
+    said, _ = run(IMPATIENT + COMPILE, tmp_path)
+    assert said == []
+
+
+def test_a_plan_that_was_compiled_before_needs_no_compiler() -> None:
+    run(PLAN)
+    said, modules = run(IMPATIENT + PLAN)
+    assert said == []
+    assert COMPILERS.isdisjoint(modules)
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_first_plan_is_told_so_once_and_only_then(tmp_path: Path) -> None:
+    said, modules = run(IMPATIENT + PLAN, tmp_path)
+    kept = f"to native code, which is kept for later in {tmp_path}"
+    assert said[0] == f"mpc_gym: compiling PendulumDynamics and PendulumCost {kept}"
+    assert len(said) == len(set(said))
+    assert COMPILERS <= set(modules)
+    said, modules = run(IMPATIENT + PLAN, tmp_path)
+    assert said == []
+    assert COMPILERS.isdisjoint(modules)
 
 
 class TestWaiting:
