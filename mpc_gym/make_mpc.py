@@ -12,6 +12,7 @@ from torch import nn
 from mpc_gym.checks import check_option, found, real_tensor
 from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.known import KNOWN, KnownEnvironment, known_environment
 from mpc_gym.models.base import positive_parameters
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Learn = str | Sequence[str] | Mapping[str, ArrayLike | None]
 GROUPS = ("dynamics", "cost")
 MODELS = ("nominal", "true")
+DEFAULT_HORIZON = 20
 
 
 @runtime_checkable
@@ -56,7 +58,7 @@ EnvSource = str | gym.Env[Any, Any] | gym.Space[Any] | HasModel
 
 def make_mpc(
     env: EnvSource,
-    horizon: int = 20,
+    horizon: int | None = None,
     learn: Learn | None = None,
     model: Literal["nominal", "true"] = "nominal",
     **options: Any,
@@ -68,8 +70,9 @@ def make_mpc(
 
     Args:
         env: an id ("DiffPendulum-v0"), an environment that has a model (see `HasModel`), wrapped
-            or not, or the observation space of one of this package.
-        horizon: number of planned time steps.
+            or not, or the observation space of one of this package; or the id of an environment of
+            another library whose model is written here (`mpc_gym.known.KNOWN`).
+        horizon: number of planned time steps; None: what suits an environment of `KNOWN`, else 20.
         learn: which parameters of dynamics and cost require a gradient. None: all. A name, or a
             sequence of names ("gravity"; "cost.angle_weight" where the dynamics and the cost both
             have one of that name; "dynamics" or "cost" for all of one): only these. A mapping from
@@ -77,8 +80,8 @@ def make_mpc(
         model: "nominal": the dynamics that a controller for this environment is meant to know,
             which are the environment's own except in `DiffPendulumWindy-v0`; "true": the
             environment's own, always.
-        **options: for `MPC`, such as `starts=8`; `control_low`, `control_high` and `constraints`
-            replace the environment's.
+        **options: for `MPC`, such as `starts=8`, in the place of those of an environment of
+            `KNOWN`; `control_low`, `control_high` and `constraints` replace the environment's.
 
     Raises:
         TypeError: `env` is no id, environment or space.
@@ -90,6 +93,9 @@ def make_mpc(
 
     check_option("model", model, MODELS)
     source = model_of("env", env)
+    suited = source.options if isinstance(source, KnownEnvironment) else {}
+    if horizon is None:
+        horizon = source.horizon if isinstance(source, KnownEnvironment) else DEFAULT_HORIZON
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
         "control_high": torch.from_numpy(source.action_space.high).double(),
@@ -106,7 +112,7 @@ def make_mpc(
         for name, value in zip(learned, learn.values(), strict=True):
             if value is not None:
                 _set_initial_value(name, parameters[name], value, name in positive)
-    return MPC(dynamics, cost, horizon, **{**limits, **options})
+    return MPC(dynamics, cost, horizon, **{**limits, **suited, **options})
 
 
 def model_of(name: str, env: EnvSource) -> HasModel:
@@ -121,6 +127,9 @@ def model_of(name: str, env: EnvSource) -> HasModel:
         ValueError: it has no model, or spaces that are no `Box`.
     """
     layer: Any = env
+    known = known_environment(env)
+    if known is not None:
+        return known
     if isinstance(env, str):
         layer = make_env(name, env, {})
     elif isinstance(env, EnvBox):
@@ -134,8 +143,9 @@ def model_of(name: str, env: EnvSource) -> HasModel:
         error = ValueError if isinstance(layer, gym.Env | gym.Space) else TypeError
         raise error(
             f"{name} must be the id of an environment with a differentiable model "
-            f"({', '.join(ENTRY_POINTS)}; or another with dynamics, cost and nominal_dynamics(), "
-            f"see mpc_gym.make_mpc.HasModel), such an environment or its observation space, got "
+            f"({', '.join((*ENTRY_POINTS, *KNOWN))}; or another with dynamics, cost and "
+            "nominal_dynamics(), see mpc_gym.make_mpc.HasModel), such an environment or its "
+            "observation space, got "
             f"{found(env)}; for any other model build mpc_gym.MPC(dynamics, cost, ...), which a "
             "policy takes as a function that returns it"
         )

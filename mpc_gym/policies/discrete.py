@@ -30,6 +30,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from mpc_gym.checks import found, real_tensor
+from mpc_gym.known import known_environment
 from mpc_gym.make_mpc import HasModel
 from mpc_gym.mpc import MPC, Plan
 from mpc_gym.policies.fit import check_observation
@@ -137,6 +138,7 @@ class DiscreteMPCPolicy(MPCPolicy):
             "CartPole-v1",
             policy_kwargs=dict(mpc=my_mpc, state=my_state, controls=[-10.0, 10.0]),
         )
+        model = PPO(DiscreteMPCPolicy, "CartPole-v1", policy_kwargs=dict(mpc="CartPole-v1"))
 
     Its deterministic action is that of the cheapest plan. It solves as many plans as there are
     actions.
@@ -146,7 +148,7 @@ class DiscreteMPCPolicy(MPCPolicy):
         action_space: Discrete.
         lr_schedule: SB3's learning rate schedule.
         controls: the control of each action, [n_actions] where the model has one, or
-            [n_actions, n_ctrl].
+            [n_actions, n_ctrl]. None: as it is known of the environment that `mpc` names.
         options: those of `MPCPolicy`. `log_std_init` is the logarithm of the initial temperature,
             in units of the cost.
 
@@ -163,13 +165,22 @@ class DiscreteMPCPolicy(MPCPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        controls: ArrayLike,
+        controls: ArrayLike | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(action_space, spaces.Discrete):
             raise ValueError(
                 f"action_space must be Discrete for DiscreteMPCPolicy, got {action_space}: take "
                 "MPCPolicy for continuous actions"
+            )
+        if controls is None:
+            known = known_environment(options.get("mpc"))
+            controls = None if known is None else known.controls
+        if controls is None:
+            raise ValueError(
+                "controls must say which control each action is, policy_kwargs=dict(controls=[-10, "
+                "10]), unless mpc is the id of an environment with discrete actions that is known "
+                f"(mpc_gym.known.KNOWN); mpc is {found(options.get('mpc'))}"
             )
         table = real_tensor("controls", controls, torch.float64)
         if table.ndim not in (1, 2) or len(table) != action_space.n or not table.isfinite().all():

@@ -21,6 +21,7 @@ from torch import Tensor
 from mpc_gym.checks import real_tensor
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.known import KNOWN
 from mpc_gym.mpc import MPC
 
 Env = gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv | str
@@ -68,9 +69,14 @@ def no_model(space: gym.Space[Any], env_id: str | None, wrappers: Sequence[str])
     ids = [each for each in ENTRY_POINTS if each != "DiffCartpole-v0"]  # an older spelling
     remedy = (
         f'policy_kwargs=dict(mpc="{ids[0]}") for the model of an environment of this package '
-        f"({', '.join(ids)}), or dict(mpc=function) for a model of your own, with a function that "
-        "returns an MPC"
+        f"({', '.join(ids)}) or of one that is known ({', '.join(KNOWN)}), or dict(mpc=function) "
+        "for a model of your own, with a function that returns an MPC"
     )
+    if env_id in KNOWN:
+        return ValueError(
+            f"{env_id} does not say whose model to plan with. Its own is known here: "
+            f'policy_kwargs=dict(mpc="{env_id}")'
+        )
     if env_id is not None:
         return ValueError(f"{env_id} does not say whose model to plan with. Say it: {remedy}")
     return ValueError(

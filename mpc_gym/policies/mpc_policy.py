@@ -93,7 +93,6 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
         use_sde: bool = False,
         **more_options: Any,
     ) -> None:
-        options = sb3_options(use_sde, more_options, observation_space, state)
         check_option("value", value, VALUES)
         self.plan_options = PlanOptions(
             mpc,
@@ -109,6 +108,8 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             control_scale,
             normalized,
         )
+        observed = self.plan_options.completed().state
+        options = sb3_options(use_sde, more_options, observation_space, observed)
         check_number("log_std_init", log_std_init)
         self.value = value
         super().__init__(

@@ -146,7 +146,6 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         use_sde: bool = False,
         **more_options: Any,
     ) -> None:
-        options = sb3_options(use_sde, more_options, observation_space, state)
         self.plan_options = PlanOptions(
             mpc,
             horizon,
@@ -161,6 +160,8 @@ class OffPolicyMPCPolicy(PlanningPolicy):
             control_scale,
             normalized,
         )
+        observed = self.plan_options.completed().state
+        options = sb3_options(use_sde, more_options, observation_space, observed)
         # the next class is SB3's policy, whose third argument is the schedule
         super().__init__(observation_space, action_space, lr_schedule, **options)
 

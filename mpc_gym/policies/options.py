@@ -5,7 +5,7 @@ data, and functions that can be found or kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +21,7 @@ from stable_baselines3.common.torch_layers import (
 from torch import nn
 
 from mpc_gym.checks import check_flag, check_size, found, real_tensor
+from mpc_gym.known import known_environment
 from mpc_gym.make_mpc import HasModel, make_mpc, model_of
 from mpc_gym.models import ContextualCost, LinearCost, TerminalCost, keep_positive
 from mpc_gym.models.base import positive_parameters, takes_context
@@ -46,9 +47,10 @@ class PlanOptions:
     """How a policy makes its MPC: the constructor arguments that all planning policies share.
 
     Args:
-        mpc: whose model to plan with: an environment's id; a function (or class) that returns an
-            `MPC`, of a module or of the script itself; None for the environment that the
-            observation space belongs to.
+        mpc: whose model to plan with: an environment's id, of this package or of
+            `mpc_gym.known.KNOWN`, which then also says what is not given of horizon, starts, state
+            and control_scale; a function (or class) that returns an `MPC`, of a module or of the
+            script itself; None for the environment that the observation space belongs to.
         horizon: the plan's length in time steps; None for the default of `make_mpc`.
         learn: what is trained besides networks: a name, or a sequence of names, of parameters and
             groups of them as in `make_mpc` ("dynamics", "cost", "mass", "cost.angle_weight"), and
@@ -143,6 +145,17 @@ class PlanOptions:
         if self.control_scale is not None:
             object.__setattr__(self, "control_scale", _pair("control_scale", self.control_scale))
 
+    def completed(self) -> "PlanOptions":
+        """The same, with what is known of the environment where nothing else is said."""
+        known = known_environment(self.mpc)
+        if known is None:
+            return self
+        return replace(
+            self,
+            state=known.state if self.state is None else self.state,
+            control_scale=known.control_scale if self.control_scale is None else self.control_scale,
+        )
+
     @property
     def state_is_known(self) -> bool:
         """Whether it is known what of an observation is the state: it is said, or the model's."""
@@ -151,7 +164,7 @@ class PlanOptions:
     @property
     def checks_angles(self) -> bool:
         """Whether observations are those of an environment whose angles can be checked."""
-        return self.state is None and not callable(self.mpc)
+        return self.completed().state is None and not callable(self.mpc)
 
     def as_arguments(self) -> dict[str, Any]:
         """The constructor arguments."""
@@ -187,7 +200,9 @@ class PlanOptions:
                 )
         else:
             assert source is not None, "only a function knows no environment"
-            given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **given}
+            known = known_environment(self.mpc)
+            suited = {} if known is None else known.options
+            given = {"max_iterations": DEFAULT_MAX_ITERATIONS, **suited, **given}
             if additions and rest is None:
                 given["learn"] = ()
             mpc = make_mpc(source, **given)

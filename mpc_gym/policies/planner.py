@@ -118,6 +118,7 @@ class Planner(nn.Module):
         action_space: spaces.Space[Any],
     ) -> None:
         super().__init__()
+        given, options = options, options.completed()
         actions = box("action_space", action_space)
         algorithm = calling_algorithm("_setup_model")
         env_id, wrappers = environment_of(algorithm)
@@ -148,7 +149,7 @@ class Planner(nn.Module):
             found["normalized"] = True
         if controls is not actions and options.control_scale is None:
             found["control_scale"] = (controls.low.ravel().tolist(), controls.high.ravel().tolist())
-        self.options = replace(options, **found)
+        self.options = replace(given, **found)
         if algorithm is not None and found:
             remember(algorithm, **found)
         self._keep_limits(controls, actions)

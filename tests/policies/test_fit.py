@@ -286,15 +286,25 @@ class TestWhoseModel:
 
     def test_a_newcomer_is_told_of_policy_kwargs(self):
         message = (
-            r"^Pendulum-v1 does not say whose model to plan with\. Say it: "
-            r'policy_kwargs=dict\(mpc="DiffPendulum-v0"\) .*'
-            r"\(DiffPendulum-v0, DiffPendulumWindy-v0, DiffCartPole-v0\), or dict\(mpc=function\)"
+            r"^Pendulum-v1 does not say whose model to plan with\. Its own is known here: "
+            r'policy_kwargs=dict\(mpc="Pendulum-v1"\)$'
         )
         with pytest.raises(ValueError, match=message):
             PPO(MPCPolicy, "Pendulum-v1")
         with pytest.raises(ValueError, match=message):
             SAC(SACMPCPolicy, "Pendulum-v1")
-        PPO(MPCPolicy, "Pendulum-v1", policy_kwargs={"mpc": "DiffPendulum-v0"}, device="cpu")
+        for known in ("Pendulum-v1", "DiffPendulum-v0"):
+            PPO(MPCPolicy, "Pendulum-v1", policy_kwargs={"mpc": known}, device="cpu")
+
+    def test_with_an_unknown_environment_of_the_models_there_are(self):
+        message = (
+            r"^HalfCheetah-v5 does not say whose model to plan with\. Say it: "
+            r'policy_kwargs=dict\(mpc="DiffPendulum-v0"\) .*'
+            r"\(DiffPendulum-v0, DiffPendulumWindy-v0, DiffCartPole-v0\) or of one that is known "
+            r"\(Acrobot-v1, .*\), or dict\(mpc=function\)"
+        )
+        with pytest.raises(ValueError, match=message):
+            PPO(MPCPolicy, "HalfCheetah-v5")
 
     @pytest.mark.parametrize(
         ("wrapper", "name"),

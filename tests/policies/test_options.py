@@ -189,8 +189,8 @@ def test_numpys_numbers_are_kept_as_pythons_own():
 
 
 def test_an_environment_without_a_model_is_refused_by_the_name_of_the_argument():
-    with pytest.raises(ValueError, match=r"^mpc must be the id of .*model.*got 'Pendulum-v1'"):
-        make_policy(None, mpc="Pendulum-v1")
+    with pytest.raises(ValueError, match=r"^mpc must be the id of .*model.*got 'MountainCar-v0'"):
+        make_policy(None, mpc="MountainCar-v0")
 
 
 @pytest.mark.parametrize("learn", [3, 0.5, True])

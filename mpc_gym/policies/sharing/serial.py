@@ -27,6 +27,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import Tensor, nn, optim
 
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.known import known_environment
 
 BOX_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 LARGEST = {"horizon": 10_000, "starts": 10_000, "max_iterations": 1_000_000}
@@ -297,6 +298,8 @@ def _encode_argument(name: str, value: Any) -> Any:
     if name in FUNCTIONS and callable(value):
         return {"$function": f"{value.__module__}.{value.__qualname__}"}
     if name == "mpc" and isinstance(value, str):
+        if known_environment(value) is not None:  # whose model is this package's
+            return value
         env_id = value.rpartition(":")[2]  # "module:id" imports the module
         check_env_id(name, env_id)
         return env_id
@@ -315,7 +318,7 @@ def _decode_argument(name: str, data: Any) -> Any:
             "code is looked up by a name in a file: bring that function (import it, or define it "
             f"again) and pass it as {name}="
         )
-    if name == "mpc" and data is not None:
+    if name == "mpc" and data is not None and known_environment(data) is None:
         check_env_id(name, data)
     return decode(data)
 

@@ -809,7 +809,7 @@ def test_no_name_in_a_config_is_imported_or_called(path, mpc_folder, marker, mod
 
 
 def test_a_registered_environment_without_a_model_is_not_made(mpc_folder):
-    edit_config(mpc_folder, lambda config: config["arguments"].update(mpc="Pendulum-v1"))
+    edit_config(mpc_folder, lambda config: config["arguments"].update(mpc="MountainCar-v0"))
     with pytest.raises(ValueError, match="with a differentiable model"):
         load_pretrained(mpc_folder)
 
