@@ -12,6 +12,7 @@ from mpc_gym.imitation.cloning import follow_actor
 from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations, concatenate
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.imitation.transitions import Map, transitions_of
 from mpc_gym.mpc import MPC
@@ -52,7 +53,7 @@ class SystemIdentification:
         model: nn.Module | PlanningPolicy,
         demonstrations: Demonstrations,
         optimizer: str = "adam",
-        learning_rate: float = 1e-2,
+        learning_rate: float | FallingRate = 1e-2,
         batch_size: int = 64,
         validation_fraction: float = 0.1,
         seed: int = 0,

@@ -91,7 +91,7 @@ def cart_pole() -> KnownEnvironment:
         CartPoleSwingUpCost(),
         (-1.0,),
         (1.0,),
-        horizon=120,
+        horizon=150,
         state=cart_pole_state,
         options={"starts": 4},
     )

@@ -15,6 +15,7 @@ from benchmarks import (
     solver,
     systems,
     targets,
+    tasks,
     training,
 )
 from benchmarks.options import Options
@@ -53,6 +54,23 @@ def test_planning_with_constraints_is_measured_beside_casadi(tmp_path, capsys):
     assert "100.0%" in capsys.readouterr().out
     with (tmp_path / "constraints.csv").open() as file:
         assert [row["system"] for row in csv.DictReader(file)] == ["to the origin"]
+
+
+def test_known_tasks_are_planned_and_kept_beside_those_of_an_earlier_run(tmp_path, capsys):
+    tasks.main(["--quick", "--folder", str(tmp_path)])
+    assert "written model" in capsys.readouterr().out
+    first = json.loads((tmp_path / "tasks.json").read_text())
+    tasks.main(["--quick", "--tasks", "CartPole-v1", "--folder", str(tmp_path)])
+    rows = json.loads((tmp_path / "tasks.json").read_text())
+    assert [(row["task"], row["agent"]) for row in rows] == [
+        (row["task"], row["agent"]) for row in first
+    ]
+    learned = {row["agent"]: row["steps"] for row in rows if row["source"] == "here"}
+    assert learned["written model"] == 0
+    assert learned["identified, 1 random episodes"] > 0
+    table = (tmp_path / "tasks.md").read_text().splitlines()
+    assert len(table) == len(rows) + 2
+    assert "| CartPole-v1 | written model | 500.00 | 1 | 0 |" in table[-3]
 
 
 def test_systems_of_every_size_are_measured_beside_casadi(tmp_path):
