@@ -13,6 +13,7 @@ from mpc_gym.envs import DiffEnv, make_sb3_vec_env, register_environments
 from mpc_gym.make_mpc import HasModel, make_mpc
 from mpc_gym.models import (
     AcrobotDynamics,
+    CarDynamics,
     CartPoleDynamics,
     Cost,
     Dynamics,
@@ -20,6 +21,7 @@ from mpc_gym.models import (
     NeuralDynamics,
     PendulumCost,
     PendulumDynamics,
+    PlanarQuadrotorDynamics,
     QuadraticCost,
     keep_positive,
     rollout,
@@ -54,6 +56,7 @@ __all__ = [
     "MPC",
     "AcrobotDynamics",
     "BehavioralCloning",
+    "CarDynamics",
     "CartPoleDynamics",
     "Cost",
     "DAgger",
@@ -67,6 +70,7 @@ __all__ = [
     "PendulumCost",
     "PendulumDynamics",
     "Plan",
+    "PlanarQuadrotorDynamics",
     "QuadraticCost",
     "RecedingHorizon",
     "SACMPCPolicy",

@@ -1,7 +1,8 @@
 """Dynamics and stage costs: plain PyTorch modules, independent of the rest of the project."""
 
-from mpc_gym.models.acrobot import AcrobotDynamics
+from mpc_gym.models.acrobot import AcrobotCost, AcrobotDynamics
 from mpc_gym.models.base import Cost, Dynamics
+from mpc_gym.models.car import CarDynamics, ParkingCost, RoadWalls
 from mpc_gym.models.cartpole import CartPoleDynamics, CartPoleTrack
 from mpc_gym.models.chain import ChainDynamics
 from mpc_gym.models.contextual import ContextualCost
@@ -10,6 +11,7 @@ from mpc_gym.models.linear import LinearDynamics
 from mpc_gym.models.mountain_car import MountainCarCost, MountainCarDynamics
 from mpc_gym.models.neural import NeuralDynamics
 from mpc_gym.models.pendulum import PendulumCost, PendulumDynamics
+from mpc_gym.models.planar_quadrotor import DiscObstacle, PlanarQuadrotorDynamics
 from mpc_gym.models.positive import current_values, keep_positive
 from mpc_gym.models.quadratic import QuadraticCost
 from mpc_gym.models.reacher import ReacherCost
@@ -18,14 +20,17 @@ from mpc_gym.models.swing_up import AcrobotRiseCost, CartPoleSwingUpCost, TipCos
 from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
+    "AcrobotCost",
     "AcrobotDynamics",
     "AcrobotRiseCost",
+    "CarDynamics",
     "CartPoleDynamics",
     "CartPoleSwingUpCost",
     "CartPoleTrack",
     "ChainDynamics",
     "ContextualCost",
     "Cost",
+    "DiscObstacle",
     "DoublePendulumCost",
     "Dynamics",
     "LinearCost",
@@ -33,10 +38,13 @@ __all__ = [
     "MountainCarCost",
     "MountainCarDynamics",
     "NeuralDynamics",
+    "ParkingCost",
     "PendulumCost",
     "PendulumDynamics",
+    "PlanarQuadrotorDynamics",
     "QuadraticCost",
     "ReacherCost",
+    "RoadWalls",
     "Rollout",
     "TerminalCost",
     "TipCost",

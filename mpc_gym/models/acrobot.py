@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpc_gym.checks import check_count, check_number
-from mpc_gym.models.base import Dynamics, angle, physical_parameter
+from mpc_gym.models.base import Cost, Dynamics, angle, physical_parameter
 from mpc_gym.models.runge_kutta import runge_kutta
 
 
@@ -163,6 +163,54 @@ class AcrobotDynamics(Dynamics):
             f"max_shoulder_speed={self.max_shoulder_speed}, "
             f"max_elbow_speed={self.max_elbow_speed}, dt={self.dt}, substeps={self.substeps}"
         )
+
+
+class AcrobotCost(Cost):
+    """To stand upright: how far both links are from pointing up, and the speeds and the torque.
+
+        height_weight (2 + cos theta1 + cos(theta1 + theta2))
+        + shoulder_weight theta1_dot^2 + elbow_weight theta2_dot^2 + torque_weight torque^2
+
+    A cost of theta2 would punish the bend that the swing-up needs. All weights are learnable.
+
+    Args:
+        height_weight: of what is missing of the height of the tip, in links of length 1.
+        shoulder_weight: of theta1_dot^2 [s^2/rad^2].
+        elbow_weight: of theta2_dot^2 [s^2/rad^2].
+        torque_weight: of torque^2 [1/(N m)^2].
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+
+    positive_parameters = ("height_weight", "shoulder_weight", "elbow_weight", "torque_weight")
+
+    def __init__(
+        self,
+        height_weight: float = 1.0,
+        shoulder_weight: float = 0.01,
+        elbow_weight: float = 0.01,
+        torque_weight: float = 0.001,
+    ) -> None:
+        super().__init__()
+        self.height_weight = physical_parameter("height_weight", height_weight)
+        self.shoulder_weight = physical_parameter("shoulder_weight", shoulder_weight)
+        self.elbow_weight = physical_parameter("elbow_weight", elbow_weight)
+        self.torque_weight = physical_parameter("torque_weight", torque_weight)
+
+    def forward(
+        self, state: Float[Tensor, "*batch 6"], control: Float[Tensor, "*batch 1"]
+    ) -> Float[Tensor, "*batch"]:
+        """The cost of each row."""
+        cos1, sin1, cos2, sin2, speed1, speed2 = state.unbind(-1)
+        lower = cos1 * cos2 - sin1 * sin2  # cos(theta1 + theta2)
+        total = (
+            self.height_weight * (2.0 + cos1 + lower)
+            + self.shoulder_weight * speed1**2
+            + self.elbow_weight * speed2**2
+            + self.torque_weight * control[..., 0] ** 2
+        )
+        return total.to(state.dtype)
 
 
 def _speed(name: str, value: float | None) -> float | None:

@@ -4,17 +4,23 @@ import torch
 from torch import nn
 
 from mpc_gym.models import (
+    AcrobotCost,
     AcrobotDynamics,
+    CarDynamics,
     CartPoleDynamics,
     CartPoleTrack,
     ContextualCost,
+    DiscObstacle,
     Dynamics,
     LinearCost,
     LinearDynamics,
     NeuralDynamics,
+    ParkingCost,
     PendulumCost,
     PendulumDynamics,
+    PlanarQuadrotorDynamics,
     QuadraticCost,
+    RoadWalls,
     TerminalCost,
     current_values,
     keep_positive,
@@ -38,6 +44,31 @@ CASES = {
         },
         none=("max_shoulder_speed", "max_elbow_speed"),
     ),
+    "AcrobotCost": Case(AcrobotCost, {}, dict.fromkeys(AcrobotCost.positive_parameters, "number")),
+    "CarDynamics": Case(
+        CarDynamics,
+        {},
+        {"drag": "number", **dict.fromkeys(("front", "rear", "dt"), "positive")},
+    ),
+    "ParkingCost": Case(ParkingCost, {}, dict.fromkeys(ParkingCost.positive_parameters, "number")),
+    "RoadWalls": Case(
+        RoadWalls,
+        {"half_width": lambda: 0.5, "length": lambda: 0.5, "width": lambda: 0.2},
+        dict.fromkeys(("half_width", "length", "width"), "positive"),
+    ),
+    "PlanarQuadrotorDynamics": Case(
+        PlanarQuadrotorDynamics,
+        {},
+        {
+            **dict.fromkeys(("gravity", "drag", "trim"), "number"),
+            **dict.fromkeys(("mass", "inertia", "arm", "dt"), "positive"),
+        },
+    ),
+    "DiscObstacle": Case(
+        DiscObstacle,
+        {"radius": lambda: 1.0, "centre": lambda: (0.0, 1.0)},
+        {"radius": "positive", "centre": "numbers"},
+    ),
     "PendulumDynamics": Case(
         PendulumDynamics,
         {},
@@ -57,6 +88,7 @@ CASES = {
     ),
     "CartPoleTrack": Case(CartPoleTrack, {"limit": lambda: 1.0}, {"limit": "positive"}),
     "PendulumCost": Case(
+        ParkingCost,
         PendulumCost,
         {},
         dict.fromkeys(("angle_weight", "speed_weight", "torque_weight"), "number"),
