@@ -10,11 +10,11 @@ from mpc_gym.known.mujoco import capsule
 from mpc_gym.known.record import KnownEnvironment
 from mpc_gym.models import (
     AcrobotDynamics,
+    AcrobotSwingUpCost,
     CartPoleSwingUpCost,
     ChainDynamics,
     PendulumCost,
     PendulumDynamics,
-    TipCost,
 )
 
 Observation = dict[str, Tensor]
@@ -111,7 +111,7 @@ def acrobot() -> KnownEnvironment:
     return KnownEnvironment(
         "dm_control/acrobot-swingup-v0",
         dynamics,
-        TipCost(),
+        AcrobotSwingUpCost(dynamics),
         (-2.0,),
         (2.0,),
         horizon=200,

@@ -16,13 +16,14 @@ from mpc_gym.models.positive import current_values, keep_positive
 from mpc_gym.models.quadratic import QuadraticCost
 from mpc_gym.models.reacher import ReacherCost
 from mpc_gym.models.rollout import Rollout, rollout
-from mpc_gym.models.swing_up import AcrobotRiseCost, CartPoleSwingUpCost, TipCost
+from mpc_gym.models.swing_up import AcrobotRiseCost, AcrobotSwingUpCost, CartPoleSwingUpCost
 from mpc_gym.models.wrapped import LinearCost, TerminalCost
 
 __all__ = [
     "AcrobotCost",
     "AcrobotDynamics",
     "AcrobotRiseCost",
+    "AcrobotSwingUpCost",
     "CarDynamics",
     "CartPoleDynamics",
     "CartPoleSwingUpCost",
@@ -47,7 +48,6 @@ __all__ = [
     "RoadWalls",
     "Rollout",
     "TerminalCost",
-    "TipCost",
     "current_values",
     "keep_positive",
     "rollout",

@@ -14,6 +14,7 @@ from mpc_gym.models.acrobot import AcrobotDynamics
 from mpc_gym.models.base import Cost, physical_parameter
 
 LOG_AT_MARGIN = math.log(0.1)
+RADIUS = 0.2  # of the target of acrobot-swingup [m]
 HEIGHT = 1.1  # of an acrobot's tip above the shoulder, 0.1 more than Acrobot-v1 asks for [m]
 
 
@@ -53,61 +54,97 @@ class CartPoleSwingUpCost(Cost):
         return (self.scale * (1 - reward)).to(state.dtype)
 
 
-class TipCost(Cost):
-    """How far the tip of two equal links is from upright, for `AcrobotDynamics`.
+class _AcrobotCost(Cost):
+    """A cost of an acrobot by its energy, with the letters at the head of `models/acrobot.py`.
+
+    Args:
+        dynamics: whose energy it is, by the values that its parameters have now. Links of 1 m.
+    """
+
+    def __init__(self, dynamics: AcrobotDynamics) -> None:
+        super().__init__()
+        model = {name: value.item() for name, value in dynamics.named_parameters()}
+        first, second = model["upper_mass"], model["lower_mass"]
+        length, centre = model["upper_length"], model["lower_centre"]
+        self.a = first * model["upper_centre"] ** 2 + model["upper_inertia"]
+        self.a += second * (length**2 + centre**2) + model["lower_inertia"]
+        self.b = second * length * centre
+        self.d = second * centre**2 + model["lower_inertia"]
+        self.e = model["gravity"] * (first * model["upper_centre"] + second * length)
+        self.f = model["gravity"] * second * centre
+
+    def missing(self, state: Float[Tensor, "*batch 6"], needed: float) -> Float[Tensor, "*batch"]:
+        """What the energy lacks to be `needed` [J], as a part of what it lacks at rest."""
+        cos1, sin1, cos2, sin2, speed1, speed2 = state.unbind(-1)
+        swing = self.b * cos2
+        kinetic = 0.5 * (self.a + 2 * swing) * speed1**2 + 0.5 * self.d * speed2**2
+        kinetic = kinetic + (self.d + swing) * speed1 * speed2
+        energy = kinetic - self.e * cos1 - self.f * (cos1 * cos2 - sin1 * sin2)
+        return (needed - energy) / (needed + self.e + self.f)
+
+
+class AcrobotSwingUpCost(_AcrobotCost):
+    """How far an acrobot's tip is from upright, and its energy from that of standing there.
 
     The reward of acrobot-swingup is a bell about the target, of radius 0.2 m and margin 1 m, which
     tells nothing where the links hang. This has a slope everywhere:
 
-        distance_weight r + speed_weight (theta_1'^2 + theta_2'^2) + torque_weight u^2,
-        r = sqrt(d^2 + 0.2^2) - 0.2 with d the distance from the tip to where it is upright [m]
+        distance_weight (sqrt(r^2 + 0.2^2) - 0.2) + energy_weight d^2 + torque_weight u^2
+
+    with r the distance from the tip to where it is upright [m], and d the energy that is missing,
+    as a part of what is missing at rest. (Without the energy, plans of two seconds leave some
+    acrobots hanging, and turn others in circles.)
 
     Args:
+        dynamics: see `_AcrobotCost`.
         distance_weight: [1/m].
-        speed_weight: [s^2/rad^2].
-        torque_weight: of the squared command.
+        energy_weight: of the missing part, squared.
+        torque_weight: [1/(N m)^2].
     """
 
-    positive_parameters = ("distance_weight", "speed_weight", "torque_weight")
+    positive_parameters = ("distance_weight", "energy_weight", "torque_weight")
 
     def __init__(
-        self, distance_weight: float = 1.0, speed_weight: float = 0.001, torque_weight: float = 0.01
+        self,
+        dynamics: AcrobotDynamics,
+        distance_weight: float = 1.0,
+        energy_weight: float = 10.0,
+        torque_weight: float = 0.01,
     ) -> None:
-        super().__init__()
+        super().__init__(dynamics)
         self.distance_weight = physical_parameter("distance_weight", distance_weight)
-        self.speed_weight = physical_parameter("speed_weight", speed_weight)
+        self.energy_weight = physical_parameter("energy_weight", energy_weight)
         self.torque_weight = physical_parameter("torque_weight", torque_weight)
 
     def forward(
         self, state: Float[Tensor, "*batch 6"], control: Float[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch"]:
         """The cost of one time step."""
-        cos1, sin1, cos2, sin2, first_speed, second_speed = state.unbind(-1)
+        cos1, sin1, cos2, sin2 = state[..., :4].unbind(-1)
         across = sin1 + sin1 * cos2 + cos1 * sin2
         below = 2 + cos1 + cos1 * cos2 - sin1 * sin2
-        distance = torch.sqrt(across**2 + below**2 + 0.04) - 0.2
+        distance = torch.sqrt(across**2 + below**2 + RADIUS**2) - RADIUS
         cost = (
             self.distance_weight * distance
-            + self.speed_weight * (first_speed**2 + second_speed**2)
+            + self.energy_weight * self.missing(state, self.e + self.f) ** 2
             + self.torque_weight * control[..., 0] ** 2
         )
         return cost.to(state.dtype)
 
 
-class AcrobotRiseCost(Cost):
+class AcrobotRiseCost(_AcrobotCost):
     """The height and the energy that an acrobot's tip lacks to be at a height of `HEIGHT`.
 
     Acrobot-v1 rewards nothing but haste: -1 a step until the tip is one link's length above the
-    shoulder. A plan that ends before that sees no difference. So this is, for `AcrobotDynamics`
-    with links of 1 m and the energy E as at the head of `models/acrobot.py`,
+    shoulder. A plan that ends before that sees no difference. So this is
 
-        height_weight max(0, H - h) / (H + 2) + energy_weight max(0, E_H - E) / (E_H - E_down)
-            + torque_weight u^2
+        height_weight max(0, H - h) / (H + 2) + energy_weight max(0, d) + torque_weight u^2
 
-    with h = -cos t1 - cos(t1 + t2) and E_H the least energy that reaches H = `HEIGHT`.
+    with h = -cos t1 - cos(t1 + t2), H = `HEIGHT`, and d the part of the energy that is missing to
+    reach it.
 
     Args:
-        dynamics: whose energy it is, by the values that its parameters have now.
+        dynamics: see `_AcrobotCost`.
         height_weight, energy_weight: of what is missing, as a part of what is missing at rest.
         torque_weight: [1/(N m)^2].
     """
@@ -121,36 +158,22 @@ class AcrobotRiseCost(Cost):
         energy_weight: float = 1.0,
         torque_weight: float = 1e-4,
     ) -> None:
-        super().__init__()
+        super().__init__(dynamics)
         self.height_weight = physical_parameter("height_weight", height_weight)
         self.energy_weight = physical_parameter("energy_weight", energy_weight)
         self.torque_weight = physical_parameter("torque_weight", torque_weight)
-        model = {name: value.item() for name, value in dynamics.named_parameters()}
-        first, second = model["upper_mass"], model["lower_mass"]
-        length, centre = model["upper_length"], model["lower_centre"]
-        self.a = first * model["upper_centre"] ** 2 + model["upper_inertia"]
-        self.a += second * (length**2 + centre**2) + model["lower_inertia"]
-        self.b = second * length * centre
-        self.d = second * centre**2 + model["lower_inertia"]
-        self.e = model["gravity"] * (first * model["upper_centre"] + second * length)
-        self.f = model["gravity"] * second * centre
 
     def forward(
         self, state: Float[Tensor, "*batch 6"], control: Float[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch"]:
         """The cost of one time step."""
-        cos1, sin1, cos2, sin2, speed1, speed2 = state.unbind(-1)
-        lower = cos1 * cos2 - sin1 * sin2  # the cosine of the lower link's angle in the plane
-        swing = self.b * cos2
-        kinetic = 0.5 * (self.a + 2 * swing) * speed1**2 + 0.5 * self.d * speed2**2
-        kinetic = kinetic + (self.d + swing) * speed1 * speed2
-        energy = kinetic - self.e * cos1 - self.f * lower
-        needed = self.e * (HEIGHT - 1) + self.f  # the lower link stands, the upper one hardly rises
-        low = (HEIGHT + cos1 + lower).clamp(min=0) / (HEIGHT + 2)
-        missing = ((needed - energy) / (needed + self.e + self.f)).clamp(min=0)
+        cos1, sin1, cos2, sin2 = state[..., :4].unbind(-1)
+        low = (HEIGHT + cos1 + cos1 * cos2 - sin1 * sin2).clamp(min=0) / (HEIGHT + 2)
+        # the least that reaches it: the lower link stands, the upper one has hardly risen
+        needed = self.e * (HEIGHT - 1) + self.f
         cost = (
             self.height_weight * low
-            + self.energy_weight * missing
+            + self.energy_weight * self.missing(state, needed).clamp(min=0)
             + self.torque_weight * control[..., 0] ** 2
         )
         return cost.to(state.dtype)
