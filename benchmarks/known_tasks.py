@@ -38,10 +38,13 @@ class Task:
     Args:
         env_id: of `mpc_gym.known.KNOWN`.
         published: what others have reached, the best ones.
+        share: of the range of the actions that random ones are drawn from, about zero; less than 1
+            where these would throw the system against stops that the model has not.
     """
 
     env_id: str
     published: Sequence[Published]
+    share: float = 1.0
 
     @property
     def place(self) -> str:
@@ -112,6 +115,7 @@ TASKS = {
                 Published("SAC", -2.6, 0.2 / 10**0.5, 1_000_000, TIANSHOU),
                 Published("TD3", -2.7, 0.2 / 10**0.5, 1_000_000, TIANSHOU),
             ],
+            share=0.1,
         ),
         Task(
             "dm_control/pendulum-swingup-v0",

@@ -71,8 +71,8 @@ class Contender:
 class RandomActions:
     """Actions drawn at random, each held for a while, with SB3's `predict`."""
 
-    def __init__(self, space: gym.Space[Any], seed: int) -> None:
-        self._space, self._steps = space, 0
+    def __init__(self, space: gym.Space[Any], share: float, seed: int) -> None:
+        self._space, self._share, self._steps = space, share, 0
         self._held: NDArray[Any] = np.empty(0)
         space.seed(seed)
 
@@ -81,7 +81,8 @@ class RandomActions:
         while isinstance(observation, dict):
             observation = next(iter(observation.values()))
         if self._steps % HOLD == 0:
-            self._held = np.array([self._space.sample() for _ in observation])
+            drawn = np.array([self._space.sample() for _ in observation])
+            self._held = drawn if self._share == 1 else drawn * self._share
         self._steps += 1
         return self._held, None
 
@@ -105,7 +106,7 @@ def identified(task: Task, quick: bool, seed: int) -> Iterator[Contender]:
     for episodes in RANDOM_EPISODES[:1] if quick else RANDOM_EPISODES:
         rng = np.random.default_rng(seed)
         planner = policy(task, learn=wrong(task, rng))
-        actions = RandomActions(planner.action_space, seed)
+        actions = RandomActions(planner.action_space, task.share, seed)
         transitions = collect(actions, task.place, episodes, COLLECTED + seed)
         rows = int(transitions.episode_lengths.sum())
         epochs = max(1, math.ceil((30 if quick else UPDATES) / math.ceil(rows / BATCH)))

@@ -63,7 +63,7 @@ def pendulum() -> KnownEnvironment:
     return KnownEnvironment(
         "dm_control/pendulum-swingup-v0",
         dynamics,
-        PendulumCost(),
+        PendulumCost(speed_weight=0.01),
         (-1.0,),
         (1.0,),
         horizon=150,
