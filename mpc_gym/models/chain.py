@@ -30,7 +30,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_number, check_size, found, real_tensor
+from mpc_gym.checks import check_count, check_number, check_size, found, real_tensor
 from mpc_gym.models.base import Dynamics, physical_parameter, refuse_gradient
 from mpc_gym.models.runge_kutta import runge_kutta
 
@@ -58,7 +58,7 @@ class ChainDynamics(Dynamics):
         motors: the joint of each motor, counted as in the state.
         cart_mass: [kg], positive; None: a fixed pivot.
         gravity: [m/s^2]; 0 for links that lie flat.
-        armature: inertia of the motor of each hinge [kg m^2]; a number for all.
+        armature: inertia of the motor of each hinge [kg m^2], not negative.
         dt: time step [s].
         substeps: steps of the fourth-order Runge-Kutta method in it, under constant commands.
 
@@ -88,28 +88,33 @@ class ChainDynamics(Dynamics):
         motors: Sequence[int],
         cart_mass: float | None = None,
         gravity: float = 9.81,
-        armature: ArrayLike = 0.0,
+        armature: float = 0.0,
         dt: float,
         substeps: int = 1,
     ) -> None:
-        count = len(real_tensor("link_mass", link_mass))
+        masses = real_tensor("link_mass", link_mass)
+        if masses.ndim != 1 or len(masses) == 0:
+            raise ValueError(f"link_mass must be [n], one for each link, got {found(link_mass)}")
+        count = len(masses)
         self._cart = int(cart_mass is not None)
         super().__init__(n_state=2 * self._cart + 3 * count, n_ctrl=len(motors))
-        self.unit_pairs = tuple((self._cart + 2 * i, self._cart + 2 * i + 1) for i in range(count))
-        self.link_mass = _parameter("link_mass", link_mass, count)
-        self.link_centre = _parameter("link_centre", link_centre, count)
-        self.link_inertia = _parameter("link_inertia", link_inertia, count)
-        self.damping = _parameter("damping", damping, self._cart + count)
-        self.gear = _parameter("gear", gear, len(motors))
-        self.gravity = physical_parameter("gravity", gravity)
         if cart_mass is None:
             self.register_parameter("cart_mass", None)
         else:
             self.cart_mass = physical_parameter("cart_mass", cart_mass, positive=True)
             self.positive_parameters = ("cart_mass", *self.positive_parameters)
+        self.unit_pairs = tuple((self._cart + 2 * i, self._cart + 2 * i + 1) for i in range(count))
+        self.link_mass = _positive("link_mass", link_mass, count)
+        self.link_centre = _positive("link_centre", link_centre, count)
+        self.link_inertia = _positive("link_inertia", link_inertia, count)
+        refuse_gradient("damping", damping)
+        self.damping = nn.Parameter(_numbers("damping", damping, self._cart + count))
+        self.gear = _positive("gear", gear, len(motors))
+        self.gravity = physical_parameter("gravity", gravity)
         self.link_length = _numbers("link_length", link_length, count - 1).tolist()
-        self.armature = real_tensor("armature", armature, torch.float64).expand(count).tolist()
-        self.motors = tuple(motors)
+        self.armature = check_number("armature", armature, least=0.0)
+        last = self._cart + count - 1
+        self.motors = tuple(check_count("motors", joint, 0, last) for joint in motors)
         self.dt = check_number("dt", dt, above=0.0)
         self.substeps = check_size("substeps", substeps)
 
@@ -117,7 +122,7 @@ class ChainDynamics(Dynamics):
         self, state: Float[Tensor, "*batch n_state"], control: Float[Tensor, "*batch n_ctrl"]
     ) -> Float[Tensor, "*batch n_state"]:
         """The state one step of `dt` later."""
-        cart, links = self._cart, len(self.armature)
+        cart, links = self._cart, len(self.link_mass)
         placed, velocities = state[..., : cart + 2 * links], state[..., cart + 2 * links :]
         angles = torch.atan2(placed[..., cart + 1 :: 2], placed[..., cart::2])
         start = torch.cat((placed[..., :cart], angles, velocities), -1)
@@ -131,7 +136,7 @@ class ChainDynamics(Dynamics):
     def _derivative(self, y: Tensor, force: Tensor) -> Tensor:
         """Of joint positions and velocities."""
         cart = self._cart
-        joints = cart + len(self.armature)
+        joints = cart + len(self.link_mass)
         positions, velocities = y[..., :joints].unbind(-1), y[..., joints:].unbind(-1)
         torques = [-self.damping[k] * velocities[k] for k in range(joints)]
         for motor, joint in enumerate(self.motors):
@@ -169,10 +174,10 @@ class ChainDynamics(Dynamics):
         matrix: list[list[Scalar]] = [[0.0] * count for _ in range(count)]
         right: list[Scalar] = []
         for i in range(count):
-            matrix[i][i] = inertias[i] + self.armature[i]
+            matrix[i][i] = inertias[i] + self.armature
             turning = self.gravity * levers[i] * torch.sin(angles[i]) + torques[i]
             if i + 1 < count:
-                matrix[i][i] = matrix[i][i] + self.armature[i + 1]
+                matrix[i][i] = matrix[i][i] + self.armature
                 turning = turning - torques[i + 1]
             right.append(turning)
         for i in range(count):
@@ -181,7 +186,7 @@ class ChainDynamics(Dynamics):
                 between = angles[i] - angles[j]
                 shared = coupling * torch.cos(between)
                 if j == i + 1:
-                    shared = shared - self.armature[j]
+                    shared = shared - self.armature
                 matrix[i][j] = matrix[j][i] = shared
                 sine = coupling * torch.sin(between)
                 right[i] = right[i] - sine * speeds[j] ** 2
@@ -227,9 +232,12 @@ def _solved(matrix: list[list[Scalar]], right: list[Scalar]) -> list[Tensor]:
     return solution
 
 
-def _parameter(name: str, values: ArrayLike, count: int) -> nn.Parameter:
+def _positive(name: str, values: ArrayLike, count: int) -> nn.Parameter:
     refuse_gradient(name, values)
-    return nn.Parameter(_numbers(name, values, count))
+    numbers = _numbers(name, values, count)
+    if not (numbers > 0).all():
+        raise ValueError(f"{name} must be positive in every entry, got {found(values)}")
+    return nn.Parameter(numbers)
 
 
 def _numbers(name: str, values: ArrayLike, count: int) -> Float[Tensor, " count"]:
