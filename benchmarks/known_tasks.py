@@ -67,7 +67,7 @@ class Seeded(gym.Wrapper[Any, Any, Any, Any]):
 
 def make_seeded(env_id: str) -> gym.Env[Any, Any]:
     """An environment of dm_control, by shimmy."""
-    import shimmy  # type: ignore[import-untyped]  # optional, and slow to import
+    import shimmy  # optional, and slow to import
 
     gym.register_envs(shimmy)
     return Seeded(gym.make(env_id))

@@ -9,12 +9,16 @@ from mpc_gym.imitation.collect import Evaluation, collect, evaluate, evaluate_fr
 from mpc_gym.imitation.dagger import DAgger
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.episodes import RandomAgent, Stateless
+from mpc_gym.imitation.fit_dynamics import FitOptions, fit_dynamics
+from mpc_gym.imitation.learn_dynamics import LearnDynamics
 from mpc_gym.imitation.losses import Loss, Sum, Value, WarmStartedLoss
 from mpc_gym.imitation.metrics import Metrics
+from mpc_gym.imitation.minari import read_minari, write_minari
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.smoothing import FallingSmoothing
 from mpc_gym.imitation.system_identification import SystemIdentification
 from mpc_gym.imitation.training import Training, TrainingOptions
+from mpc_gym.imitation.transitions import Transitions
 
 __all__ = [
     "BehavioralCloning",
@@ -23,6 +27,8 @@ __all__ = [
     "Evaluation",
     "FallingRate",
     "FallingSmoothing",
+    "FitOptions",
+    "LearnDynamics",
     "Loss",
     "Metrics",
     "RandomAgent",
@@ -31,13 +37,17 @@ __all__ = [
     "SystemIdentification",
     "Training",
     "TrainingOptions",
+    "Transitions",
     "Value",
     "WarmStartedLoss",
     "collect",
     "concatenate",
     "evaluate",
     "evaluate_from",
+    "fit_dynamics",
     "imitation_loss",
     "read_checkpoint",
+    "read_minari",
     "write_checkpoint",
+    "write_minari",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +23,7 @@ from mpc_gym.imitation.episodes import (
     own_kwargs,
     play,
 )
+from mpc_gym.imitation.transitions import flattened
 
 
 def collect(
@@ -71,7 +72,7 @@ def collect(
         kwargs, spec = own_kwargs(envs), envs.spec
     assert spec is not None
     lengths = played.lengths
-    observations = [_flat(seen, each) for each in played.observations]
+    observations = [flattened(seen, each) for each in played.observations]
     return Demonstrations(
         observations=in_sequence(observations[:-1], lengths),
         actions=in_sequence(played.actions, lengths).reshape(lengths.sum(), -1),
@@ -162,9 +163,3 @@ def evaluate_from(
 
 def _evaluation(played: Episodes) -> Evaluation:
     return Evaluation(played.returns, played.lengths, played.seconds_per_decision)
-
-
-def _flat(space: Space[Any], observations: Any) -> NDArray[np.floating]:
-    """A batch of observations as rows, in the order of `gymnasium.spaces.flatten`."""
-    parts = [observations[name] for name in space] if isinstance(space, Dict) else [observations]
-    return np.concatenate([np.reshape(part, (len(part), -1)) for part in parts], 1)

@@ -60,16 +60,24 @@ class Stateless:
 
 
 class RandomAgent:
-    """Actions drawn from an environment's whole action space.
+    """Actions drawn from an environment's whole action space, to explore by.
 
     Args:
         env: whose spaces it acts in.
         seed: of its actions.
+        hold: steps for which each action is repeated, so that it moves something.
+
+    Raises:
+        TypeError: `env` is no environment.
+        ValueError: `seed` or `hold` is out of its range.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], seed: int = 0) -> None:
+    def __init__(self, env: gym.Env[Any, Any], seed: int = 0, hold: int = 1) -> None:
+        check_instance("env", env, gym.Env, "an environment")
         self._observations, self._actions = env.observation_space, copy.deepcopy(env.action_space)
         self._actions.seed(check_seed("seed", seed))
+        self._hold, self._steps = check_count("hold", hold), 0
+        self._held: NDArray[Any] = np.empty(0)
 
     def predict(
         self, observation: NDArray[Any] | dict[str, NDArray[Any]], *_: Any, **__: Any
@@ -81,9 +89,12 @@ class RandomAgent:
             name = next(iter(space))
             space, entry = space[name], entry[name]
         values = np.asarray(entry)
-        if values.ndim == len(space.shape or ()):
-            return self._actions.sample(), None
-        return np.stack([self._actions.sample() for _ in values]), None
+        single = values.ndim == len(space.shape or ())
+        count = 1 if single else len(values)
+        if self._steps % self._hold == 0 or len(self._held) != count:
+            self._held = np.stack([self._actions.sample() for _ in range(count)])
+        self._steps += 1
+        return (self._held[0] if single else self._held), None
 
 
 def as_predictor(agent: Agent) -> PolicyPredictor:

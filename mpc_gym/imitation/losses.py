@@ -175,7 +175,7 @@ class ActionLoss(Loss):
                 for bound in (self.policy.action_space.low, self.policy.action_space.high)  # type: ignore[attr-defined]
             )
             actions = low + 0.5 * (actions + 1) * (high - low)
-        return _value("action_loss", ((actions - self.actions[rows]) / self.scale).square())
+        return errors_of("action_loss", ((actions - self.actions[rows]) / self.scale).square())
 
 
 class _WindowLoss(Loss):
@@ -310,7 +310,7 @@ class PredictionLoss(Loss):
         parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
         inputs = tuple(each[rows] for each in self.inputs)
         predicted: Tensor = call_with(self.dynamics, parameters, inputs)
-        return _value("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
+        return errors_of("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
 
 
 class WeightedLoss(Loss):
@@ -356,7 +356,7 @@ def half_range(space: spaces.Space[Any]) -> NDArray[np.floating]:
     return np.where(np.isfinite(half), half, 1.0).astype(space.dtype)
 
 
-def _value(name: str, errors: Float[Tensor, "rows columns"]) -> Value:
+def errors_of(name: str, errors: Float[Tensor, "rows ..."]) -> Value:
     """Errors of which all count, also logged under this name."""
     total = Sum.of(errors)
     return Value(((1.0, total),), {name: total.detach()})

@@ -44,8 +44,7 @@ class SystemIdentification:
     Raises:
         TypeError: `model` or `demonstrations` is something else, or `state` or `control`.
         ValueError: an option is out of its range, the folder holds the checkpoint of another run,
-            the demonstrations do not fit the policy's spaces, or it was made for normalised
-            observations.
+            or the demonstrations do not fit the policy's spaces.
     """
 
     def __init__(

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
+from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
@@ -85,8 +87,7 @@ def transitions_of(
 
     Raises:
         TypeError: a function is given with a policy, or returns something else.
-        ValueError: the policy was made for normalised observations, or the demonstrations do not
-            fit its spaces.
+        ValueError: the demonstrations do not fit the policy's spaces.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     before, actions, after = (
@@ -105,12 +106,6 @@ def transitions_of(
             raise TypeError(
                 f"{name} must be None for a policy, which has options for that, got {found(given)}"
             )
-    if model.planner.observer.normalization is not None:
-        raise ValueError(
-            f"{type(model).__name__} must take observations as the environment gives them, as "
-            "demonstrations are, and it was made for those of VecNormalize: make it for an "
-            "environment without"
-        )
     return policy_transitions(
         model,
         unflattened(model.observation_space, before),
@@ -126,7 +121,8 @@ def policy_transitions(
 
     Args:
         policy: one that plans.
-        before, after: batches of observations, as the policy takes them.
+        before, after: batches of observations as the environment gives them, before any
+            normalisation.
         actions: [N, n_act], of the environment.
 
     Raises:
@@ -139,14 +135,27 @@ def policy_transitions(
     if isinstance(planner.observer.state_map, nn.Module):  # a network, in its own dtype
         before, after = in_float32(before), in_float32(after)
     with torch.no_grad():
-        states, context = planner.observer(before, actions.device)
-        next_states, _ = planner.observer(after, actions.device)
+        states, context = planner.observer.start(before)
+        next_states, _ = planner.observer.start(after)
     planner.observer.train(training)
     if not takes_context(policy.mpc.dynamics):
         context = None
     if context is not None and context.ndim == 3:  # of each stage of a plan
         context = context[:, 0]
     return Transitions(states, controls, next_states, context)
+
+
+def flattened(space: spaces.Space[Any], observations: Any) -> NDArray[np.floating]:
+    """A batch of observations as rows, in the order of `gymnasium.spaces.flatten`.
+
+    Args:
+        space: of one observation.
+        observations: [N, ...], or with a `Dict` space a dict of such.
+    """
+    parts = [observations]
+    if isinstance(space, spaces.Dict):
+        parts = [observations[name] for name in space.spaces]
+    return np.concatenate([np.reshape(part, (len(part), -1)) for part in parts], 1)
 
 
 def unflattened(space: spaces.Space[Any], rows: Float[Tensor, "N n_obs"]) -> PyTorchObs:

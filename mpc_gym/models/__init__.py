@@ -7,6 +7,7 @@ from mpc_gym.models.cartpole import CartPoleDynamics, CartPoleTrack
 from mpc_gym.models.chain import ChainDynamics
 from mpc_gym.models.contextual import ContextualCost
 from mpc_gym.models.double_pendulum import DoublePendulumCost
+from mpc_gym.models.learned import LearnedDynamics
 from mpc_gym.models.linear import LinearDynamics
 from mpc_gym.models.mountain_car import MountainCarCost, MountainCarDynamics
 from mpc_gym.models.neural import NeuralDynamics
@@ -34,6 +35,7 @@ __all__ = [
     "DiscObstacle",
     "DoublePendulumCost",
     "Dynamics",
+    "LearnedDynamics",
     "LinearCost",
     "LinearDynamics",
     "MountainCarCost",

@@ -41,7 +41,7 @@ class NeuralDynamics(Dynamics):
         inner = [check_size(f"hidden[{i}]", width) for i, width in enumerate(hidden)]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise((self.n_state + self.n_ctrl, *inner, self.n_state)):
-            layers += [nn.Linear(fan_in, fan_out), _made(activation)]
+            layers += [nn.Linear(fan_in, fan_out), made_activation(activation)]
         self.net = nn.Sequential(*layers[:-1])
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
@@ -57,7 +57,12 @@ class NeuralDynamics(Dynamics):
         return state + step
 
 
-def _made(activation: Callable[[], nn.Module]) -> nn.Module:
+def made_activation(activation: Callable[[], nn.Module]) -> nn.Module:
+    """The activation of a network.
+
+    Raises:
+        TypeError: `activation` makes no module.
+    """
     made = None if isinstance(activation, nn.Module) or not callable(activation) else activation()
     wanted = "a function or class that makes a module without arguments, such as torch.nn.Tanh"
     if not isinstance(made, nn.Module):

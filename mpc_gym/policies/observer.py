@@ -82,6 +82,14 @@ class Observer(nn.Module):
         given = _tensors(observation, device)
         if self.normalization is not None:
             given = self.normalization(given)
+        return self.start(given)
+
+    def start(self, given: PyTorchObs) -> Start:
+        """The same of observations as the environment gives them, whatever normalises them.
+
+        Raises:
+            ValueError: as `forward`.
+        """
         if isinstance(given, Tensor):
             if given.ndim < 2:  # flatten would say that a dimension is out of range
                 raise ValueError(

@@ -15,7 +15,10 @@ from mpc_gym.imitation import (
     DAgger,
     Demonstrations,
     FallingRate,
+    FitOptions,
+    LearnDynamics,
     Loss,
+    RandomAgent,
     Stateless,
     SystemIdentification,
     Training,
@@ -25,7 +28,10 @@ from mpc_gym.imitation import (
     concatenate,
     evaluate,
     evaluate_from,
+    fit_dynamics,
     imitation_loss,
+    read_minari,
+    write_minari,
 )
 from mpc_gym.models import PendulumDynamics
 from mpc_gym.policies import MPCPolicy
@@ -146,6 +152,44 @@ CASES = {
         imitation_loss, LEARNT, {"policy": "module", "demonstrations": "mapping"}
     ),
     "concatenate": Case(concatenate, {}, {"parts": "word"}),
+    "FitOptions": Case(
+        FitOptions,
+        {},
+        {
+            **dict.fromkeys(("epochs", "patience", "batch_size"), "count"),
+            "learning_rate": "positive",
+            "validation_fraction": "share",
+            "seed": "seed",
+        },
+    ),
+    "fit_dynamics": Case(
+        fit_dynamics,
+        {
+            "dynamics": PendulumDynamics,
+            "data": demonstrations,
+            "options": lambda: FitOptions(epochs=1),
+        },
+        {"dynamics": "module", "data": "mapping", "options": "mapping"},
+        none=("options",),
+    ),
+    "LearnDynamics": Case(
+        LearnDynamics,
+        {},
+        {
+            **dict.fromkeys(("every", "capacity"), "count"),
+            **dict.fromkeys(("demonstrations", "options"), "mapping"),
+        },
+        none=("demonstrations", "options"),
+    ),
+    "RandomAgent": Case(
+        RandomAgent,
+        {"env": lambda: gym.make("Pendulum-v1"), "seed": lambda: 0, "hold": lambda: 1},
+        {"env": "mapping", "seed": "seed", "hold": "count"},
+    ),
+    "read_minari": Case(read_minari, {}, {"dataset_id": "mapping"}),
+    "write_minari": Case(
+        write_minari, {"dataset_id": lambda: "word-v0"}, {"demonstrations": "mapping"}
+    ),
     "Stateless": Case(Stateless, {}, {"agent": "module"}),
     "save": Case(lambda **each: demonstrations().save(**each), {}, {"path": "path"}),
     "load": Case(Demonstrations.load, {}, {"path": "path"}),

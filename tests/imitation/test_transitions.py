@@ -1,7 +1,6 @@
 """What a model is fitted to where observations are not its states, or actions not its controls."""
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from mpc_gym.imitation import (
     BehavioralCloning,
     Demonstrations,
+    RandomAgent,
     SystemIdentification,
     collect,
     imitation_loss,
@@ -24,22 +24,8 @@ from tests.policies.test_observations import Encoder
 gym.register("Slide-v0", "tests.policies.environments:Slide")
 
 
-class AtRandom:
-    """Any action of a space."""
-
-    def __init__(self, space: gym.Space) -> None:
-        self.space = space
-        space.seed(0)
-
-    def predict(self, observation, *_, **__):
-        count = len(
-            next(iter(observation.values())) if isinstance(observation, dict) else observation
-        )
-        return np.stack([self.space.sample() for _ in range(count)]), None
-
-
 def at_random(env: gym.Env, episodes: int = 4, **options) -> Demonstrations:
-    return collect(AtRandom(env.action_space), env, episodes, **options)
+    return collect(RandomAgent(env), env, episodes, **options)
 
 
 def policy_for(env: gym.Env, **options) -> MPCPolicy:

@@ -17,6 +17,7 @@ from mpc_gym.models import (
     DiscObstacle,
     DoublePendulumCost,
     Dynamics,
+    LearnedDynamics,
     LinearCost,
     LinearDynamics,
     MountainCarCost,
@@ -149,6 +150,15 @@ CASES = {
     ),
     "Dynamics": Case(
         Dynamics, {}, {"n_state": "count", "n_ctrl": "count"}, none=("n_state", "n_ctrl")
+    ),
+    "LearnedDynamics": Case(
+        LearnedDynamics,
+        {"n_state": lambda: 3, "n_ctrl": lambda: 1},
+        {
+            **dict.fromkeys(("n_state", "n_ctrl", "members"), "count"),
+            **dict.fromkeys(("physics", "activation"), "word"),
+        },
+        none=("physics",),
     ),
     "NeuralDynamics": Case(
         NeuralDynamics,
