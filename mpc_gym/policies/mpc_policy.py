@@ -32,12 +32,13 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
 
         model = PPO(MPCPolicy, "DiffPendulum-v0")
         model = PPO(MPCPolicy, "Pendulum-v1", policy_kwargs=dict(mpc="DiffPendulum-v0", starts=8))
+        model = PPO(MPCPolicy, "Reacher-v5", policy_kwargs=dict(mpc="Reacher-v5"))
 
     The observation must be the model's state, or `state` says how that follows from it; and the
-    action its control, or `control_scale` says what the limits of the action space stand for. What
-    Gymnasium's `RescaleAction` and SB3's `VecNormalize` do is undone. An action space with other
-    limits is refused else, and so are observations in other limits than those of the environment
-    whose model is named.
+    action its control, or `control_scale` says what the limits of the action space stand for. Both
+    are known of the environments in `mpc_gym.known.KNOWN`. What Gymnasium's `RescaleAction` and
+    SB3's `VecNormalize` do is undone. An action space with other limits is refused else, and so are
+    observations in other limits than those of the environment whose model is named.
 
     The mean is a function of the observation alone: each plan is solved from nothing. Where a limit
     of the action space holds the plan's control, the mean lies beyond it (see `limits`), so that it
