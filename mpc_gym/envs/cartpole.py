@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc_gym.checks import check_number
 from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.spaces import UNLIMITED
 from mpc_gym.envs.vector import DiffVectorEnv
 from mpc_gym.models import CartPoleDynamics, CartPoleTrack, QuadraticCost
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mpc_gym.rendering.palette import Colour
 
 MAX_FORCE = 100.0
-UNLIMITED = float(np.finfo(np.float32).max)
 LEAVING_COST = 1000.0
 LEAVING_TOLERANCE = 1e-6  # of the track: observations are float32, constraints kept to 1e-7
 

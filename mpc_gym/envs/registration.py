@@ -18,6 +18,9 @@ ENTRY_POINTS = {
     "DiffPendulumWindy-v0": "pendulum:DiffPendulumWindy",
     "DiffCartPole-v0": "cartpole:DiffCartPole",
     "DiffCartpole-v0": "cartpole:DiffCartPole",
+    "DiffAcrobot-v0": "acrobot:DiffAcrobot",
+    "DiffPlanarQuadrotor-v0": "planar_quadrotor:DiffPlanarQuadrotor",
+    "DiffCar-v0": "car:DiffCar",
 }
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 from mpc_gym.checks import check_instance, real_tensor
 
+UNLIMITED = float(np.finfo(np.float32).max)  # a limit that is none
+
 
 class EnvBox(Box):
     """A `Box` that names the environment it belongs to.

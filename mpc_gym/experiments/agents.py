@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.checks import check_count, check_names, check_path, check_seed, check_size, found
-from mpc_gym.experiments.environments import check_env
+from mpc_gym.experiments.environments import check_env, find_system
 from mpc_gym.experiments.methods import MethodOptions, without_convergence_warnings
 from mpc_gym.experiments.runs import LEAST_FREE
 from mpc_gym.files import (
@@ -135,7 +135,7 @@ class EpisodeOptions:
         policies: see `load_agent`.
         episodes: of each.
         seed: of the first episode; the others count on.
-        horizon: of the expert's plans.
+        horizon: of the expert's plans; None: that of `environments.find_system`.
         max_steps: an episode ends after so many steps at the latest; None: the environment's limit.
 
     Raises:
@@ -146,13 +146,15 @@ class EpisodeOptions:
     policies: Sequence[str] = (EXPERT,)
     episodes: int = 10
     seed: int = 0
-    horizon: int = MethodOptions.horizon
+    horizon: int | None = None
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_env(self.env)
         check_size("episodes", self.episodes)
-        check_size("horizon", self.horizon)
+        given = self.horizon
+        horizon = find_system(self.env).horizon if given is None else check_size("horizon", given)
+        self.__dict__["horizon"] = horizon
         if self.max_steps is not None:
             check_count("max_steps", self.max_steps)
         check_seed("seed", self.seed)
@@ -170,6 +172,7 @@ class EpisodeOptions:
             ValueError: one cannot be read, or is of another environment.
         """
         env = gym.make(self.env)
+        assert self.horizon is not None, "filled in by __post_init__"
         return {name: load_agent(name, env, self.seed, self.horizon) for name in self.policies}
 
     def agent(self) -> PolicyPredictor:

@@ -137,6 +137,7 @@ class CompareOptions(LearningOptions):
     @property
     def planning(self) -> MethodOptions:
         """How the expert and the learners plan."""
+        assert self.horizon is not None, "filled in by LearningOptions"
         return MethodOptions(horizon=self.horizon, starts=self.starts)
 
     @property

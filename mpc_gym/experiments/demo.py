@@ -47,7 +47,6 @@ LEARNING_CURVE = "learning_curve.png"
 METRICS = "metrics.json"
 FILES = (*VIDEOS, LEARNING_CURVE, METRICS)
 
-PLANNING = MethodOptions().planning  # of the expert and of the policy that plans
 COLUMNS = {
     "expert": "Expert",
     "mpc_before": "MPC\nbefore",
@@ -170,7 +169,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> Demo:
 def _run(options: DemoOptions, stages: Stages) -> Demo:
     env, system, size = options.env, options.system, options.size
     learn_seeds, unseen_seeds, score_seeds = _episode_seeds(options)
-    planner = MethodOptions().expert(env)
+    planner = MethodOptions(horizon=system.horizon).expert(env)
     expert = Stateless(planner)
 
     def demonstrate(seeds: range) -> Demonstrations:
@@ -217,9 +216,10 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
 
 def make_policies(env: str) -> tuple[MPCPolicy, ActorCriticPolicy]:
     """The two learners: one that plans with wrong physics, and SB3's `MlpPolicy`."""
-    wrong = dict(find_system(env).wrong_physics)
+    system = find_system(env)
+    planning = MethodOptions(horizon=system.horizon).planning
     policies = (
-        make_policy(MPCPolicy, env, learn=wrong, **PLANNING),
+        make_policy(MPCPolicy, env, learn=dict(system.wrong_physics), **planning),
         make_policy(ActorCriticPolicy, env),
     )
     return cast("tuple[MPCPolicy, ActorCriticPolicy]", policies)

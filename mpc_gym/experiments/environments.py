@@ -21,7 +21,14 @@ from rich.table import Table
 from mpc_gym.checks import found
 from mpc_gym.envs.base import DiffEnv
 from mpc_gym.make_mpc import make_mpc, model_of
-from mpc_gym.models import CartPoleDynamics, PendulumDynamics, current_values
+from mpc_gym.models import (
+    AcrobotDynamics,
+    CarDynamics,
+    CartPoleDynamics,
+    PendulumDynamics,
+    PlanarQuadrotorDynamics,
+    current_values,
+)
 
 Physics = Mapping[str, float]
 
@@ -44,15 +51,17 @@ class Quantity:
 
 @dataclass(frozen=True)
 class System:
-    """What is to be learned of a system's motion.
+    """What is to be learned of a system's motion, and how far ahead a plan has to look there.
 
     Args:
         wrong_physics: the first guess of each parameter of the dynamics that is learned.
         quantities: the numbers among what can be learned of them.
+        horizon: of plans, where nobody says another.
     """
 
     wrong_physics: Mapping[str, Any]
     quantities: tuple[Quantity, ...]
+    horizon: int = 20
 
 
 def _value(name: str, physics: Physics) -> float:
@@ -75,7 +84,32 @@ CARTPOLE = System(
     {"gravity": 9.8, "cart_mass": 3.0, "pole_mass": 0.1, "pole_length": 1.0},
     _parameters("gravity", "cart_mass", "pole_mass", "pole_length"),
 )
-SYSTEMS = {PendulumDynamics: PENDULUM, CartPoleDynamics: CARTPOLE}
+# Five combinations of the acrobot's parameters act on the motion, which five of them can make up.
+ACROBOT = System(
+    {
+        "gravity": 9.8,
+        "upper_mass": 1.5,
+        "lower_mass": 0.7,
+        "upper_length": 1.3,
+        "lower_inertia": 0.7,
+    },
+    _parameters("gravity", "upper_mass", "lower_mass", "upper_length", "lower_inertia"),
+    horizon=40,
+)
+# Gravity is known, and a quadrotor that hovers hardly tells a stronger one from a larger mass.
+PLANAR_QUADROTOR = System(
+    {"mass": 1.5, "inertia": 0.04, "drag": 0.3}, _parameters("mass", "inertia", "drag")
+)
+CAR = System(
+    {"front": 0.3, "rear": 0.1, "drag": 0.5}, _parameters("front", "rear", "drag"), horizon=40
+)
+SYSTEMS = {
+    PendulumDynamics: PENDULUM,
+    CartPoleDynamics: CARTPOLE,
+    AcrobotDynamics: ACROBOT,
+    PlanarQuadrotorDynamics: PLANAR_QUADROTOR,
+    CarDynamics: CAR,
+}
 
 
 @cache
@@ -171,7 +205,7 @@ def environments_table() -> Table:
     """The ids, with spaces, limits, time limit and physical parameters with their defaults."""
     table = Table(show_lines=True)
     table.add_column("id", no_wrap=True)
-    for heading in ("observations", "actions", "steps", "parameters"):
+    for heading in ("states", "actions", "steps", "parameters"):  # in 80 columns
         table.add_column(heading)
     spellings: dict[str, list[str]] = {}
     for env_id in environment_ids():

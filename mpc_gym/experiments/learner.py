@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_names, check_number, check_path, check_seed, check_size
-from mpc_gym.experiments.environments import check_env
+from mpc_gym.experiments.environments import check_env, find_system
 from mpc_gym.experiments.expert import (
     LEARN,
     SCORES,
@@ -57,7 +57,7 @@ class LearningOptions:
         env: the environment's id.
         learn: what of the model is learned, see `initial_values`; empty: as in the paper.
         seed: of initial weights, of the order of learning, and of the expert's start states.
-        horizon: of all plans.
+        horizon: of all plans; None: that of `environments.find_system`.
         starts: initial guesses of all plans.
         effort: by which each method's number of optimiser steps is multiplied.
     """
@@ -65,13 +65,15 @@ class LearningOptions:
     env: str
     learn: Sequence[str] = field(default=(), kw_only=True)
     seed: int = field(default=0, kw_only=True)
-    horizon: int = field(default=MethodOptions.horizon, kw_only=True)
+    horizon: int | None = field(default=None, kw_only=True)
     starts: int = field(default=MethodOptions.starts, kw_only=True)
     effort: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_env(self.env)
         kept = self.__dict__  # Python's own numbers, which the file of a run can hold
+        if self.horizon is None:
+            kept["horizon"] = find_system(self.env).horizon
         for name in ("horizon", "starts"):
             kept[name] = check_size(name, getattr(self, name))
         kept["effort"] = check_number("effort", self.effort, above=0.0, most=MOST_EFFORT)

@@ -16,7 +16,13 @@ import typer
 from rich.console import Console
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
-from mpc_gym.experiments.environments import CARTPOLE, PENDULUM
+from mpc_gym.experiments.environments import (
+    ACROBOT,
+    CAR,
+    CARTPOLE,
+    PENDULUM,
+    PLANAR_QUADROTOR,
+)
 from mpc_gym.experiments.methods import (
     CLONE_NETWORK,
     METHODS,
@@ -38,6 +44,9 @@ RECIPES = {
         {**PENDULUM.wrong_physics, "damping": 0.0, "wind": 0.0}, horizon=40
     ),
     "DiffCartPole-v0": MethodOptions(CARTPOLE.wrong_physics),
+    "DiffAcrobot-v0": MethodOptions(ACROBOT.wrong_physics, horizon=ACROBOT.horizon),
+    "DiffPlanarQuadrotor-v0": MethodOptions(PLANAR_QUADROTOR.wrong_physics),
+    "DiffCar-v0": MethodOptions(CAR.wrong_physics, horizon=CAR.horizon),
 }
 
 

@@ -54,6 +54,16 @@ class Canvas:
         """From the middle to the left and right edges [m]."""
         return self.width / (2 * self._scale)
 
+    @property
+    def half_height(self) -> float:
+        """From the middle to the upper and lower edges [m]."""
+        return self.height / (2 * self._scale)
+
+    @property
+    def centre(self) -> Point:
+        """The point of the world in the middle of the picture [m]."""
+        return self._centre
+
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
         """A filled circle."""
         x, y = self._pixel(centre)

@@ -102,3 +102,12 @@ def interpolated_angles(
 ) -> Float[np.ndarray, " points"]:
     """Angles at each time step and, the short way round, at times in between."""
     return interpolated(np.unwrap(np.arctan2(sine, cosine)))
+
+
+def camera(
+    position: Float[np.ndarray, "2"], middle: tuple[float, float], stay: Float[np.ndarray, "2"]
+) -> tuple[float, float]:
+    """Where the middle of a picture is: at `middle`, until what it shows is farther than `stay`."""
+    offset = position - middle
+    x, y = (middle + offset - np.clip(offset, -stay, stay)).tolist()
+    return x, y

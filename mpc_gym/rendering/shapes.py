@@ -1,12 +1,13 @@
-"""Shapes that pictures share: arrows, straight for a force and bent for a torque, and trails."""
+"""Shapes that pictures share: arrows, straight for a force and bent for a torque, trails, grids."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from mpc_gym.rendering.canvas import Canvas, Point
-from mpc_gym.rendering.palette import BODY, Colour, blend
+from mpc_gym.rendering.palette import BODY, GUIDE, Colour, blend
 
 HEAD = 3.2  # width and length of the head, in thicknesses of the shaft
 SHORTEST = 0.02  # of the longest arrow; a shorter one is a speck
@@ -20,18 +21,20 @@ def force_arrow(
     longest: float,
     thickness: float,
     colour: Colour,
+    direction: float = 0.0,
 ) -> None:
-    """A horizontal arrow from `tail`, `fraction` in [-1, 1] of the longest; to the right if > 0."""
+    """A straight arrow from `tail`, `fraction` in [-1, 1] of the longest.
+
+    It points along `direction`, counter-clockwise from the right [rad], if > 0.
+    """
     if abs(fraction) < SHORTEST:
         return
     length = fraction * longest
     head = math.copysign(min(HEAD * thickness, abs(length)), length)
-    x, y = tail
-    neck = x + length - head
-    half = thickness / 2
-    canvas.polygon(((x, y - half), (x, y + half), (neck, y + half), (neck, y - half)), colour)
-    flare = abs(head) / 2
-    canvas.polygon(((neck, y - flare), (neck, y + flare), (x + length, y)), colour)
+    neck, half, flare = length - head, thickness / 2, abs(head) / 2
+    shaft = ((0.0, -half), (0.0, half), (neck, half), (neck, -half))
+    canvas.polygon(placed(shaft, tail, direction), colour)
+    canvas.polygon(placed(((neck, -flare), (neck, flare), (length, 0.0)), tail, direction), colour)
 
 
 def torque_arrow(
@@ -70,6 +73,23 @@ def draw_trail(canvas: Canvas, tips: Float[np.ndarray, "points 2"], thickness: f
     points = tips.tolist()
     for start, end, opacity in zip(points[:-1], points[1:], opacities, strict=True):
         canvas.rod((start[0], start[1]), (end[0], end[1]), thickness, blend(BODY, opacity))
+
+
+def draw_grid(canvas: Canvas, spacing: float, thickness: float) -> None:
+    """Lines through all multiples of `spacing`, by which a motion can be seen."""
+    (x, y), width, height = canvas.centre, canvas.half_width, canvas.half_height
+    for column in range(math.ceil((x - width) / spacing), math.floor((x + width) / spacing) + 1):
+        at = column * spacing
+        canvas.rod((at, y - height), (at, y + height), thickness, GUIDE)
+    for row in range(math.ceil((y - height) / spacing), math.floor((y + height) / spacing) + 1):
+        at = row * spacing
+        canvas.rod((x - width, at), (x + width, at), thickness, GUIDE)
+
+
+def placed(points: Sequence[Point], position: Point, angle: float) -> list[Point]:
+    """Points of a body that is turned by an angle [rad] and then put at `position`."""
+    (x, y), cosine, sine = position, math.cos(angle), math.sin(angle)
+    return [(x + cosine * a - sine * b, y + sine * a + cosine * b) for a, b in points]
 
 
 def _polar(centre: Point, radius: float, angle: float) -> Point:

@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mpc_gym.envs import DiffCartPoleEnv, DiffEnv, DiffPendulumEnv
+from mpc_gym.envs import (
+    DiffAcrobotEnv,
+    DiffCarEnv,
+    DiffCartPoleEnv,
+    DiffEnv,
+    DiffPendulumEnv,
+    DiffPlanarQuadrotorEnv,
+)
 from mpc_gym.rendering import Scene
 
 
@@ -32,3 +39,6 @@ def drawer(env_class: type[DiffEnv], **defaults: float) -> Callable[..., np.ndar
 
 draw_pendulum = drawer(DiffPendulumEnv)
 draw_cartpole = drawer(DiffCartPoleEnv, pole_length=0.5)
+draw_acrobot = drawer(DiffAcrobotEnv, upper_length=1.0, lower_centre=0.5)
+draw_quadrotor = drawer(DiffPlanarQuadrotorEnv, arm=0.2)
+draw_car = drawer(DiffCarEnv, front=0.16, rear=0.17)

@@ -2,11 +2,28 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from mpc_gym.rendering.palette import ACTION, BACKGROUND, BODY, INK
-from tests.envs.drawings import draw_cartpole, draw_pendulum
+from mpc_gym.rendering.palette import ACTION, BACKGROUND, BODY, INK, blend
+from tests.envs.drawings import (
+    draw_acrobot,
+    draw_car,
+    draw_cartpole,
+    draw_pendulum,
+    draw_quadrotor,
+)
+from tests.envs.systems import IDS
 
 UPRIGHT = np.array([1.0, 0.0, 0.0])
 CARTPOLE_UPRIGHT = np.array([0.0, 0.0, 1.0, 0.0, 0.0])
+ACROBOT_UPRIGHT = np.array([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+LEVEL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+PARKED = np.array([0.0, 0.0, 1.0, 0.0, 0.0])
+EACH = [
+    (draw_pendulum, UPRIGHT, 1),
+    (draw_cartpole, CARTPOLE_UPRIGHT, 1),
+    (draw_acrobot, ACROBOT_UPRIGHT, 1),
+    (draw_quadrotor, LEVEL, 2),
+    (draw_car, PARKED, 2),
+]
 
 
 def pixels_of(frame: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -18,17 +35,15 @@ def pendulum(theta: float) -> np.ndarray:
     return np.array([np.cos(theta), np.sin(theta), 0.0])
 
 
-@pytest.mark.parametrize(
-    ("draw", "state"), [(draw_pendulum, UPRIGHT), (draw_cartpole, CARTPOLE_UPRIGHT)]
-)
+@pytest.mark.parametrize(("draw", "state", "n_ctrl"), EACH)
 @pytest.mark.parametrize(("width", "height"), [(500, 500), (64, 64), (640, 360), (1, 1)])
-def test_a_frame_has_the_size_that_was_asked_for(draw, state, width, height) -> None:
-    frame = draw(state, width=width, height=height)
+def test_a_frame_has_the_size_that_was_asked_for(draw, state, n_ctrl, width, height) -> None:
+    frame = draw(state, np.ones(n_ctrl), width=width, height=height)
     assert frame.shape == (height, width, 3)
     assert frame.dtype == np.uint8
 
 
-@pytest.mark.parametrize("env_id", ["DiffPendulum-v0", "DiffCartPole-v0"])
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_size_is_500_by_500_by_default(env_id: str) -> None:
     env = gym.make(env_id, render_mode="rgb_array")
     env.reset()
@@ -54,12 +69,95 @@ def test_a_torque_bends_its_arrow_the_way_it_turns() -> None:
     assert left_turn - 249.5 == pytest.approx(249.5 - right_turn, abs=2)
 
 
-@pytest.mark.parametrize(
-    ("draw", "state"), [(draw_pendulum, UPRIGHT), (draw_cartpole, CARTPOLE_UPRIGHT)]
-)
-def test_no_control_and_no_torque_draw_no_arrow(draw, state) -> None:
+@pytest.mark.parametrize(("draw", "state", "n_ctrl"), EACH)
+def test_no_control_and_no_torque_draw_no_arrow(draw, state, n_ctrl) -> None:
     assert not len(pixels_of(draw(state), ACTION))
-    assert not len(pixels_of(draw(state, np.array([0.0])), ACTION))
+    assert not len(pixels_of(draw(state, np.zeros(n_ctrl)), ACTION))
+
+
+@pytest.mark.parametrize(
+    ("theta1", "theta2", "row", "column"),
+    [
+        (0.0, 0.0, 2, 0),
+        (np.pi, 0.0, -2, 0),
+        (np.pi / 2, 0.0, 0, 2),
+        (np.pi / 2, np.pi / 2, -1, 1),
+    ],
+)
+def test_the_acrobot_hangs_at_zero_and_turns_counter_clockwise(theta1, theta2, row, column) -> None:
+    """The tip, by the bob there; 500 pixels are five halves of the length."""
+    angles = (np.cos(theta1), np.sin(theta1), np.cos(theta2), np.sin(theta2))
+    frame = draw_acrobot(np.array([*angles, 0.0, 0.0]))
+    at = (np.array([row, column]) * 100 + 249.5).astype(int)
+    assert tuple(frame[tuple(at)]) == INK
+
+
+def test_a_torque_at_the_elbow_bends_its_arrow_the_way_it_turns_the_lower_link() -> None:
+    hanging = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    for torque, side in ((6.0, 1), (-6.0, -1)):
+        columns = pixels_of(draw_acrobot(hanging, np.array([torque])), ACTION)[:, 1]
+        assert np.sign(columns.mean() - 249.5) == side
+
+
+def test_each_rotor_has_its_arrow_along_the_axis_of_the_body() -> None:
+    def arrow(*thrusts: float, tilt: float = 0.0) -> np.ndarray:
+        state = np.array([0.0, 0.0, np.cos(tilt), np.sin(tilt), 0.0, 0.0, 0.0])
+        return pixels_of(draw_quadrotor(state, np.array(thrusts)), ACTION) - 249.5
+
+    left, right, down = arrow(3.0, 0.0), arrow(0.0, 3.0), arrow(-3.0, 0.0)
+    assert left[:, 1].max() < 0.0 < right[:, 1].min()
+    assert left[:, 0].max() < 0.0 < down[:, 0].max()
+    assert np.ptp(arrow(1.0, 0.0)[:, 0]) < np.ptp(left[:, 0])
+    leaning = arrow(3.0, 3.0, tilt=np.pi / 2)  # its axis points to the left
+    assert leaning[:, 1].max() < 0.0
+
+
+def test_the_quadrotor_leans_to_the_left_where_its_sine_is_positive() -> None:
+    tilted = np.array([0.0, 0.0, np.cos(0.5), np.sin(0.5), 0.0, 0.0, 0.0])
+    pixels = pixels_of(draw_quadrotor(tilted), BODY)
+    right = pixels[pixels[:, 1] > 255]
+    assert right[:, 0].mean() < pixels[:, 0].mean()  # its right arm is up
+
+
+def test_the_obstacle_is_drawn_where_the_body_would_touch_it() -> None:
+    grey = blend(INK, 0.5)
+    far = np.array([-1.5, 1.9, 1.0, 0.0, 0.0, 0.0, 0.0])
+    pixels = pixels_of(draw_quadrotor(far, obstacle=0.7), grey)
+    assert np.ptp(pixels[:, 0]) * 2 * 2.7 / 500 == pytest.approx(2 * (0.7 - 0.2), abs=0.03)
+
+
+@pytest.mark.parametrize("heading", [0.0, 0.7, np.pi / 2, -2.0])
+def test_the_cars_arrow_points_where_it_is_accelerated(heading: float) -> None:
+    state = np.array([0.0, 0.0, np.cos(heading), np.sin(heading), 0.0])
+    ahead = np.array([-np.sin(heading), np.cos(heading)])  # rows grow downwards
+    for acceleration in (2.0, -1.0):
+        arrow = pixels_of(draw_car(state, np.array([acceleration, 0.0])), ACTION) - 249.5
+        assert np.sign((arrow @ ahead).mean()) == np.sign(acceleration)
+        assert abs(arrow.mean(0) @ [ahead[1], -ahead[0]]) < 2.0  # pixels beside its axis
+
+
+def test_the_front_wheels_are_turned_as_they_are_steered() -> None:
+    straight, left, right = (draw_car(PARKED, np.array([0.0, angle])) for angle in (0.0, 0.5, -0.5))
+    assert (left[:, :250] == straight[:, :250]).all()
+    assert (left[:, 250:] != straight[:, 250:]).any()
+    assert (left[:, 250:] != right[:, 250:]).any()
+
+
+def test_walls_stand_where_the_road_ends() -> None:
+    rows = pixels_of(draw_car(PARKED, road=0.5), blend(INK, 0.5))[:, 0]
+    inner = rows[rows > 249.5].min() - 249.5, 249.5 - rows[rows < 249.5].max()
+    for distance in inner:
+        assert distance * 3.2 / 500 == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("draw", "state"), [(draw_quadrotor, LEVEL), (draw_car, PARKED)])
+@pytest.mark.parametrize("position", [(-50.0, 3.0), (1.9, -1.9), (1e5, -1e5)])
+def test_the_camera_keeps_what_moves_in_the_plane_in_view(draw, state, position) -> None:
+    moved = np.array([*position, *state[2:]])
+    seen, expected = pixels_of(draw(moved), BODY), pixels_of(draw(state), BODY)
+    assert len(seen) == pytest.approx(len(expected), rel=0.1)
+    # rows grow downwards
+    assert (np.sign(seen.mean(0) - 249.5) == np.sign([-position[1], position[0]])).all()
 
 
 def test_a_force_points_where_it_pushes_and_grows_with_it() -> None:

@@ -13,18 +13,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-import mpc_gym  # noqa: F401
-
-IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0", "DiffCartpole-v0"]
-STATES = {
-    "DiffPendulum-v0": [np.cos(2.0), np.sin(2.0), -3.0],
-    "DiffPendulumWindy-v0": [np.cos(2.0), np.sin(2.0), -3.0],
-    "DiffCartPole-v0": [0.5, -1.0, np.cos(2.0), np.sin(2.0), -3.0],
-    "DiffCartpole-v0": [0.5, -1.0, np.cos(2.0), np.sin(2.0), -3.0],
-}
+from tests.envs.systems import SPELLINGS, STATES, n_ctrl, parameter
 
 
-@pytest.fixture(params=IDS)
+@pytest.fixture(params=SPELLINGS)
 def env_id(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -143,7 +135,6 @@ def test_a_given_start_draws_no_random_number(env_id: str) -> None:
         (lambda s: s[:-1], "must have shape"),
         (lambda s: [*s[:-1], np.nan], "must be finite"),
         (lambda s: [*s[:-1], np.inf], "must be finite"),
-        (lambda s: [*s[:-2], s[-2] + 0.1, s[-1]], r"cos\^2 \+ sin\^2"),
         (lambda s: "upright", "must be an array"),
     ],
 )
@@ -153,37 +144,56 @@ def test_an_impossible_start_state_is_refused(env_id: str, change, message: str)
         env.reset(options={"state": change(STATES[env_id])})
 
 
+def test_a_start_state_of_no_angle_is_refused(env_id: str) -> None:
+    env = gym.make(env_id)
+    for pair in env.unwrapped.dynamics.unit_pairs:
+        for entry in pair:
+            state = [*STATES[env_id]]
+            state[entry] += 0.1
+            with pytest.raises(ValueError, match=r"options\['state'\] .*cos\^2 \+ sin\^2"):
+                env.reset(options={"state": state})
+
+
 def test_an_unknown_reset_option_is_refused(env: gym.Env) -> None:
     with pytest.raises(ValueError, match=r"\['x_init'\].*'state'"):
         env.reset(options={"x_init": 1.0})
 
 
-@pytest.mark.parametrize("action", [0.0, [0.0, 0.0], [[0.0]], [np.nan], ["left"], None])
+@pytest.mark.parametrize("action", [0.0, [0.0] * 3, [[0.0]], ["left"], None])
 def test_a_wrong_action_is_refused(env: gym.Env, action) -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action must"):
         env.unwrapped.step(action)
 
 
+def test_an_action_that_is_no_number_is_refused(env: gym.Env) -> None:
+    env.reset(seed=0)
+    for entry in range(len(env.action_space.low)):
+        action = np.zeros(len(env.action_space.low))
+        action[entry] = np.nan
+        with pytest.raises(ValueError, match="action must be a number"):
+            env.unwrapped.step(action)
+
+
 def test_an_infinite_action_is_clipped(env: gym.Env) -> None:
     env.reset(seed=0)
-    observation, reward, *_ = env.step(np.array([np.inf]))
+    observation, reward, *_ = env.step(np.full(env.action_space.shape, np.inf))
     assert np.isfinite(observation).all()
     assert np.isfinite(reward)
 
 
 def test_stepping_before_reset_needs_a_reset(env_id: str) -> None:
     with pytest.raises(ResetNeeded):
-        gym.make(env_id).step(np.zeros(1))
+        gym.make(env_id).step(np.zeros(n_ctrl(env_id)))
     with pytest.raises(ResetNeeded):
-        gym.make(env_id).unwrapped.step(np.zeros(1))
+        gym.make(env_id).unwrapped.step(np.zeros(n_ctrl(env_id)))
 
 
 def test_the_spec_survives_json(env_id: str) -> None:
-    env = gym.make(env_id, gravity=9.0)
+    env = gym.make(env_id, **{parameter(env_id): 9.0})
     spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
     again = gym.make(spec)
-    assert again.unwrapped.dynamics.gravity.item() == 9.0
+    assert getattr(again.unwrapped.dynamics, parameter(env_id)).item() == 9.0
     np.testing.assert_array_equal(env.reset(seed=0)[0], again.reset(seed=0)[0])
 
 
@@ -210,6 +220,11 @@ def test_gym_make_finds_the_environments_through_the_module(env_id: str) -> None
         ("DiffCartPole-v0", "cart_mass"),
         ("DiffCartPole-v0", "pole_mass"),
         ("DiffCartPole-v0", "pole_length"),
+        ("DiffAcrobot-v0", "lower_inertia"),
+        ("DiffPlanarQuadrotor-v0", "arm"),
+        ("DiffPlanarQuadrotor-v0", "obstacle"),
+        ("DiffCar-v0", "front"),
+        ("DiffCar-v0", "road"),
     ],
 )
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
@@ -245,8 +260,8 @@ def test_a_shown_plan_is_drawn_until_the_reset(env_id: str) -> None:
     env.reset(options={"state": STATES[env_id]})
     plain = env.render()
     ahead = np.repeat([STATES[env_id]], 10, 0)
-    (pair,) = env.unwrapped.dynamics.unit_pairs
-    ahead[1:, pair] *= -1
+    for pair in env.unwrapped.dynamics.unit_pairs:
+        ahead[1:, pair] *= -1
     for plan in (ahead, torch.tensor(ahead)[None]):
         env.unwrapped.show_plan(plan)
         assert (env.render() != plain).any()
@@ -286,8 +301,8 @@ def test_gymnasiums_record_video_works(env_id: str, tmp_path) -> None:
 
 
 def test_the_observation_space_names_its_environment(env_id: str) -> None:
-    space = gym.make(env_id, gravity=9.5).observation_space
+    space = gym.make(env_id, **{parameter(env_id): 9.5}).observation_space
     kwargs = json.loads(json.dumps(space.env_kwargs))
     again = gym.make(space.env_id, **kwargs)
-    assert again.unwrapped.dynamics.gravity.item() == 9.5
+    assert getattr(again.unwrapped.dynamics, parameter(env_id)).item() == 9.5
     assert again.observation_space == space

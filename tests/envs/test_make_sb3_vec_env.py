@@ -18,10 +18,9 @@ from stable_baselines3.common.vec_env import (
 
 from mpc_gym import make_sb3_vec_env
 from mpc_gym.envs.sb3_vec_env import DiffVecEnv
+from tests.envs.systems import IDS, n_ctrl, parameter, ranges
 
-IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
 N = 3
-RANGES = {"gravity": (8.0, 12.0)}
 
 
 @pytest.fixture(params=IDS)
@@ -34,8 +33,9 @@ def envs(env_id: str) -> DiffVecEnv:
     return make_sb3_vec_env(env_id, n_envs=N, seed=0)
 
 
-@pytest.mark.parametrize("options", [None, {"parameters": RANGES}])
-def test_it_does_what_stable_baselines3s_own_does(env_id: str, options) -> None:
+@pytest.mark.parametrize("drawn", [False, True])
+def test_it_does_what_stable_baselines3s_own_does(env_id: str, drawn: bool) -> None:
+    options = {"parameters": ranges(env_id)} if drawn else None
     kwargs = {"max_episode_steps": 10}
     ours = make_sb3_vec_env(env_id, N, seed=5, **kwargs)
     theirs = make_vec_env(env_id, N, seed=5, env_kwargs=kwargs)
@@ -82,12 +82,12 @@ def test_a_seed_holds_for_one_reset(envs: DiffVecEnv) -> None:
     np.testing.assert_array_equal(envs.reset(), first)
 
 
-def test_what_is_returned_is_never_written_to_again(envs: DiffVecEnv) -> None:
+def test_what_is_returned_is_never_written_to_again(envs: DiffVecEnv, env_id: str) -> None:
     observations = envs.reset()
     kept = observations.copy()
-    stepped, rewards, *_ = envs.step(np.zeros((N, 1)))
+    stepped, rewards, *_ = envs.step(np.zeros((N, n_ctrl(env_id))))
     copies = stepped.copy(), rewards.copy()
-    envs.step(np.ones((N, 1)))
+    envs.step(np.ones((N, n_ctrl(env_id))))
     np.testing.assert_array_equal(observations, kept)
     np.testing.assert_array_equal(stepped, copies[0])
     np.testing.assert_array_equal(rewards, copies[1])
@@ -97,25 +97,26 @@ def test_attributes_are_shared_or_each_environments_own(envs: DiffVecEnv, env_id
     envs.reset()
     assert envs.get_attr("render_mode") == [None] * N
     assert [spec.id for spec in envs.get_attr("spec", indices=[0, 2])] == [env_id] * 2
-    assert envs.get_attr("gravity") == [envs.get_attr("dynamics")[0].gravity.item()] * N
+    name = parameter(env_id)
+    assert envs.get_attr(name) == [getattr(envs.get_attr("dynamics")[0], name).item()] * N
     assert len({tuple(state) for state in envs.get_attr("state")}) == N
     assert envs.get_attr("np_random_seed") == [0, 1, 2]
-    assert envs.has_attr("gravity")
+    assert envs.has_attr(name)
     assert not envs.has_attr("temperature")
     with pytest.raises(AttributeError, match="temperature"):
         envs.get_attr("temperature")
 
 
 def test_physics_can_be_set_for_one_environment(envs: DiffVecEnv, env_id: str) -> None:
-    start = gym.make(env_id).reset(seed=1)[0]
+    start, name = gym.make(env_id).reset(seed=1)[0], parameter(env_id)
     envs.set_options({"state": start})
     envs.reset()
-    envs.set_attr("gravity", 3.0, indices=1)
-    assert envs.get_attr("gravity")[1] == 3.0
-    stepped, *_ = envs.step(np.zeros((N, 1)))
-    light = gym.make(env_id, gravity=3.0)
-    light.reset(options={"state": start})
-    np.testing.assert_array_equal(stepped[1], light.step([0.0])[0])
+    envs.set_attr(name, 3.0, indices=1)
+    assert envs.get_attr(name)[1] == 3.0
+    stepped, *_ = envs.step(np.zeros((N, n_ctrl(env_id))))
+    other = gym.make(env_id, **{name: 3.0})
+    other.reset(options={"state": start})
+    np.testing.assert_array_equal(stepped[1], other.step(np.zeros(n_ctrl(env_id)))[0])
     np.testing.assert_array_equal(stepped[0], stepped[2])
     assert (stepped[0] != stepped[1]).any()
 
@@ -131,25 +132,26 @@ def test_a_state_can_be_set_for_one_environment(envs: DiffVecEnv) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("gravity", np.nan, "gravity must be a finite number"),
+        (parameter, np.nan, "must be a finite number"),
         ("state", [0.0], "must have shape"),
         ("cost", None, "shared by all 3"),
     ],
 )
-def test_an_impossible_attribute_is_refused(envs: DiffVecEnv, name, value, message) -> None:
+def test_an_impossible_attribute_is_refused(envs, env_id, name, value, message) -> None:
     envs.reset()
+    name = name(env_id) if callable(name) else name
     with pytest.raises(ValueError, match=message):
         envs.set_attr(name, value, indices=[1])
 
 
-def test_what_is_shared_can_be_set_for_all(envs: DiffVecEnv) -> None:
+def test_what_is_shared_can_be_set_for_all(envs: DiffVecEnv, env_id: str) -> None:
     class Free(torch.nn.Module):
         def forward(self, state: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
             return 0.0 * state[..., 0] + 0.0 * control[..., 0] + 7.0
 
     envs.reset()
     envs.set_attr("cost", Free())
-    assert envs.step(np.zeros((N, 1)))[1].tolist() == [-7.0] * N
+    assert envs.step(np.zeros((N, n_ctrl(env_id))))[1].tolist() == [-7.0] * N
 
 
 def test_members_are_not_stepped_on_their_own(envs: DiffVecEnv) -> None:
@@ -165,13 +167,13 @@ def test_methods_are_called_on_each_environment(env_id: str) -> None:
     assert [frame.shape for frame in envs.env_method("render", indices=[0, 1])] == [(40, 40, 3)] * 2
     assert envs.env_method("get_wrapper_attr", "render_mode") == ["rgb_array"] * N
     assert envs.env_method("has_wrapper_attr", "temperature") == [False] * N
-    envs.env_method("set_wrapper_attr", "gravity", 5.0, indices=[1])
-    assert envs.get_attr("gravity")[1] == 5.0
+    envs.env_method("set_wrapper_attr", parameter(env_id), 5.0, indices=[1])
+    assert envs.get_attr(parameter(env_id))[1] == 5.0
     plain = envs.get_images()
     state = np.array(envs.get_attr("state")[2])
     ahead = np.repeat(state[None], 6, 0)
-    (pair,) = envs.get_attr("dynamics")[0].unit_pairs
-    ahead[1:, pair] *= -1
+    for pair in envs.get_attr("dynamics")[0].unit_pairs:
+        ahead[1:, pair] *= -1
     envs.env_method("show_plan", ahead, indices=[2])
     shown = envs.get_images()
     assert [bool((a != b).any()) for a, b in zip(plain, shown, strict=True)] == [False, False, True]
@@ -184,14 +186,14 @@ def test_render_is_a_grid(env_id: str) -> None:
     assert envs.render().shape == (60, 80, 3)
 
 
-def test_a_copy_goes_on_where_the_original_is(envs: DiffVecEnv) -> None:
-    envs.set_options({"parameters": RANGES})
+def test_a_copy_goes_on_where_the_original_is(envs: DiffVecEnv, env_id: str) -> None:
+    envs.set_options({"parameters": ranges(env_id)})
     envs.reset()
     other = pickle.loads(pickle.dumps(envs))
     for _ in range(205):
-        actions = np.random.default_rng(0).uniform(-1, 1, (N, 1))
+        actions = np.random.default_rng(0).uniform(-1, 1, (N, n_ctrl(env_id)))
         np.testing.assert_array_equal(envs.step(actions)[0], other.step(actions)[0])
-    assert other.get_attr("gravity") == envs.get_attr("gravity")
+    assert other.get_attr(parameter(env_id)) == envs.get_attr(parameter(env_id))
 
 
 def test_vec_monitor_reports_returns_and_lengths(env_id: str) -> None:
@@ -199,7 +201,7 @@ def test_vec_monitor_reports_returns_and_lengths(env_id: str) -> None:
     envs.reset()
     total = np.zeros(N)
     for _ in range(7):
-        _, rewards, _, infos = envs.step(np.ones((N, 1)))
+        _, rewards, _, infos = envs.step(np.ones((N, n_ctrl(env_id))))
         total += rewards
     np.testing.assert_allclose([info["episode"]["r"] for info in infos], total, rtol=1e-5)
     assert [info["episode"]["l"] for info in infos] == [7] * N
@@ -221,7 +223,7 @@ def test_other_wrappers_of_stable_baselines3_work(env_id: str, tmp_path) -> None
     envs = VecNormalize(VecFrameStack(VecCheckNan(plain, raise_exception=True), n_stack=2))
     observations = envs.reset()
     for _ in range(20):
-        observations, rewards, _, infos = envs.step(np.ones((N, 1)))
+        observations, rewards, _, infos = envs.step(np.ones((N, n_ctrl(env_id))))
     assert observations.shape == (N, 2 * plain.observation_space.shape[0])
     assert np.isfinite(rewards).all()
     assert any("terminal_observation" in info for info in infos) == (20 % 7 == 0)
@@ -250,7 +252,7 @@ def test_vec_video_recorder_works(env_id: str, tmp_path) -> None:
     )
     envs.reset()
     for _ in range(6):
-        envs.step(np.zeros((2, 1)))
+        envs.step(np.zeros((2, n_ctrl(env_id))))
     envs.close()
     assert len(list(tmp_path.glob("*.mp4"))) == 1
 
@@ -272,11 +274,11 @@ def test_a_window_for_many_environments_is_refused() -> None:
         make_sb3_vec_env("DiffPendulum-v0", 2, render_mode="human")
 
 
-def test_impossible_options_are_refused(envs: DiffVecEnv) -> None:
+def test_impossible_options_are_refused(envs: DiffVecEnv, env_id: str) -> None:
     envs.set_options({"speed": 1.0})
     with pytest.raises(ValueError, match="unknown reset option"):
         envs.reset()
-    envs.set_options([{"parameters": RANGES}, {}, {}])
+    envs.set_options([{"parameters": ranges(env_id)}, {}, {}])
     with pytest.raises(ValueError, match="the same for all environments"):
         envs.reset()
     envs.set_options()

@@ -8,15 +8,18 @@ import torch
 
 import mpc_gym  # noqa: F401  (registers the environments)
 from mpc_gym.envs import (
+    DiffAcrobotEnv,
+    DiffCarEnv,
     DiffCartPoleEnv,
     DiffPendulumEnv,
     DiffPendulumWindyEnv,
+    DiffPlanarQuadrotorEnv,
     EnvBox,
     make_sb3_vec_env,
 )
 from mpc_gym.envs.pendulum import DiffPendulumVectorEnv
 from mpc_gym.make_mpc import make_mpc
-from mpc_gym.models import PendulumCost, PendulumDynamics, rollout
+from mpc_gym.models import AcrobotDynamics, PendulumCost, PendulumDynamics, rollout
 from tests.malformed import EMPTY, PAIR, Case, failures, rows
 
 ENV = "DiffPendulum-v0"
@@ -75,6 +78,32 @@ CASES = {
             **PICTURE,
         },
         none=("render_mode", "track"),
+    ),
+    "DiffAcrobotEnv": Case(
+        DiffAcrobotEnv,
+        {},
+        {
+            **dict.fromkeys(("gravity", "shoulder_damping", "elbow_damping"), "number"),
+            **dict.fromkeys(AcrobotDynamics.positive_parameters, "positive"),
+            **PICTURE,
+        },
+        none=("render_mode",),
+    ),
+    "DiffPlanarQuadrotorEnv": Case(
+        DiffPlanarQuadrotorEnv,
+        {},
+        {
+            **dict.fromkeys(("gravity", "drag"), "number"),
+            **dict.fromkeys(("mass", "inertia", "arm", "obstacle"), "positive"),
+            **PICTURE,
+        },
+        none=("render_mode", "obstacle"),
+    ),
+    "DiffCarEnv": Case(
+        DiffCarEnv,
+        {},
+        {"drag": "number", **dict.fromkeys(("front", "rear", "road"), "positive"), **PICTURE},
+        none=("render_mode", "road"),
     ),
     "make_vec": Case(
         DiffPendulumVectorEnv,

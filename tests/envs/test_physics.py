@@ -19,6 +19,20 @@ PARAMETERS = {
     "DiffPendulum-v0": ["gravity", "mass", "length", "damping", "wind"],
     "DiffPendulumWindy-v0": ["gravity", "mass", "length", "damping", "wind"],
     "DiffCartPole-v0": ["gravity", "cart_mass", "pole_mass", "pole_length"],
+    "DiffAcrobot-v0": [
+        "gravity",
+        "upper_mass",
+        "lower_mass",
+        "upper_length",
+        "upper_centre",
+        "lower_centre",
+        "upper_inertia",
+        "lower_inertia",
+        "shoulder_damping",
+        "elbow_damping",
+    ],
+    "DiffPlanarQuadrotor-v0": ["gravity", "mass", "inertia", "arm", "drag"],
+    "DiffCar-v0": ["front", "rear", "drag"],
 }
 EACH = [(env_id, name) for env_id, names in PARAMETERS.items() for name in names]
 IDS = [*PARAMETERS]
@@ -28,7 +42,8 @@ STEPS = 12
 
 def actions(env_id: str) -> np.ndarray:
     space = gym.make(env_id).action_space
-    return np.linspace(-1, 1, STEPS, dtype=np.float32)[:, None] * space.high
+    apart = space.high / np.arange(1, len(space.high) + 1, dtype=np.float32)  # rotors turn a body
+    return np.linspace(-1, 1, STEPS, dtype=np.float32)[:, None] * apart
 
 
 def fresh(env_id: str, seed: int, **physics: float) -> np.ndarray:

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 
-import mpc_gym  # noqa: F401
 from mpc_gym.envs import base
 from mpc_gym.rendering.scene import TRAIL, Memory
+from tests.envs.systems import IDS
 
-IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
 SIZE = {"width": 200, "height": 200}
 
 

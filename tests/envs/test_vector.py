@@ -7,15 +7,13 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
-import mpc_gym  # noqa: F401
 from mpc_gym.envs import DiffVectorEnv
+from tests.envs.systems import SPELLINGS, ranges
 
-IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0", "DiffCartpole-v0"]
 N = 5
-RANGES = {"gravity": (8.0, 12.0)}
 
 
-@pytest.fixture(params=IDS)
+@pytest.fixture(params=SPELLINGS)
 def env_id(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -43,9 +41,10 @@ def test_the_spaces_are_those_of_gymnasiums_vector_environment(envs, env_id: str
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
 
 
-@pytest.mark.parametrize("options", [None, {"parameters": RANGES}])
+@pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_it_does_what_gymnasiums_vector_of_single_environments_does(env_id, options, dtype) -> None:
+def test_it_does_what_gymnasiums_vector_of_single_environments_does(env_id, drawn, dtype) -> None:
+    options = {"parameters": ranges(env_id)} if drawn else None
     kwargs = {"num_envs": N, "max_episode_steps": 20}
     ours = gym.make_vec(env_id, **kwargs)
     theirs = gym.make_vec(env_id, vectorization_mode="sync", **kwargs)
@@ -55,7 +54,7 @@ def test_it_does_what_gymnasiums_vector_of_single_environments_does(env_id, opti
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-6, atol=1e-6)
         assert found[0].dtype == np.float32
         same_infos(found[-1], expected[-1])
-        assert bool(found[-1]) == (options is not None and step % 21 == 0)
+        assert bool(found[-1]) == (drawn and step % 21 == 0)
         actions = (rng.uniform(-1.2, 1.2, (N, 1)) * ours.single_action_space.high).astype(dtype)
         found, expected = ours.step(actions), theirs.step(actions)
         np.testing.assert_allclose(found[1], expected[1], rtol=1e-6, atol=1e-6)
@@ -173,8 +172,8 @@ def test_a_parameter_changed_in_the_shared_module_counts_at_the_next_step() -> N
     np.testing.assert_array_equal(observations[:, 2], [0.0, 0.0])
 
 
-def test_a_copy_goes_on_where_the_original_is(envs: DiffVectorEnv) -> None:
-    envs.reset(seed=0, options={"parameters": RANGES})
+def test_a_copy_goes_on_where_the_original_is(envs: DiffVectorEnv, env_id: str) -> None:
+    envs.reset(seed=0, options={"parameters": ranges(env_id)})
     other = pickle.loads(pickle.dumps(envs))
     for _ in range(205):
         actions = envs.action_space.sample()
@@ -198,8 +197,12 @@ def test_vector_wrappers_work(env_id: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda e: e.step(np.zeros(N)), ValueError, r"actions must have shape \(5, 1\)"),
-        (lambda e: e.step(np.full((N, 1), np.nan)), ValueError, "action must be a number"),
+        (lambda e: e.step(np.zeros(N)), ValueError, r"actions must have shape \(5, [12]\)"),
+        (
+            lambda e: e.step(np.full(e.action_space.shape, np.nan)),
+            ValueError,
+            "action must be a number",
+        ),
         (lambda e: e.reset(seed=[1, 2]), ValueError, "seed must be one number, or one for each"),
         (lambda e: e.reset(options={"x": 1}), ValueError, r"unknown reset option \['x'\]"),
         (lambda e: e.reset(options={"reset_mask": [1, 0]}), ValueError, "must be 5 booleans"),

@@ -11,8 +11,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from torch import nn
 
 from mpc_gym.envs import DiffEnv
-
-IDS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
+from tests.envs.systems import IDS
 
 
 @pytest.fixture(params=IDS)

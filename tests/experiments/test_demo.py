@@ -8,8 +8,9 @@ from PIL import Image
 
 from mpc_gym import make_mpc
 from mpc_gym.experiments import FILES, Demo, DemoOptions, run_demo
-from mpc_gym.experiments.demo import PLANNING, make_policies
+from mpc_gym.experiments.demo import make_policies
 from mpc_gym.experiments.environments import PENDULUM
+from mpc_gym.experiments.methods import MethodOptions
 from mpc_gym.imitation import Stateless, evaluate
 from mpc_gym.models import current_values
 
@@ -35,7 +36,7 @@ def test_the_learning_curve_is_a_picture(demo: Demo) -> None:
 
 
 def test_the_expert_is_scored_as_a_planner_with_the_true_physics(demo: Demo) -> None:
-    expert = Stateless(make_mpc("DiffPendulum-v0", **PLANNING))
+    expert = Stateless(make_mpc("DiffPendulum-v0", **MethodOptions().planning))
     size = demo.options.size
     first = int(np.random.SeedSequence(demo.options.seed).generate_state(1)[0])
     first += demo.options.demonstrations + size.unseen

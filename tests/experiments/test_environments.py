@@ -12,18 +12,31 @@ from typer.testing import CliRunner
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
 from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.experiments.agents import EpisodeOptions
+from mpc_gym.experiments.compare import CompareOptions
+from mpc_gym.experiments.demo import make_policies
 from mpc_gym.experiments.environments import (
+    ACROBOT,
+    CAR,
     CARTPOLE,
     PENDULUM,
+    PLANAR_QUADROTOR,
     System,
     check_env,
     environment_ids,
     environments_table,
     find_system,
 )
+from mpc_gym.imitation import collect
 from tests import theirs
 
-LISTED = {"DiffPendulum-v0": PENDULUM, "DiffCartPole-v0": CARTPOLE}
+LISTED = {
+    "DiffPendulum-v0": PENDULUM,
+    "DiffCartPole-v0": CARTPOLE,
+    "DiffAcrobot-v0": ACROBOT,
+    "DiffPlanarQuadrotor-v0": PLANAR_QUADROTOR,
+    "DiffCar-v0": CAR,
+}
 
 
 def test_the_table_holds_every_environment_with_its_limits_in_eighty_columns() -> None:
@@ -50,16 +63,12 @@ def test_wrong_physics_names_parameters_of_the_environment_and_is_wrong(env_id: 
 
 
 def moved(env_id: str, physics: dict[str, float]) -> torch.Tensor:
-    dynamics = gym.make(env_id, **physics).unwrapped.dynamics
-    generator = torch.Generator().manual_seed(0)
-    angle, other = torch.randn(2, 64, generator=generator, dtype=torch.float64)
-    if env_id == "DiffPendulum-v0":
-        columns = (angle.cos(), angle.sin(), other)
-    else:
-        columns = (other, -other, angle.cos(), angle.sin(), other + 1)
-    control = torch.randn(64, 1, generator=generator, dtype=torch.float64)
+    env = gym.make(env_id, **physics).unwrapped
+    random = np.random.default_rng(0)
+    states = env.states_from(random.normal(size=(64, len(env.start_limit))))
+    controls = random.normal(size=(64, len(env.action_space.low)))
     with torch.no_grad():
-        return dynamics(torch.stack(columns, -1), control)
+        return env.dynamics(torch.from_numpy(states), torch.from_numpy(controls))
 
 
 def test_pendulums_with_the_same_quantities_move_alike() -> None:
@@ -76,6 +85,57 @@ def test_a_change_of_any_quantity_changes_the_motion(env_id: str, system: System
     for name, value in physics.items():
         changed = {**physics, name: 1.1 * value}
         assert not torch.allclose(moved(env_id, physics), moved(env_id, changed))
+
+
+@pytest.mark.parametrize(("env_id", "system"), LISTED.items())
+def test_the_motion_determines_as_many_numbers_as_are_named(env_id: str, system: System) -> None:
+    """By the rank of the derivative of next states by the logarithms of what is learned."""
+    true = gym.make(env_id).unwrapped.physics
+    columns = [
+        (
+            moved(env_id, {**true, name: true[name] * 1.001})
+            - moved(env_id, {**true, name: true[name] / 1.001})
+        ).flatten()
+        for name in system.wrong_physics
+    ]
+    scaled = torch.stack([column / column.norm() for column in columns])
+    singular = torch.linalg.svdvals(scaled)
+    assert (singular > 1e-3).sum() == len(system.quantities)
+
+
+def test_every_expert_looks_as_far_ahead_as_its_system_asks() -> None:
+    for env_id, system in LISTED.items():
+        assert EpisodeOptions(env_id).horizon == system.horizon
+        assert CompareOptions(env_id).planning.horizon == system.horizon
+        assert CompareOptions(env_id, horizon=7).planning.horizon == 7
+        mpc, _ = make_policies(env_id)
+        assert mpc.mpc.horizon == system.horizon
+
+
+def upright(states: np.ndarray) -> np.ndarray:
+    cos1, sin1, cos2, sin2 = states[..., :4].T
+    return -cos1 - (cos1 * cos2 - sin1 * sin2) > 1.9
+
+
+def near(states: np.ndarray) -> np.ndarray:
+    return np.hypot(states[..., 0], states[..., 1]).T < 0.1
+
+
+def parked(states: np.ndarray) -> np.ndarray:
+    return near(states) & (np.abs(np.arctan2(states[..., 3], states[..., 2])) < 0.1).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_id", "solved"),
+    [("DiffAcrobot-v0", upright), ("DiffPlanarQuadrotor-v0", near), ("DiffCar-v0", parked)],
+)
+def test_the_expert_solves_the_task_in_nearly_all_episodes(env_id: str, solved) -> None:
+    """For the last second of each of 50 episodes."""
+    (agent,) = EpisodeOptions(env_id).agents().values()
+    played = collect(agent, env_id, 50, seed=600_000, progress_bar=False)
+    ends = played.observations.reshape(50, 200, -1)[:, -20:]
+    assert solved(ends).all(0).mean() >= 0.96
 
 
 def test_an_environment_without_a_model_is_refused_by_name() -> None:

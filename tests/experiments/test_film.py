@@ -12,15 +12,14 @@ from mpc_gym.experiments.film import film, record
 from mpc_gym.imitation import evaluate
 from mpc_gym.policies import MPCPolicy, load_shipped
 from mpc_gym.policies.planner import Planner
-
-SYSTEMS = ["DiffPendulum-v0", "DiffPendulumWindy-v0", "DiffCartPole-v0"]
+from tests.envs.systems import IDS
 
 
 def frames_in(path: Path) -> int:
     return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
 
 
-@pytest.mark.parametrize("env_id", SYSTEMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_each_episode_of_the_expert_is_a_video_with_its_return(env_id: str, tmp_path) -> None:
     options = EpisodeOptions(env_id, episodes=2, seed=4, max_steps=3)
     returns = record(options, tmp_path)

@@ -37,12 +37,13 @@ CASES = {
         partial(EpisodeOptions, env=ENV),
         {},
         {**EPISODES, "policies": "word", "horizon": "count"},
-        none=("max_steps",),
+        none=("max_steps", "horizon"),
     ),
     "TrainOptions": Case(
         partial(TrainOptions, env=ENV),
         {},
         {**LEARNING, "method": "word", "demonstrations": "count"},
+        none=("horizon",),
         accepted={"learn": [EMPTY]},
     ),
     "CompareOptions": Case(
@@ -55,7 +56,7 @@ CASES = {
             **dict.fromkeys(("methods", "demonstrations"), "word"),
             "film": "count or zero",
         },
-        none=("max_steps", "film", "address"),
+        none=("max_steps", "film", "address", "horizon"),
         accepted={"learn": [EMPTY], "demonstrations": [ONE, PAIR]},
     ),
 }
