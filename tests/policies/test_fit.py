@@ -300,7 +300,8 @@ class TestWhoseModel:
         message = (
             r"^HalfCheetah-v5 does not say whose model to plan with\. Say it: "
             r'policy_kwargs=dict\(mpc="DiffPendulum-v0"\) .*'
-            r"\(DiffPendulum-v0, DiffPendulumWindy-v0, DiffCartPole-v0\) or of one that is known "
+            r"\(DiffPendulum-v0, DiffPendulumWindy-v0, DiffCartPole-v0, DiffAcrobot-v0, "
+            r"DiffPlanarQuadrotor-v0, DiffCar-v0\) or of one that is known "
             r"\(Acrobot-v1, .*\), or dict\(mpc=function\)"
         )
         with pytest.raises(ValueError, match=message):
