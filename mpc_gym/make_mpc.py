@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from mpc_gym.checks import check_option, found, real_tensor
+from mpc_gym.envs.base import DiffEnv
 from mpc_gym.envs.registration import ENTRY_POINTS, make_env
 from mpc_gym.envs.spaces import EnvBox
 from mpc_gym.known import KNOWN, KnownEnvironment, known_environment
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Learn = str | Sequence[str] | Mapping[str, ArrayLike | None]
 GROUPS = ("dynamics", "cost")
 MODELS = ("nominal", "true")
-DEFAULT_HORIZON = 20
 
 
 @runtime_checkable
@@ -72,7 +72,8 @@ def make_mpc(
         env: an id ("DiffPendulum-v0"), an environment that has a model (see `HasModel`), wrapped
             or not, or the observation space of one of this package; or the id of an environment of
             another library whose model is written here (`mpc_gym.known.KNOWN`).
-        horizon: number of planned time steps; None: what suits an environment of `KNOWN`, else 20.
+        horizon: number of planned time steps; None: what suits the environment, if it is of this
+            package or of `KNOWN`, else 20.
         learn: which parameters of dynamics and cost require a gradient. None: all. A name, or a
             sequence of names ("gravity"; "cost.angle_weight" where the dynamics and the cost both
             have one of that name; "dynamics" or "cost" for all of one): only these. A mapping from
@@ -95,7 +96,9 @@ def make_mpc(
     source = model_of("env", env)
     suited = source.options if isinstance(source, KnownEnvironment) else {}
     if horizon is None:
-        horizon = source.horizon if isinstance(source, KnownEnvironment) else DEFAULT_HORIZON
+        # what others call so may be the length of an episode
+        said = source if isinstance(source, DiffEnv | KnownEnvironment) else DiffEnv
+        horizon = said.horizon
     limits: dict[str, Any] = {
         "control_low": torch.from_numpy(source.action_space.low).double(),
         "control_high": torch.from_numpy(source.action_space.high).double(),

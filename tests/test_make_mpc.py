@@ -204,3 +204,15 @@ def test_actions_in_bins_are_refused(their_id: str) -> None:
     env.action_space = gym.spaces.Discrete(3)
     with pytest.raises(ValueError, match=r"env must have spaces that are a Box, got Discrete"):
         make_mpc(env)
+
+
+def test_plans_are_as_long_as_the_task_asks_unless_it_is_said():
+    for env_id, kwargs, expected in (
+        ("DiffPendulum-v0", {}, 20),
+        ("DiffAcrobot-v0", {}, 40),
+        ("DiffPlanarQuadrotor-v0", {"obstacle": 0.5}, 30),
+    ):
+        env = gym.make(env_id, **kwargs)
+        assert make_mpc(env).horizon == expected
+        assert make_mpc(env.observation_space).horizon == expected
+        assert make_mpc(env, horizon=3).horizon == 3

@@ -118,6 +118,7 @@ class DiffAcrobotEnv(DiffEnv):
     """
 
     env_id = "DiffAcrobot-v0"
+    horizon = 40
     start_limit = (0.5, 0.5, 0.5, 0.5)
 
     dynamics: AcrobotDynamics

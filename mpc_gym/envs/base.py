@@ -88,6 +88,8 @@ class DiffEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     env_id: ClassVar[str]
     start_limit: tuple[float, ...]
     """Start coordinates are uniform in +- this; see `start_states`."""
+    horizon: int = 20
+    """Time steps of a plan that can solve the task; what `make_mpc` takes by default."""
     float32_gain: ClassVar[float] = 0.0
     """See `Transition`."""
 

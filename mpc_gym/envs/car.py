@@ -129,6 +129,7 @@ class DiffCarEnv(ConstrainedEnv):
     """
 
     env_id = "DiffCar-v0"
+    horizon = 40
     start_limit: tuple[float, ...] = (1.0, 1.0, np.pi, 0.5)
     place = "on the road"
 

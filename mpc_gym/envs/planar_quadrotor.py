@@ -164,6 +164,7 @@ class DiffPlanarQuadrotorEnv(ConstrainedEnv):
         if obstacle is not None:
             obstacle = check_number("obstacle", obstacle, above=0.0, most=LARGEST_OBSTACLE)
             self.start_limit = (0.5, 0.5, *self.start_limit[2:])
+            self.horizon = 30
             with_obstacle = {
                 "settings": {"obstacle": obstacle},
                 "constraints": DiscObstacle(obstacle, OBSTACLE_AT),

@@ -19,7 +19,9 @@ from gymnasium.envs.registration import load_env_creator
 from rich.table import Table
 
 from mpc_gym.checks import found
+from mpc_gym.envs.acrobot import DiffAcrobotEnv
 from mpc_gym.envs.base import DiffEnv
+from mpc_gym.envs.car import DiffCarEnv
 from mpc_gym.make_mpc import make_mpc, model_of
 from mpc_gym.models import (
     AcrobotDynamics,
@@ -61,7 +63,7 @@ class System:
 
     wrong_physics: Mapping[str, Any]
     quantities: tuple[Quantity, ...]
-    horizon: int = 20
+    horizon: int = DiffEnv.horizon
 
 
 def _value(name: str, physics: Physics) -> float:
@@ -94,14 +96,16 @@ ACROBOT = System(
         "lower_inertia": 0.7,
     },
     _parameters("gravity", "upper_mass", "lower_mass", "upper_length", "lower_inertia"),
-    horizon=40,
+    horizon=DiffAcrobotEnv.horizon,
 )
 # Gravity is known, and a quadrotor that hovers hardly tells a stronger one from a larger mass.
 PLANAR_QUADROTOR = System(
     {"mass": 1.5, "inertia": 0.04, "drag": 0.3}, _parameters("mass", "inertia", "drag")
 )
 CAR = System(
-    {"front": 0.3, "rear": 0.1, "drag": 0.5}, _parameters("front", "rear", "drag"), horizon=40
+    {"front": 0.3, "rear": 0.1, "drag": 0.5},
+    _parameters("front", "rear", "drag"),
+    horizon=DiffCarEnv.horizon,
 )
 SYSTEMS = {
     PendulumDynamics: PENDULUM,
