@@ -42,7 +42,7 @@ UPDATES = 1_500  # of the parameters that are identified
 BATCH = 256
 RATES = (0.05, 1e-4)  # of learning, at first and at last
 EVALUATED, COLLECTED = 20_000, 50_000  # seeds of the first episodes
-QUICK = ("CartPole-v1", "MountainCarContinuous-v0")
+QUICK = ("CartPole-v1", "InvertedPendulum-v5")
 FOLDER = Path(__file__).parent / "results"
 
 

@@ -70,7 +70,9 @@ def test_known_tasks_are_planned_and_kept_beside_those_of_an_earlier_run(tmp_pat
     assert learned["identified, 1 random episodes"] > 0
     table = (tmp_path / "tasks.md").read_text().splitlines()
     assert len(table) == len(rows) + 2
-    assert "| CartPole-v1 | written model | 500.00 | 1 | 0 |" in table[-3]
+    assert any(
+        line.startswith("| CartPole-v1 | written model | 500.00 | 1 | 0 |") for line in table
+    )
 
 
 def test_systems_of_every_size_are_measured_beside_casadi(tmp_path):
