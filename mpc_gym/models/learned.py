@@ -27,8 +27,8 @@ class LearnedDynamics(Dynamics):
         n_state: number of states.
         n_ctrl: number of controls.
         hidden: width of each hidden layer.
-        members: number of networks K, which differ in their initial values. Their mean is a better
-            prediction than most of them, at K times the price; 1 is a plain network.
+        members: number of networks K, which differ in their initial values. Their mean predicts
+            better than they do one by one, at K times the price of a plan.
         physics: f, dynamics; None: the state itself.
         unit_pairs: the pairs of entries of the state that are the cosine and the sine of an angle,
             which are kept on the circle; None: those of `physics`.
@@ -54,7 +54,7 @@ class LearnedDynamics(Dynamics):
         n_state: int,
         n_ctrl: int,
         hidden: Sequence[int] = (64, 64),
-        members: int = 3,
+        members: int = 1,
         physics: nn.Module | None = None,
         unit_pairs: Sequence[tuple[int, int]] | None = None,
         activation: Callable[[], nn.Module] = nn.SiLU,

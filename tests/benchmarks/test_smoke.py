@@ -9,6 +9,7 @@ import pytest
 from benchmarks import (
     constraints,
     environments,
+    learned_dynamics,
     learning,
     limits,
     pendulum_v1,
@@ -47,6 +48,15 @@ def test_the_environments_are_measured_beside_gymnasiums(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "DiffCartPole-v0" in printed
     assert "SyncVectorEnv" in printed
+
+
+def test_networks_learn_the_motion_of_others_environments(tmp_path, capsys):
+    pytest.importorskip("shimmy")
+    pytest.importorskip("mujoco")
+    learned_dynamics.main(["--quick", "--folder", str(tmp_path)])
+    assert capsys.readouterr().out.count("40 steps") == 2
+    runs = json.loads((tmp_path / "learned-cartpole-swingup.json").read_text())["runs"]
+    assert [(run["seed"], run["steps"], len(run["returns"])) for run in runs] == [(0, 40, 1)]
 
 
 def test_planning_with_constraints_is_measured_beside_casadi(tmp_path, capsys):
