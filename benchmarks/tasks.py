@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks.known_tasks import TASKS, Task
 from mpc_gym.files import write
-from mpc_gym.imitation import FallingRate, SystemIdentification, collect, evaluate
+from mpc_gym.imitation import FallingRate, RandomAgent, SystemIdentification, collect, evaluate
 from mpc_gym.known import known_environment
 from mpc_gym.policies import DiscreteMPCPolicy, MPCPolicy
 
@@ -69,23 +69,17 @@ class Contender:
     steps: int
 
 
-class RandomActions:
-    """Actions drawn at random, each held for a while, with SB3's `predict`."""
+class Gentle(RandomAgent):
+    """Random actions from a share of their range, about zero."""
 
-    def __init__(self, space: gym.Space[Any], share: float, seed: int) -> None:
-        self._space, self._share, self._steps = space, share, 0
-        self._held: NDArray[Any] = np.empty(0)
-        space.seed(seed)
+    def __init__(self, env: gym.Env[Any, Any], share: float, seed: int) -> None:
+        super().__init__(env, seed, HOLD)
+        self._share = share
 
     def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
         """A batch of actions."""
-        while isinstance(observation, dict):
-            observation = next(iter(observation.values()))
-        if self._steps % HOLD == 0:
-            drawn = np.array([self._space.sample() for _ in observation])
-            self._held = drawn if self._share == 1 else drawn * self._share
-        self._steps += 1
-        return self._held, None
+        actions = super().predict(observation)[0]
+        return (actions if self._share == 1 else actions * self._share), None
 
 
 def policy(task: Task, **options: Any) -> MPCPolicy:
@@ -107,7 +101,7 @@ def identified(task: Task, quick: bool, seed: int) -> Iterator[Contender]:
     yield Contender("wrong model", policy(task, learn=wrong(task, np.random.default_rng(seed))), 0)
     for episodes in RANDOM_EPISODES[:1] if quick else RANDOM_EPISODES:
         planner = policy(task, learn=wrong(task, np.random.default_rng(seed)))
-        actions = RandomActions(planner.action_space, task.share, seed)
+        actions = Gentle(gym.make(task.place), task.share, seed)
         transitions = collect(actions, task.place, episodes, COLLECTED + seed)
         rows = int(transitions.episode_lengths.sum())
         epochs = max(1, math.ceil((30 if quick else UPDATES) / math.ceil(rows / BATCH)))
