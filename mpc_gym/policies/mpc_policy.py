@@ -50,9 +50,10 @@ class MPCPolicy(PlanningPolicy, ActorCriticPolicy):
             among them, with `state`.
         action_space: Box, in the units of the model's control, or see `control_scale`.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing, state,
-            control_scale, normalized: whose model to plan with, how, from what, and what is
-            trained: see `PlanOptions`.
+        mpc, learn, state, control_scale, normalized: whose model to plan with, from what, in which
+            units, and what is trained: see `PlanOptions`.
+        horizon, starts, hessian, tolerance, max_iterations, backend, smoothing: how to plan: see
+            `PlanOptions`.
         value: the critic: "network" for SB3's own, or "plan" for minus the plan's optimal cost
             times a learned scale, plus a learned residual that starts at zero. The critic's
             loss does not change the plan.

@@ -111,9 +111,10 @@ class OffPolicyMPCPolicy(PlanningPolicy):
         action_space: Box with finite bounds, in the units of the model's control, or see
             `control_scale`.
         lr_schedule: SB3's learning rate schedule.
-        mpc, horizon, learn, starts, hessian, tolerance, max_iterations, backend, smoothing, state,
-            control_scale, normalized: whose model to plan with, how, from what, and what is
-            trained: see `PlanOptions`.
+        mpc, learn, state, control_scale, normalized: whose model to plan with, from what, in which
+            units, and what is trained: see `PlanOptions`.
+        horizon, starts, hessian, tolerance, max_iterations, backend, smoothing: how to plan: see
+            `PlanOptions`.
         use_sde: must be False.
         more_options: further arguments of SB3's policy, such as net_arch and n_critics.
 
