@@ -147,8 +147,12 @@ class LearnDynamics(BaseCallback):
         rows = np.concatenate((before, actions, after), 1, dtype=np.float64)
         self._rows.append(rows)
         self._count += len(rows)
-        while self._count - len(self._rows[0]) >= self.capacity:
-            self._count -= len(self._rows.pop(0))
+        while self._count > self.capacity:
+            oldest = self._rows.pop(0)
+            kept = oldest[self._count - self.capacity :]  # none, of a batch that is all too old
+            self._count -= len(oldest) - len(kept)
+            if len(kept):
+                self._rows.insert(0, kept)
 
     def _given(self, observation: Any) -> NDArray[np.float64]:
         """Observations as the environments gave them, as rows."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mpc_gym.checks import check_floating, found
 from mpc_gym.imitation.demonstrations import Demonstrations
-from mpc_gym.models.base import takes_context
+from mpc_gym.models.base import dynamics_sizes, takes_context
 from mpc_gym.policies import PlanningPolicy
 from mpc_gym.policies.observer import in_float32
 
@@ -100,7 +100,15 @@ def transitions_of(
     )
     if not isinstance(model, PlanningPolicy):
         states, next_states = (_mapped("state", state, each) for each in (before, after))
-        return Transitions(states, _mapped("control", control, actions), next_states)
+        controls = _mapped("control", control, actions)
+        sizes = zip(("state", "control"), (states, controls), dynamics_sizes(model), strict=True)
+        for name, rows, size in sizes:
+            if size is not None and rows.shape[1] != size:
+                raise ValueError(
+                    f"demonstrations must show the {size} numbers of a {name} of "
+                    f"{type(model).__name__}, got {rows.shape[1]}: say how they follow, {name}=..."
+                )
+        return Transitions(states, controls, next_states)
     for name, given in (("state", state), ("control", control)):
         if given is not None:
             raise TypeError(

@@ -120,7 +120,7 @@ class LearnedDynamics(Dynamics):
     ) -> None:
         """Take means and scales from transitions.
 
-        After the first time the networks are rewritten for that, so that the model stays as it is.
+        The networks, once trained, are rewritten for that, so that the model stays as it is.
 
         Raises:
             TypeError: one is no tensor of floating-point numbers.
@@ -132,7 +132,7 @@ class LearnedDynamics(Dynamics):
             change = next_states.double() - self._known(states, controls, context).double()
             mean, scale = inputs.mean(0), _spread(inputs)
             offset, out = change.mean(0), _spread(change)
-            if self.seen > 0:
+            if self.seen > 0 or self.linear.any():  # zero until somebody trains it
                 moved, stretched = mean - self.input_mean, scale / self.input_scale
                 for weight, bias in ((self.weights[0], 0), (self.linear, -1)):
                     self.biases[bias].add_(weight @ (moved / self.input_scale))
