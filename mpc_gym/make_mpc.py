@@ -142,6 +142,12 @@ def model_of(name: str, env: EnvSource) -> HasModel:
         layer.has_wrapper_attr("physics")
     while not isinstance(layer, HasModel) and isinstance(layer, gym.Wrapper):
         layer = layer.env
+    spec = getattr(layer, "spec", None)
+    if not isinstance(layer, HasModel) and spec is not None and spec.id in KNOWN:
+        raise ValueError(
+            f"{name} must be the id itself, {spec.id!r}, to plan in {found(env)}: the model is of "
+            "the environment with its default arguments"
+        )
     if not isinstance(layer, HasModel):
         error = ValueError if isinstance(layer, gym.Env | gym.Space) else TypeError
         raise error(

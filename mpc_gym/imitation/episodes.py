@@ -240,6 +240,11 @@ def play(
     """
     if max_steps is not None:
         check_count("max_steps", max_steps)
+    if isinstance(agent, MPC) and not isinstance(envs.single_action_space, gym.spaces.Box):
+        raise ValueError(
+            f"agent must choose among the actions of {envs.single_action_space}, and an MPC plans "
+            "continuous controls: take a DiscreteMPCPolicy"
+        )
     predictor = as_predictor(agent)
     observations = [_begin(envs, list(seeds), states)]
     actions: list[NDArray[Any]] = []

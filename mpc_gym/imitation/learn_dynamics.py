@@ -41,7 +41,8 @@ class LearnDynamics(BaseCallback):
 
     Raises:
         TypeError: `demonstrations` or `options` is something else.
-        ValueError: a count is not positive, or the algorithm's policy does not plan.
+        ValueError: a count is not positive, the algorithm's policy does not plan, or the
+            demonstrations are of another environment.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class LearnDynamics(BaseCallback):
         self.options = FitOptions() if options is None else options
         check_instance("options", self.options, FitOptions, "FitOptions, or None")
         self._rows: list[NDArray[np.float64]] = []  # a batch of (before, action, after) each
+        self._sizes = 0, 0  # of an observation and an action
         self._count = self._fresh = 0
         self._held: list[nn.Parameter] = []
         self._last: NDArray[np.float64] = np.empty(0)
@@ -73,7 +75,15 @@ class LearnDynamics(BaseCallback):
         return self._count
 
     def known(self) -> Transitions:
-        """The transitions so far, in the units of the policy's model."""
+        """The transitions so far, in the units of the policy's model.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._rows or not hasattr(self, "model"):
+            raise ValueError(
+                "there are no transitions yet: pass this object to learn(callback=...)"
+            )
         policy = self._policy()
         rows = torch.as_tensor(np.concatenate(self._rows), device=policy.device)
         n_obs = spaces.flatdim(policy.observation_space)
@@ -109,6 +119,7 @@ class LearnDynamics(BaseCallback):
         return policy
 
     def _init_callback(self) -> None:
+        self._check_sizes()
         self._learn(True)  # what a training that was interrupted has left held
         dynamics = self._policy().mpc.dynamics
         self._held = [each for each in dynamics.parameters() if each.requires_grad]
@@ -118,6 +129,21 @@ class LearnDynamics(BaseCallback):
                 "LearnDynamics to fit, got none that requires a gradient"
             )
         self._learn(False)
+
+    def _check_sizes(self) -> None:
+        """Refuse transitions of another environment, from before."""
+        actions = self.model.action_space
+        sizes = (
+            spaces.flatdim(self.model.observation_space),
+            (1 if isinstance(actions, spaces.Discrete) else spaces.flatdim(actions)),
+        )
+        if self._rows and self._sizes != sizes:
+            raise ValueError(
+                "demonstrations must be of the algorithm's environment, whose observations and "
+                f"actions have {sizes[0]} and {sizes[1]} numbers, got {self._sizes[0]} and "
+                f"{self._sizes[1]}: make a new LearnDynamics for another environment"
+            )
+        self._sizes = sizes
 
     def _on_rollout_start(self) -> None:
         if self._fresh >= self.every and self._count >= 2:
@@ -145,6 +171,7 @@ class LearnDynamics(BaseCallback):
 
     def _add(self, before: NDArray[Any], actions: NDArray[Any], after: NDArray[Any]) -> None:
         rows = np.concatenate((before, actions, after), 1, dtype=np.float64)
+        self._sizes = before.shape[1], actions.shape[1]
         self._rows.append(rows)
         self._count += len(rows)
         while self._count > self.capacity:

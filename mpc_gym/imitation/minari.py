@@ -125,6 +125,9 @@ class _Recorded(gym.Env[Any, Any]):
         ):
             space = Box(-np.inf, np.inf, rows.shape[1:], rows.dtype)
             setattr(self, name, space)
+        self.spec: EnvSpec | None = None
+        if not demonstrations.env_id:
+            return
         registered = gym.registry.get(demonstrations.env_id)
         entry = None if registered is None else registered.entry_point
         self.spec = EnvSpec(
@@ -151,8 +154,11 @@ def _path(dataset_id: object) -> Any:
     check_instance("dataset_id", dataset_id, str, "the name of a data set")
     try:
         parse_dataset_id(dataset_id)
-    except (TypeError, ValueError) as error:  # TypeError: it has no version
-        raise ValueError(f"dataset_id must be such as 'pendulum/expert-v0': {error}") from error
+    except (TypeError, ValueError) as error:
+        reason = "it has no version" if isinstance(error, TypeError) else error
+        raise ValueError(
+            f"dataset_id must be such as 'pendulum/expert-v0', got {dataset_id!r}: {reason}"
+        ) from error
     return get_dataset_path(dataset_id)
 
 

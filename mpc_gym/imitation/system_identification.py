@@ -78,9 +78,13 @@ class SystemIdentification:
             "dynamics": str(self.dynamics),
             "shapes": {n: list(v.shape) for n, v in self.dynamics.state_dict().items()},
         }
-        for name, function in (("state", state), ("control", control)):
-            if function is not None:
-                identity[name] = getattr(function, "__qualname__", str(type(function)))
+        given: dict[str, Any] = {"state": state, "control": control}
+        if isinstance(model, PlanningPolicy):
+            options_of = model.plan_options
+            given = {"state": options_of.state, "control_scale": options_of.control_scale}
+        for name, value in given.items():
+            if value is not None:
+                identity[name] = getattr(value, "__qualname__", str(value))
         self._training = Training(
             self.dynamics,
             PredictionLoss(self.dynamics, transitions_of(model, examples, state, control)),

@@ -101,6 +101,11 @@ def transitions_of(
     if not isinstance(model, PlanningPolicy):
         states, next_states = (_mapped("state", state, each) for each in (before, after))
         controls = _mapped("control", control, actions)
+        if takes_context(model):
+            raise ValueError(
+                f"{type(model).__name__} takes a context, which demonstrations do not hold: fit a "
+                "policy, whose state= gives it, or make Transitions(..., context=...)"
+            )
         sizes = zip(("state", "control"), (states, controls), dynamics_sizes(model), strict=True)
         for name, rows, size in sizes:
             if size is not None and rows.shape[1] != size:
@@ -190,6 +195,8 @@ def unflattened(space: spaces.Space[Any], rows: Float[Tensor, "N n_obs"]) -> PyT
 def _mapped(name: str, function: Map | None, rows: Tensor) -> Tensor:
     if function is None:
         return rows
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, got {found(function)}")
     with torch.no_grad():
         mapped = function(rows)
     if not isinstance(mapped, Tensor) or mapped.ndim != 2 or len(mapped) != len(rows):

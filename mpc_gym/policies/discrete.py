@@ -101,10 +101,21 @@ class DiscretePlanner(Planner):
         return Choice(plans)
 
     def controls(self, actions: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch n_ctrl"]:
-        """The controls of actions, which are given by their numbers."""
+        """The controls of actions, which are given by their numbers.
+
+        Raises:
+            ValueError: they are no numbers of actions.
+        """
         table = self._controls
         assert isinstance(table, Tensor)
-        return table[actions[:, 0].long()]
+        numbers = actions[:, 0].long()
+        known = (numbers == actions[:, 0]) & (numbers >= 0) & (numbers < len(table))
+        if actions.shape[1] != 1 or not bool(known.all()):
+            raise ValueError(
+                f"actions must be [batch, 1], numbers from 0 to {len(table) - 1}, got "
+                f"{list(actions.shape)} with values in [{actions.min():g}, {actions.max():g}]"
+            )
+        return table[numbers]
 
     @contextmanager
     def _beginning_with(self, control: Float[Tensor, " n_ctrl"]) -> Iterator[None]:

@@ -45,8 +45,8 @@ class Observer(nn.Module):
 
     Raises:
         TypeError: the source makes no module, or a module is to be made of more than the space.
-        ValueError: it maps observations to something else; there is none, and the space is no
-            `Box`.
+        ValueError: it maps observations to something else, or fails on those of the space; there is
+            none, and the space is no `Box`.
     """
 
     normalization: Normalization | None
@@ -58,12 +58,21 @@ class Observer(nn.Module):
         self.gives_context = False
         self._name = getattr(source, "__qualname__", "")
         self.state_map = None if source is None else _made(source, self._space)
-        if source is None:
+        if self.state_map is None:
             self.n_state = spaces.flatdim(space)
             return
         with torch.no_grad():
             self.eval()  # a probe of zeros is nothing to remember
-            states, context = self._mapped(_zeros(self._space), 2)
+            zeros = _zeros(self._space)
+            try:
+                self.state_map(zeros)
+            except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"observation_space must be one whose observations state={self._name} takes "
+                    "(that of a known environment, where mpc is its id and no state is given), got "
+                    f"{space}: on a batch of zeros it fails with {type(error).__name__}: {error}"
+                ) from error
+            states, context = self._mapped(zeros, 2)
             self.train()
         self.n_state, self.gives_context = states.shape[1], context is not None
 

@@ -107,6 +107,18 @@ class TestFit:
         assert mean < wrong.mean()
         assert far.std(1).mean() > 3 * each.std(1).mean()
 
+    def test_what_others_have_trained_is_gone_on_with(self):
+        dynamics = LearnedDynamics(3, 1, (8,), members=1, unit_pairs=[(0, 1)])
+        transitions = pendulum_transitions(300)
+        optimizer = torch.optim.Adam(dynamics.parameters(), 1e-2)
+        for _ in range(200):
+            optimizer.zero_grad()
+            (dynamics(*transitions.inputs) - transitions.next_states).square().mean().backward()
+            optimizer.step()
+        before = error(dynamics, transitions)
+        fit_dynamics(dynamics, transitions, FitOptions(epochs=1, learning_rate=1e-6))
+        assert error(dynamics, transitions) == pytest.approx(before, rel=1e-2)
+
     def test_other_dynamics_are_fitted_as_they_are(self):
         dynamics = PendulumDynamics(gravity=12.0)
         options = FitOptions(epochs=40, learning_rate=0.1, batch_size=50)
@@ -275,6 +287,17 @@ class TestCallback:
         callback = learner(capacity=30)
         make(PPO, policy_kwargs=PENDULUM).learn(64, callback=callback)
         assert callback.transitions == 30
+        env = gym.make(ENV)
+        before = collect(RandomAgent(env), env, 2, max_steps=30)
+        assert learner(capacity=40, demonstrations=before).transitions == 40
+
+    def test_demonstrations_of_another_environment_are_refused(self):
+        env = gym.make("MountainCarContinuous-v0")
+        callback = learner(demonstrations=collect(RandomAgent(env), env, 1, max_steps=9))
+        with pytest.raises(ValueError, match=r"have 3 and 1 numbers, got 2 and 1"):
+            make(PPO, policy_kwargs=PENDULUM).learn(8, callback=callback)
+        with pytest.raises(ValueError, match="no transitions yet"):
+            learner().known()
 
     def test_what_it_is_not_for_is_refused(self):
         model = PPO("MlpPolicy", ENV, n_steps=8, batch_size=4)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -99,6 +100,12 @@ def test_nothing_that_a_data_set_names_is_run(demonstrations, folder, monkeypatc
     assert "trap" not in sys.modules
 
 
+def test_episodes_of_no_environment_in_particular(demonstrations):
+    unnamed = replace(demonstrations, env_id="", env_kwargs={})
+    write_minari(unnamed, "unnamed-v0")
+    assert read_minari("unnamed-v0").fingerprint() == unnamed.fingerprint()
+
+
 class TestRefused:
     def test_a_name_that_is_taken(self, demonstrations):
         write_minari(demonstrations, "random-v0")
@@ -109,7 +116,7 @@ class TestRefused:
         with pytest.raises(FileNotFoundError, match="`minari download no/such-v0`"):
             read_minari("no/such-v0")
 
-    @pytest.mark.parametrize("name", ["", "../outside-v0", "no name"])
+    @pytest.mark.parametrize("name", ["", "../outside-v0", "no name", "no-version"])
     def test_a_name_that_is_none(self, demonstrations, name):
         for call in (lambda: read_minari(name), lambda: write_minari(demonstrations, name)):
             with pytest.raises(ValueError, match="dataset_id must be such as"):

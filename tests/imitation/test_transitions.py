@@ -142,6 +142,39 @@ class TestRefused:
             with pytest.raises(TypeError, match=r"control must be a function that maps \[6, 1\]"):
                 SystemIdentification(PendulumDynamics(), demonstrations, control=wrong)
 
+    def test_actions_that_are_no_controls(self):
+        demonstrations = at_random(gym.make(ENV), 2, max_steps=3)
+
+        def with_a_column(actions):
+            return torch.cat((torch.zeros_like(actions), actions), 1)
+
+        with pytest.raises(ValueError, match="1 numbers of a control of PendulumDynamics, got 2"):
+            SystemIdentification(PendulumDynamics(), demonstrations, control=with_a_column)
+        with pytest.raises(ValueError, match="5 numbers of a state of CartPoleDynamics, got 3"):
+            SystemIdentification(CartPoleDynamics(), demonstrations)
+        with pytest.raises(TypeError, match="control must be a function, got 2"):
+            SystemIdentification(PendulumDynamics(), demonstrations, control=2.0)
+
+    @pytest.mark.parametrize("actions", [[[-1.0]], [[0.9]], [[2.0]], [[0.0, 1.0]]])
+    def test_numbers_of_no_action(self, actions):
+        env = gym.make("CartPole-v1")
+        options = {"mpc": "CartPole-v1", "horizon": 3}
+        spaces = env.observation_space, env.action_space
+        planner = DiscreteMPCPolicy(*spaces, lambda _: 1e-3, **options).planner
+        with pytest.raises(ValueError, match=r"actions must be .* numbers from 0 to 1, got"):
+            planner.controls(torch.tensor(actions))
+
+    def test_a_checkpoint_of_a_policy_with_other_units(self, tmp_path):
+        env = gym.make(ENV)
+        demonstrations = at_random(env, 2, max_steps=3)
+        for scale in (2.0, 4.0):
+            policy = policy_for(env, horizon=3, control_scale=(-scale, scale))
+            if scale == 2.0:
+                SystemIdentification(policy, demonstrations, folder=tmp_path).train(1)
+                continue
+            with pytest.raises(ValueError, match="control_scale"):
+                SystemIdentification(policy, demonstrations, folder=tmp_path)
+
     def test_demonstrations_of_another_size(self):
         policy = policy_for(gym.make("Slide-v0"), mpc=slide_mpc, state=state_and_goal)
         with pytest.raises(ValueError, match=r"observations of 4 numbers.*got 3"):

@@ -17,6 +17,7 @@ from stable_baselines3 import PPO, SAC
 from torch import Tensor
 
 from mpc_gym import make_mpc
+from mpc_gym.imitation import evaluate
 from mpc_gym.known import KNOWN, known_environment
 from mpc_gym.models import current_values
 from mpc_gym.policies import DiscreteMPCPolicy, MPCPolicy, SACMPCPolicy
@@ -119,7 +120,14 @@ def test_rescaled_actions_are_undone() -> None:
 def test_messages_name_what_is_known() -> None:
     with pytest.raises(ValueError, match=r'InvertedPendulum-v5.*mpc="InvertedPendulum-v5"'):
         PPO(MPCPolicy, "InvertedPendulum-v5")
-    with pytest.raises(ValueError, match=r"env must be the id .*Reacher-v5"):
+    with pytest.raises(ValueError, match=r"env must be the id itself, 'InvertedPendulum-v5'"):
         make_mpc(gym.make("InvertedPendulum-v5"))
+    with pytest.raises(ValueError, match=r"env must be the id .*Reacher-v5"):
+        make_mpc(gym.make("MountainCar-v0"))
+    for mpc in ("InvertedPendulum-v5", "dm_control/pendulum-swingup-v0"):
+        with pytest.raises(ValueError, match=r"observation_space must be .*_state takes"):
+            PPO(MPCPolicy, "InvertedDoublePendulum-v5", policy_kwargs={"mpc": mpc})
+    with pytest.raises(ValueError, match="take a DiscreteMPCPolicy"):
+        evaluate(make_mpc("Acrobot-v1"), "Acrobot-v1", [0])
     with pytest.raises(ValueError, match="controls must say which control each action is"):
         PPO(DiscreteMPCPolicy, "CartPole-v1", policy_kwargs={"mpc": "DiffCartPole-v0"})
