@@ -106,7 +106,7 @@ def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
     pendulum_v1.main(["--quick", "--rivals", "1"])
     printed = capsys.readouterr().out
     assert "TQC (published)" in printed
-    assert "paired" in printed
+    assert "TQC, trained here, seed 0" in printed
     assert "MlpPolicy" in printed
 
 

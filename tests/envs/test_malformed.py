@@ -155,7 +155,7 @@ CASES = {
             "tolerance": "positive",
             "control_low": "numbers",
         },
-        none=("learn", "control_low"),
+        none=("horizon", "learn", "control_low"),
         accepted={"learn": [EMPTY]},
     ),
     "make_mpc from a start": Case(learning_from, {}, {"mass": "positive"}, none=("mass",)),
