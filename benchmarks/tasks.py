@@ -11,7 +11,8 @@ kind of contender, such as a network that has learned the dynamics, is a functio
 Horizons, starts and costs were chosen on episodes of the seeds 1000 to 1099, those of
 InvertedDoublePendulum-v5 after one that fell among those of `--seed 0`; the published table is of
 `--seed 1000`. In the costs of MountainCarContinuous-v0 and of both acrobots stands the true energy,
-for identified models, too. Times are those of the processor, for planning and for the simulator, of one thread.
+for identified models, too. Times are those of the processor, for planning and for the simulator, of
+one thread.
 """
 
 import argparse
