@@ -107,6 +107,8 @@ CAR = System(
     _parameters("front", "rear", "drag"),
     horizon=DiffCarEnv.horizon,
 )
+# Libraries of many environments, which bring no model and take long to make.
+MODELLESS = ("gymnasium.", "shimmy.")
 SYSTEMS = {
     PendulumDynamics: PENDULUM,
     CartPoleDynamics: CARTPOLE,
@@ -185,8 +187,9 @@ def check_env(env_id: str) -> None:
 def _has_model(registered: str) -> bool:
     spec = gym.registry.get(registered)
     entry: Any = None if spec is None else spec.entry_point
-    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
-    if entry is None or module.startswith("gymnasium."):  # which has none
+    made_by = getattr(entry, "func", entry)  # of a partial
+    module = entry if isinstance(entry, str) else getattr(made_by, "__module__", "")
+    if entry is None or module.startswith(MODELLESS):
         return False
     try:
         creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry

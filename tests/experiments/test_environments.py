@@ -198,3 +198,10 @@ def test_a_system_that_is_not_listed_begins_half_as_large_again(monkeypatch) -> 
     system = find_system.__wrapped__("DiffPendulum-v0")
     assert system.wrong_physics == {"gravity": 15.0, "mass": 1.5, "length": 1.5}
     assert [quantity.name for quantity in system.quantities] == list(system.wrong_physics)
+
+
+def test_environments_of_libraries_without_models_are_not_made() -> None:
+    gym.register_envs(pytest.importorskip("shimmy"))
+    assert environment_ids() == [*ENTRY_POINTS]
+    with pytest.raises(ValueError, match="env must be one of DiffPendulum-v0"):
+        check_env("dm_control/cartpole-swingup-v0")
