@@ -48,9 +48,16 @@ class Task:
 
     @property
     def place(self) -> str:
-        """The id of an environment that a seed determines."""
+        """The id of an environment that a seed determines, which is registered if need be."""
         name = self.env_id.removeprefix("dm_control/")
-        return self.env_id if name == self.env_id else f"seeded/{name}"
+        if name == self.env_id:
+            return name
+        seeded = f"seeded/{name}"
+        if seeded not in gym.registry:
+            gym.register(
+                seeded, "benchmarks.known_tasks:make_seeded", kwargs={"env_id": self.env_id}
+            )
+        return seeded
 
 
 class Seeded(gym.Wrapper[Any, Any, Any, Any]):
@@ -140,11 +147,3 @@ TASKS = {
         ),
     )
 }
-
-for each in TASKS.values():
-    if each.place != each.env_id:
-        gym.register(
-            each.place,
-            entry_point="benchmarks.known_tasks:make_seeded",
-            kwargs={"env_id": each.env_id},
-        )

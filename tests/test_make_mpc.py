@@ -141,7 +141,11 @@ def test_options_are_those_of_mpc() -> None:
 
 
 def test_an_environment_without_a_model_is_refused() -> None:
-    for source in ("MountainCar-v0", gym.make("Pendulum-v1"), gym.make("Pendulum-v1").action_space):
+    for source in (
+        "MountainCar-v0",
+        gym.make("MountainCar-v0"),
+        gym.make("Pendulum-v1").action_space,
+    ):
         with pytest.raises(ValueError, match=r"env must be .*DiffPendulum-v0"):
             make_mpc(source)
     with pytest.raises(TypeError, match="env must be"):
