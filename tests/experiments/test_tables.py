@@ -45,4 +45,4 @@ def test_numbers_are_shown_with_three_digits(value: float | str | None, text: st
 
 
 def test_a_picture_is_found_from_beside_its_folder() -> None:
-    assert picture(Path("/tmp/r/images/lqr.png"), "Losses") == "![Losses](images/lqr.png)"
+    assert picture(Path("run/images/lqr.png"), "Losses") == "![Losses](images/lqr.png)"
