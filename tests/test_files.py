@@ -273,6 +273,7 @@ def no_umask() -> Iterator[None]:
     os.umask(before)
 
 
+@needs_fork
 @pytest.mark.skipif(os.name == "nt", reason="there a folder belongs to its place")
 def test_a_private_folder_is_so_whatever_the_umask(tmp_path: Path, no_umask: None) -> None:
     make_private_folder(tmp_path / "a" / "b")

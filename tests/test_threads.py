@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from mpc_gym import MPC
 from mpc_gym.compiled import compile_module
 from mpc_gym.policies import load_shipped
+from tests.covering import covering
+from tests.killing import needs_fork
 
 Result = TypeVar("Result")
 THREADS = 4
@@ -123,8 +125,14 @@ class Slow(nn.Module):
 STARTS = torch.stack([X * (0.3 + 0.1 * thread) for thread in range(THREADS)])
 
 
-@pytest.mark.parametrize("backend", ["native", "torch"])
-@pytest.mark.parametrize(("smoothing", "constrained"), [(0.05, False), (0.0, True), (0.05, True)])
+@pytest.mark.parametrize(
+    ("backend", "smoothing", "constrained"),
+    covering(
+        (backend, *plans)
+        for backend in ("native", "torch")
+        for plans in ((0.05, False), (0.0, True), (0.05, True))
+    ),
+)
 def test_threads_that_share_a_smoothed_or_constrained_controller_get_their_own_plans(
     backend: Any, smoothing: float, constrained: bool
 ) -> None:
@@ -191,6 +199,7 @@ def test_threads_may_compile_one_module_while_it_is_being_used() -> None:
             np.testing.assert_array_equal(value, expected)
 
 
+@needs_fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_child_forked_while_a_thread_compiles_can_plan() -> None:

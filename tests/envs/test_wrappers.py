@@ -12,6 +12,7 @@ from torch import nn
 
 from mpc_gym.envs import DiffEnv
 from tests.envs.systems import IDS
+from tests.killing import needs_fork
 
 
 @pytest.fixture(params=IDS)
@@ -114,6 +115,7 @@ def test_environments_leave_no_object_behind(env_id: str) -> None:
     assert alive_after_using(30) == alive_after_using(3)
 
 
+@needs_fork
 @pytest.mark.slow
 def test_ten_thousand_environments_leave_no_memory_behind() -> None:
     import resource

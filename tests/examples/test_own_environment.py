@@ -1,26 +1,29 @@
-"""The page for those who have an environment: its blocks are a script that does what it says."""
+"""The page for those who have an environment: its programs come to the numbers that it names."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.docs.run_blocks import blocks
+
 PAGE = Path(__file__).parents[2] / "docs" / "own_environment.md"
 SHOWN = """
 import json
+from careful import distance, kept
+from identified import identified, wheelbase
+from parking import guessed
 print(json.dumps([guessed.mean, identified.mean, wheelbase, distance.item(), kept.item()]))
 """
 
 
-def test_the_page_is_a_script_whose_numbers_are_those_it_names(tmp_path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    script = tmp_path / "script.py"
-    script.write_text("\n".join([*blocks, SHOWN]), encoding="utf-8")
+def test_the_page_is_programs_whose_numbers_are_those_it_names(tmp_path) -> None:
+    for block in blocks(PAGE):
+        (tmp_path / block.title).write_text(block.code, encoding="utf-8")
     ended = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SHOWN], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
     guessed, identified, wheelbase, distance, kept = json.loads(ended.stdout.splitlines()[-1])

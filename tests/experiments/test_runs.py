@@ -22,6 +22,7 @@ from tests.experiments.toy_runs import (
     notes,
     walks,
 )
+from tests.killing import needs_fork
 
 ALL_STEPS = [f"step {step + 1}" for step in range(STEPS)]
 WHOLE = ["begun at 0", *ALL_STEPS]
@@ -207,6 +208,7 @@ def test_a_ray_cluster_gives_the_same_numbers_and_a_killed_worker_loses_nothing(
 # ---- interruptions
 
 
+@needs_fork
 def test_a_killed_process_is_gone_on_with_from_its_checkpoint(
     tmp_path: Path, reference: dict[str, Any], start: Callable[..., list[Any]]
 ) -> None:

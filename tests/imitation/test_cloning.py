@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from mpc_gym.imitation import BehavioralCloning, DAgger, Demonstrations, imitation_loss
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.policies import MPCPolicy, PlanningPolicy, SACMPCPolicy, TD3MPCPolicy
+from tests.killing import needs_fork
 
 HORIZON = 12
 
@@ -309,6 +310,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, demonstrations
         assert torch.equal(p, q)
 
 
+@needs_fork
 def test_a_run_killed_at_any_moment_goes_on_where_it_was(tmp_path, demonstrations):
     demonstrations.save(tmp_path / "expert.npz")
     script = textwrap.dedent(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from benchmarks.constrained_systems import OBSTACLE, SYSTEMS, TRACK, Within
 from mpc_gym import MPC
 from mpc_gym.models import LinearDynamics
+from tests.covering import covering_product
 
 FLOAT = torch.float64
 
@@ -179,8 +180,7 @@ def test_all_solves_together_take_no_more_than_the_iterations_allowed(
     assert not plan.converged.all()
 
 
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+@pytest.mark.parametrize(("system", "tolerance"), covering_product(SYSTEMS, [1e-2, 1e-4]))
 def test_both_backends_take_the_same_decisions(system, tolerance: float) -> None:
     x_init = system.start_states(6, 3)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from torch import nn
 from benchmarks.constrained_systems import OBSTACLE, ORIGIN, SLOW, SYSTEMS, TRACK, Within
 from mpc_gym import MPC
 from mpc_gym.models import LinearDynamics, QuadraticCost
+from tests.covering import covering_product
 from tests.mpc.formulas import LastRows, Rows
 
 FLOAT = torch.float64
@@ -131,8 +132,7 @@ def test_a_constraint_that_is_never_active_changes_nothing(backend: str) -> None
     assert not expected.violation.any()
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e6])
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+@pytest.mark.parametrize(("system", "unit"), covering_product(SYSTEMS, [1e-6, 1e6]))
 def test_units_of_cost_and_constraints_change_nothing_of_the_plan(system, unit: float) -> None:
     x_init = system.start_states(8, 0)
     plan = solve(system.controller(), x_init)

@@ -24,7 +24,7 @@ def fuzz(size: Size, groups: int, count: int, seed: int, backend: str) -> tuple[
     return converged / (groups * count), wrong
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 1)])
+@pytest.mark.parametrize(("n", "m"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1)])
 def test_of_five_hundred_random_problems_no_plan_says_converged_and_is_not(n, m):
     converged, wrong = fuzz(Size(n, m), groups=13, count=20, seed=0, backend="native")
     assert wrong == 0

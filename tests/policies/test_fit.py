@@ -24,6 +24,7 @@ from mpc_gym.make_mpc import make_mpc
 from mpc_gym.models import LinearDynamics, QuadraticCost
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy, SACMPCPolicy, TD3MPCPolicy
+from tests.covering import covering_product
 from tests.policies.planners import ENV, SHORT, two_masses
 
 Wrapper = Callable[[gym.Env], gym.Env]
@@ -139,8 +140,7 @@ def test_so_it_is_by_the_policies_of_off_policy_algorithms(policy):
             make_policy(env, policy, mpc=source)
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("name", UNCHANGED)
+@pytest.mark.parametrize(("name", "source"), covering_product(UNCHANGED, SOURCES))
 def test_a_wrapper_that_leaves_them_as_they_are_leaves_the_control_as_it_is(name, source):
     """What is applied to the pendulum is the first control of the plan from its state."""
     env = wrapped(UNCHANGED[name])

@@ -22,6 +22,7 @@ from mpc_gym.policies import (
     TD3MPCPolicy,
     load_pretrained,
 )
+from tests.covering import covering, covering_product
 from tests.policies.environments import (
     Slide,
     actions,
@@ -80,7 +81,7 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "case"), ALL)
+@pytest.mark.parametrize(("algorithm", "case"), covering(ALL))
 def test_it_trains_saves_loads_and_goes_on(algorithm, case, tmp_path):
     make_env, policy_kwargs = CASES[case]
     envs = make_env()
@@ -103,8 +104,7 @@ def test_it_trains_saves_loads_and_goes_on(algorithm, case, tmp_path):
     assert resumed.num_timesteps == 2 * STEPS
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("algorithm", [PPO, TD3])
+@pytest.mark.parametrize(("algorithm", "case"), covering_product([PPO, TD3], CASES))
 def test_it_acts_as_before_wherever_it_is_loaded_without_an_environment(algorithm, case, tmp_path):
     make_env, policy_kwargs = CASES[case]
     envs = make_env()

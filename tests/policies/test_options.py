@@ -30,6 +30,13 @@ COMBINATIONS = [
 ]
 
 
+# alone, and all of them together; the others now and then
+SOME_COMBINATIONS = [
+    names if len(names) in {1, len(NAMES)} else pytest.param(names, marks=pytest.mark.slow)
+    for names in COMBINATIONS
+]
+
+
 def make_policy(learn, env_id: str = ENV, **options) -> MPCPolicy:
     env = gym.make(env_id)
     return MPCPolicy(
@@ -90,7 +97,7 @@ def test_a_mapping_starts_from_other_values_and_none_from_the_models_own():
     assert mpc.cost.cost.speed_weight.item() == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("learn", COMBINATIONS, ids="+".join)
+@pytest.mark.parametrize("learn", SOME_COMBINATIONS, ids="+".join)
 def test_untrained_it_is_the_models_own_plan_whatever_is_learned(learn):
     obs = observations(2, seed=3)
     plan = make_mpc(ENV, backend="torch", **SHORT)(torch.tensor(obs))

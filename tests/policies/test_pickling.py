@@ -16,6 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from mpc_gym.envs.pendulum import DiffPendulumEnv
+from tests.covering import covering_product
 from tests.policies.planners import ENV, STEPS, assert_same, make_model, observations
 
 
@@ -38,12 +39,11 @@ def act(policy) -> np.ndarray:
     return policy.predict(observations(), deterministic=True)[0]
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("algorithm", [PPO, SAC, TD3])
+@pytest.mark.parametrize(("algorithm", "way"), covering_product([PPO, SAC, TD3], WAYS))
 def test_a_trained_policy_acts_as_before_and_owns_what_its_optimiser_moves(algorithm, way):
     learn = ("mass", "angle_weight", "cost_map", "terminal")
     policy = make_model(algorithm, policy_kwargs={"learn": learn}).learn(STEPS).policy
-    twin = way(policy)
+    twin = WAYS[way](policy)
     assert_same(twin.state_dict(), policy.state_dict())
     np.testing.assert_array_equal(act(twin), act(policy))
     own = {id(parameter) for parameter in twin.parameters()}

@@ -20,6 +20,7 @@ import os, signal, sys
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from tests.policies.planners import make_model
+from tests.killing import needs_fork
 
 class Killed(BaseCallback):
     def _on_step(self):
@@ -41,6 +42,7 @@ class Remember(BaseCallback):
         return True
 
 
+@needs_fork
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [PPO, SAC])
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(algorithm, tmp_path):

@@ -20,6 +20,7 @@ from mpc_gym.models import (
 )
 from mpc_gym.mpc import MPC
 from mpc_gym.mpc.native.compiled_models import CompiledModels
+from tests.killing import needs_fork
 
 
 class SmoothDynamics(Dynamics):
@@ -311,6 +312,7 @@ def test_an_instance_without_a_derivative_spoils_no_other(backend):
     assert torch.equal(gradients[0][1], gradients[1][1])
 
 
+@needs_fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_process_solves_with_threads_of_its_own(pendulum):

@@ -35,6 +35,7 @@ import sys
 import torch
 from torch import nn
 from mpc_gym import MPC
+from tests.killing import needs_fork
 
 class Dynamics(nn.Module):
     def forward(self, x, u):
@@ -56,6 +57,7 @@ print("solved", flush=True)
 """
 
 
+@needs_fork
 @pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_ends_a_solve_that_would_take_days(threads):
     process = subprocess.Popen(

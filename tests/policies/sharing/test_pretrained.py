@@ -38,6 +38,7 @@ from mpc_gym.policies.sharing.pretrained import (
     pretrained_kwargs,
     save_pretrained,
 )
+from tests.covering import covering_product
 from tests.killing import at_every_call, at_random, largest_file, names, needs_fork
 from tests.mutations import of_bytes, of_json, refusals
 from tests.policies.planners import POLICIES, assert_same, make_model
@@ -248,8 +249,10 @@ def test_a_folder_is_named_by_text_or_path_relative_or_with_spaces(
     np.testing.assert_array_equal(actions(load_pretrained(folder)), actions(policy))
 
 
-@pytest.mark.parametrize("learn", ["dynamics", "linear", "terminal", "cost_map"])
-@pytest.mark.parametrize("algorithm", POLICIES, ids=lambda algorithm: algorithm.__name__)
+@pytest.mark.parametrize(
+    ("algorithm", "learn"),
+    covering_product(POLICIES, ["dynamics", "linear", "terminal", "cost_map"]),
+)
 def test_a_policy_of_every_algorithm_acts_alike_after_the_way_through_a_folder(
     algorithm, learn, tmp_path
 ):
