@@ -4,6 +4,7 @@ observation  --observer-->  state [, context]  --MPC-->  control  --limits-->  a
 """
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,7 @@ from mpc_gym.policies.fit import (
 from mpc_gym.policies.limits import ActionLimits
 from mpc_gym.policies.observer import Observer
 from mpc_gym.policies.options import PlanOptions
+from mpc_gym.policies.plan_log import PlanLog
 from mpc_gym.policies.receding_horizon import PlanState, warm_start
 
 COST_MAP_LAYERS = (64, 64)
@@ -97,6 +99,7 @@ class Planner(nn.Module):
         options: with what was taken from the environment of the algorithm that makes the policy.
         observer: from the observation to the state.
         mpc: the controller.
+        log: of its plans in training.
         cost_map: from the state to its cost's context; None where the cost is the same everywhere.
 
     Raises:
@@ -141,6 +144,7 @@ class Planner(nn.Module):
         _leave_out_bounds(mpc)
         mpc.expected_unconverged = UNCONVERGED
         self.mpc = mpc
+        self.log = PlanLog()
         self.cost_map = None
         if isinstance(mpc.cost, ContextualCost):
             self.cost_map = CostMap(self.observer.n_state, mpc.horizon, mpc.cost.n_context)
@@ -236,7 +240,10 @@ class Planner(nn.Module):
             ValueError: the observation is not finite or was normalised, or a shape does not fit.
         """
         states, context = self._start(observation)
-        return self.mpc(states, warm_start, context, unclamped=unclamped)  # type: ignore[no-any-return]
+        began = time.perf_counter()
+        plan: Plan = self.mpc(states, warm_start, context, unclamped=unclamped)
+        self.log.add(plan, time.perf_counter() - began)
+        return plan
 
     def replan(
         self,

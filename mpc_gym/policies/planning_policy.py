@@ -122,7 +122,9 @@ class PlanningPolicy(Pretrained):
         return (actions if is_batch else actions[0]), carry(plan)
 
     def set_training_mode(self, mode: bool) -> None:
-        """Switch to training or evaluation, as an algorithm does before each rollout.
+        """Switch to training or evaluation, as an algorithm does before each rollout and update.
+
+        Before an update, its logger is told of the plans (see `PlanLog.record`).
 
         Raises:
             ValueError: the algorithm was given an environment since that normalises observations
@@ -131,6 +133,9 @@ class PlanningPolicy(Pretrained):
         algorithm = calling_algorithm("collect_rollouts")
         if algorithm is not None:
             self._observe(algorithm)
+        trains = calling_algorithm("train") if mode else None
+        if trains is not None:
+            self.planner.log.record(trains.logger, self.mpc)
         super().set_training_mode(mode)
 
     def _observe(self, algorithm: BaseAlgorithm) -> None:
