@@ -2,7 +2,7 @@
 
 The expert plans with the true physics. Two policies clone it by its demonstrations: an `MPCPolicy`
 whose physics is wrong at first, and an `MlpPolicy`. All are then scored on start states that none
-of them has seen.
+of them has seen. A quadrotor that has to fly round an obstacle is the demo's second part.
 """
 
 import json
@@ -22,21 +22,23 @@ from rich.table import Table
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mpc_gym.checks import check_flag, check_path, check_seed, check_size
+from mpc_gym.experiments import obstacle
 from mpc_gym.experiments.environments import Physics, System, can_draw, check_env, find_system
-from mpc_gym.experiments.film import film
+from mpc_gym.experiments.film import Reel, shoot, show
 from mpc_gym.experiments.learner import Score, score_policy
 from mpc_gym.experiments.methods import (
     CLONE_DYNAMICS,
     CLONE_NETWORK,
-    TRAINING,
     MethodOptions,
+    clone_by_epochs,
     make_policy,
     without_convergence_warnings,
 )
+from mpc_gym.experiments.obstacle import Flights, fly
 from mpc_gym.experiments.plots import save_figure
 from mpc_gym.experiments.progress import Stages
 from mpc_gym.files import make_writable_folder, write
-from mpc_gym.imitation import BehavioralCloning, Demonstrations, Stateless, collect, evaluate
+from mpc_gym.imitation import Demonstrations, Stateless, collect, evaluate
 from mpc_gym.models import current_values
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import MPCPolicy
@@ -118,6 +120,11 @@ class DemoOptions:
         return FILES if can_draw(self.env) else FILES[len(VIDEOS) :]
 
     @property
+    def flies(self) -> bool:
+        """Whether the quadrotor is part of it: of the demo of one's own environment it is not."""
+        return self.env == DemoOptions.env
+
+    @property
     def size(self) -> Size:
         """How long to learn and to measure."""
         return QUICK if self.quick else FULL
@@ -132,12 +139,14 @@ class Demo:
         scores: of the agents "expert", "mpc_before" (with wrong physics), "mpc" and "mlp".
         physics: the parameters to be learned, of "true", "mpc_before" and "mpc".
         histories: what `BehavioralCloning` logged for "mpc" and "mlp", a row an epoch.
+        flights: of the quadrotor, where the environment is the default one; else None.
     """
 
     options: DemoOptions
     scores: dict[str, Score]
     physics: dict[str, Physics]
     histories: dict[str, list[dict[str, float]]]
+    flights: Flights | None
 
     def quantities(self) -> dict[str, dict[str, float]]:
         """What the motion determines, by the true, the wrong and the learned physics."""
@@ -183,16 +192,13 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
     def clone(
         name: str, policy: ActorCriticPolicy, epochs: int, recipe: dict[str, Any]
     ) -> list[dict[str, float]]:
-        cloning = BehavioralCloning(policy, demonstrations, seed=options.seed, **TRAINING, **recipe)
         with stages.stage(f"The {name} policy learns", epochs) as advance:
-            for epoch in range(1, epochs + 1):
-                cloning.train(epoch, progress_bar=False)
-                advance()
-        return cloning.history
+            return clone_by_epochs(policy, demonstrations, epochs, options.seed, recipe, advance)
 
     with stages.stage("The expert gives demonstrations"):
         demonstrations, unseen = demonstrate(learn_seeds), demonstrate(unseen_seeds)
     mpc, mlp = make_policies(env)
+    before, _ = make_policies(env)
     physics = {"true": _physics(planner, system), "mpc_before": _physics(mpc.mpc, system)}
     with stages.stage("Expert and wrong physics are scored"):
         returns = evaluate(expert, env, score_seeds, max_steps=size.max_steps)
@@ -204,14 +210,24 @@ def _run(options: DemoOptions, stages: Stages) -> Demo:
     physics["mpc"] = _physics(mpc.mpc, system)
     with stages.stage("The cloned policies are scored"):
         scores |= {"mpc": score(mpc), "mlp": score(mlp)}
-    agents = {"Expert": expert, "Cloned MPC": Stateless(mpc), "Cloned MLP": Stateless(mlp)}
+    flights = None
+    if options.flies:
+        sizes = obstacle.QUICK if options.quick else obstacle.FULL
+        flights = fly(options.demonstrations, learn_seeds[0], sizes, stages)
+    agents = {
+        "Wrong physics": Stateless(before),
+        "Cloned MPC": Stateless(mpc),
+        "Cloned MLP": Stateless(mlp),
+    }
     paths = [options.folder / name for name in VIDEOS if name in options.files]
     with stages.stage("The video is drawn", len(agents) + len(paths)) as advance:
         # where the expert earns least there is the most to see
         seed = score_seeds[int(np.argmin(returns.returns))]
         if paths:
-            film(agents, env, seed, size.max_steps, paths, advance)
-    return Demo(options, scores, physics, histories)
+            first = shoot(agents, env, seed, size.max_steps, advance)
+            rows: list[Reel] = [first] if flights is None else [first, flights.reel]
+            show(rows, paths, advance)
+    return Demo(options, scores, physics, histories, flights)
 
 
 def make_policies(env: str) -> tuple[MPCPolicy, ActorCriticPolicy]:
@@ -245,11 +261,16 @@ def table(demo: Demo) -> Table:
     """One column for each agent."""
     options = demo.options
     episodes = len(demo.scores["expert"].evaluation.returns)
+    explained = (
+        f"return: mean ± standard error over {episodes} unseen start states\n"
+        "imitation loss: mean squared error of actions on unseen demonstrations,\n"
+        "in units of half the action range"
+    )
+    if demo.flights is not None:
+        explained += "\nhits an obstacle: a quadrotor that learned from as many flights"
     result = Table(
         title=f"{options.env}: {options.demonstrations} demonstrations, seed {options.seed}",
-        caption=f"return: mean ± standard error over {episodes} unseen start states\n"
-        "imitation loss: mean squared error of actions on unseen demonstrations,\n"
-        "in units of half the action range",
+        caption=explained,
         box=box.SIMPLE_HEAD,
     )
     result.add_column(no_wrap=True)
@@ -264,6 +285,11 @@ def table(demo: Demo) -> Table:
     for name, values in demo.quantities().items():
         cells = (f"{values[agent]:.4g}" for agent in ("true", "mpc_before", "mpc"))
         result.add_row(name, *cells, NOTHING)
+    if demo.flights is not None:
+        flown = len(demo.flights.scores["expert"].returns)
+        counts = (f"{demo.flights.crashes(agent)} of {flown}" for agent in COLUMNS)
+        result.add_section()
+        result.add_row("hits an obstacle", *counts)
     return result
 
 
@@ -297,6 +323,7 @@ def metrics(demo: Demo) -> dict[str, Any]:
             name: {**values, "relative_error": abs(values["mpc"] / values["true"] - 1)}
             for name, values in demo.quantities().items()
         },
+        "flights": None if demo.flights is None else _flights(demo.flights),
         # None for a mean of nothing, for which JSON has no number
         "learning": {
             agent: [
@@ -304,6 +331,13 @@ def metrics(demo: Demo) -> dict[str, Any]:
             ]
             for agent, rows in demo.histories.items()
         },
+    }
+
+
+def _flights(flights: Flights) -> dict[str, Any]:
+    return {
+        agent: {"crashes": flights.crashes(agent), "returns": score.returns.tolist()}
+        for agent, score in flights.scores.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mpc_gym.experiments.environments import can_draw
 from mpc_gym.experiments.progress import Advance
 from mpc_gym.files import make_writable_folder
 from mpc_gym.imitation import Stateless
-from mpc_gym.imitation.episodes import play
+from mpc_gym.imitation.episodes import EnvSource, play
 from mpc_gym.mpc import Plan
 from mpc_gym.policies import PlanningPolicy, RecedingHorizon
 from mpc_gym.policies.receding_horizon import warm_start
@@ -62,47 +63,101 @@ def record(
     return returns
 
 
+@dataclass(frozen=True)
+class Reel:
+    """The beginning of one episode of several agents.
+
+    Attributes:
+        pictures: of each agent, by its caption.
+        fps: pictures per second.
+    """
+
+    pictures: dict[str, list[Picture]]
+    fps: float
+
+
+def shoot(
+    agents: Mapping[str, PolicyPredictor],
+    env: EnvSource,
+    seed: int,
+    max_steps: int | None,
+    advance: Advance,
+) -> Reel:
+    """Film several agents, one after the other, from the same start state.
+
+    Args:
+        agents: by their names.
+        env: an environment with a differentiable model, or the id of one.
+        seed: of the start state.
+        max_steps: an episode ends after so many steps at the latest.
+        advance: called after each agent.
+    """
+    pictures: dict[str, list[Picture]] = {}
+    with closing(_one_env(env, SIZE)) as envs:
+        fps = envs.metadata["render_fps"]
+        most = _most_steps(envs, max_steps)
+        for name, agent in agents.items():
+            shown: list[Picture] = []
+            camera = _Camera(agent, envs, shown.append, STEPS)
+            played = play(camera, envs, [seed], max_steps=max_steps)
+            camera.show(None)
+            length = int(played.lengths[0])
+            result = (
+                f"ends after {length / fps:.1f} s"
+                if most is not None and length < most
+                else f"return {played.returns[0]:.0f}"
+            )
+            pictures[f"{name}: {result}"] = shown
+            advance()
+    return Reel(pictures, fps)
+
+
+def show(rows: Sequence[Reel], paths: Sequence[Path], advance: Advance) -> None:
+    """Write videos of reels, one below the other; the frame rate is that of the first.
+
+    Args:
+        rows: from top to bottom, each from left to right.
+        paths: of the videos, `.mp4` or `.gif`.
+        advance: called after each video.
+    """
+    for path in paths:
+        every = GIF_EVERY if path.suffix == ".gif" else 1
+        frames = _in_rows([row.pictures for row in rows])
+        write_video(path, frames, rows[0].fps, every=every)
+        advance()
+
+
 def film(
     agents: Mapping[str, PolicyPredictor],
-    env_id: str,
+    env: EnvSource,
     seed: int,
     max_steps: int | None,
     paths: Sequence[Path],
     advance: Advance,
-    columns: int | None = None,
+    columns: int,
 ) -> None:
     """Write the beginning of one episode of several agents, side by side, as videos.
 
     Args:
         agents: by their captions, from left to right, and from top to bottom.
-        env_id: of an environment with a differentiable model.
-        seed: of the start state.
-        max_steps: an episode ends after so many steps at the latest.
+        env, seed, max_steps: see `shoot`.
         paths: of the videos, `.mp4` or `.gif`.
         advance: called after each agent and each video.
-        columns: agents in a row; None for all.
+        columns: agents in a row.
     """
-    frames: dict[str, list[Picture]] = {}
-    with closing(_one_env(env_id, SIZE)) as envs:
-        fps = envs.metadata["render_fps"]
-        for name, agent in agents.items():
-            pictures: list[Picture] = []
-            camera = _Camera(agent, envs, pictures.append, STEPS)
-            played = play(camera, envs, [seed], max_steps=max_steps)
-            camera.show(None)
-            frames[f"{name}: return {played.returns[0]:.0f}"] = pictures
-            advance()
-    for path in paths:
-        every = GIF_EVERY if path.suffix == ".gif" else 1
-        write_video(path, _in_rows(frames, columns or len(agents)), fps, every=every)
-        advance()
+    reel = shoot(agents, env, seed, max_steps, advance)
+    shown = list(reel.pictures.items())
+    rows = [Reel(dict(shown[i : i + columns]), reel.fps) for i in range(0, len(shown), columns)]
+    show(rows, paths, advance)
 
 
-def _one_env(env_id: str, size: int | None = None) -> SyncVectorEnv:
+def _one_env(env: EnvSource, size: int | None = None) -> SyncVectorEnv:
     """One environment that draws; of this package, in frames of so many pixels."""
+    source: Any = env if isinstance(env, str) else env.spec
+    env_id = env if isinstance(env, str) else source.id
     if not can_draw(env_id):
         raise ValueError(f"env must draw, and {env_id} has no render mode 'rgb_array'")
-    envs = gym.make_vec(env_id, 1, "sync", render_mode="rgb_array")
+    envs = gym.make_vec(source, 1, "sync", render_mode="rgb_array")
     assert isinstance(envs, SyncVectorEnv)
     model = envs.envs[0].unwrapped
     if size is not None and isinstance(model, DiffEnv):
@@ -164,13 +219,20 @@ def _plan(agent: Any, observation: NDArray[np.float32], state: Any) -> Plan | No
     return plan
 
 
-def _in_rows(frames: dict[str, list[Picture]], columns: int) -> Iterator[Picture]:
-    captions, steps = list(frames), max(map(len, frames.values())) - 1
+def _most_steps(envs: SyncVectorEnv, max_steps: int | None) -> int | None:
+    """After how many steps an episode is cut off; None: never."""
+    limit = None if envs.spec is None else envs.spec.max_episode_steps
+    limits = [each for each in (limit, max_steps) if each is not None]
+    return min(limits, default=None)
+
+
+def _in_rows(rows: Sequence[Mapping[str, list[Picture]]]) -> Iterator[Picture]:
+    steps = max(len(each) for row in rows for each in row.values()) - 1
     # an episode that ends before the others stays at its last state
-    held = {name: [*each, *each[-1:] * steps][:steps] for name, each in frames.items()}
-    chunks = [captions[i : i + columns] for i in range(0, len(captions), columns)]
-    rows = [side_by_side({caption: held[caption] for caption in chunk}) for chunk in chunks]
-    for pictures in zip(*rows, strict=True):
+    held = [
+        {name: [*each, *each[-1:] * steps][:steps] for name, each in row.items()} for row in rows
+    ]
+    for pictures in zip(*map(side_by_side, held), strict=True):
         width = max(picture.shape[1] for picture in pictures)
         padded = [
             np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), mode="edge") for p in pictures

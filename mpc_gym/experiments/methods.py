@@ -26,12 +26,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from mpc_gym.checks import check_instance, found
 from mpc_gym.envs.spaces import EnvBox
+from mpc_gym.experiments.progress import Advance
 from mpc_gym.imitation import (
     BehavioralCloning,
     Demonstrations,
     SystemIdentification,
     concatenate,
 )
+from mpc_gym.imitation.episodes import EnvSource
+from mpc_gym.imitation.metrics import Row
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import LSTMPolicy, MPCPolicy
@@ -170,23 +173,53 @@ def epochs(demonstrations: Demonstrations, updates: int, batch_size: int) -> int
 
 
 def make_policy(
-    policy_class: type[BasePolicy], env_id: str, seed: int | None = None, **options: Any
+    policy_class: type[BasePolicy], env: EnvSource, seed: int | None = None, **options: Any
 ) -> BasePolicy:
     """A policy for an environment.
 
     Args:
         policy_class: of the policy.
-        env_id: of the environment.
+        env: the environment, or its id.
         seed: which alone decides the initial weights; None: the caller's random numbers do.
         **options: of the policy.
     """
-    with gym.make(env_id) as env, torch.random.fork_rng(devices=[], enabled=seed is not None):
+    made = gym.make(env) if isinstance(env, str) else env
+    observations, actions = made.observation_space, made.action_space
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        if issubclass(policy_class, MPCPolicy) and not isinstance(env.observation_space, EnvBox):
-            options["mpc"] = env_id  # the spaces of other packages do not say whose they are
-        policy = policy_class(env.observation_space, env.action_space, _no_schedule, **options)
+        if issubclass(policy_class, MPCPolicy) and not isinstance(observations, EnvBox):
+            options["mpc"] = env  # the spaces of other packages do not say whose they are
+        policy = policy_class(observations, actions, _no_schedule, **options)
     return policy  # noqa: RET504  (to a type checker, the context might swallow an exception)
+
+
+def clone_by_epochs(
+    policy: BasePolicy,
+    demonstrations: Demonstrations,
+    epochs: int,
+    seed: int,
+    recipe: Mapping[str, Any],
+    advance: Advance,
+) -> list[Row]:
+    """Clone an expert, and say after each epoch that it is done.
+
+    Args:
+        policy: trained in place.
+        demonstrations: of the expert.
+        epochs: how many.
+        seed: of the order of learning.
+        recipe: options of `BehavioralCloning` beside those of `TRAINING`.
+        advance: called after each epoch.
+
+    Returns:
+        What was logged, a row an epoch.
+    """
+    cloning = BehavioralCloning(policy, demonstrations, seed=seed, **TRAINING, **recipe)
+    for epoch in range(1, epochs + 1):
+        cloning.train(epoch, progress_bar=False)
+        advance()
+    return cloning.history
 
 
 def _no_schedule(_: float) -> float:

@@ -11,6 +11,8 @@ from mpc_gym.experiments import FILES, Demo, DemoOptions, run_demo
 from mpc_gym.experiments.demo import make_policies
 from mpc_gym.experiments.environments import PENDULUM
 from mpc_gym.experiments.methods import MethodOptions
+from mpc_gym.experiments.obstacle import FULL, fly
+from mpc_gym.experiments.progress import Stages
 from mpc_gym.imitation import Stateless, evaluate
 from mpc_gym.models import current_values
 
@@ -20,12 +22,14 @@ def test_the_demo_leaves_its_files_and_nothing_else(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("name", ["demo.mp4", "demo.gif"])
-def test_the_videos_show_three_agents_for_the_length_of_an_episode(demo: Demo, name: str) -> None:
+def test_the_videos_show_three_agents_twice_for_the_length_of_an_episode(
+    demo: Demo, name: str
+) -> None:
     frames = list(iio.imiter(demo.options.folder / name))
     every = 2 if name.endswith("gif") else 1
     assert len(frames) == demo.options.size.max_steps // every
     height, width = frames[0].shape[:2]
-    assert width > 3 * 0.9 * height
+    assert 3 * 0.8 < width / (height / 2) < 3  # two rows, each with captions above
     assert not np.array_equal(frames[0], frames[-1])
 
 
@@ -70,6 +74,12 @@ def test_a_seed_gives_the_same_result_again(demo: Demo, tmp_path: Path) -> None:
     assert again.physics == demo.physics
 
 
+def test_the_demo_of_another_environment_is_of_it_alone(tmp_path: Path) -> None:
+    options = DemoOptions("DiffCartPole-v0", 2, folder=tmp_path, quick=True)
+    assert not options.flies
+    assert DemoOptions(folder=tmp_path).flies
+
+
 @pytest.mark.slow
 def test_another_seed_gives_another_result_and_leaves_the_callers_random_numbers_alone(
     demo: Demo, tmp_path: Path
@@ -98,6 +108,14 @@ def test_the_cloned_planner_finds_the_physics_and_acts_as_the_expert(
     for quantity in PENDULUM.quantities:
         true, learned = (quantity.of(demo.physics[name]) for name in ("true", "mpc"))
         assert learned == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_quadrotor_that_plans_flies_round_the_obstacle_where_an_mlp_hits_it(seed: int) -> None:
+    flights = fly(10, seed, FULL, Stages())
+    assert flights.crashes("expert") == flights.crashes("mpc") == 0
+    assert flights.crashes("mlp") > 5  # of 20
 
 
 @pytest.mark.parametrize("demonstrations", [-1, 0, 1])

@@ -33,6 +33,18 @@ def test_metrics_are_strict_json_and_hold_what_was_measured(demo: Demo) -> None:
     assert error == pytest.approx(abs(gravity / length / 10 - 1))
 
 
+def test_the_flights_are_counted_in_the_table_and_kept(demo: Demo) -> None:
+    console = Console(width=80, record=True)
+    console.print(table(demo))
+    (line,) = (line for line in console.export_text().splitlines() if " hits an obstacle  " in line)
+    assert demo.flights is not None
+    kept = metrics(demo)["flights"]
+    for agent, score in demo.flights.scores.items():
+        crashes = int((score.lengths < demo.flights.max_steps).sum())
+        assert f"{crashes} of {len(score.returns)}" in line
+        assert kept[agent] == {"crashes": crashes, "returns": score.returns.tolist()}
+
+
 def test_metrics_that_are_no_numbers_are_refused_and_leave_the_old_file(
     demo: Demo, tmp_path: Path
 ) -> None:

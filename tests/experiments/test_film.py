@@ -8,7 +8,7 @@ from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 
 from mpc_gym.envs import DiffEnv
 from mpc_gym.experiments.agents import EpisodeOptions
-from mpc_gym.experiments.film import film, record
+from mpc_gym.experiments.film import film, record, shoot
 from mpc_gym.imitation import evaluate
 from mpc_gym.policies import MPCPolicy, load_shipped
 from mpc_gym.policies.planner import Planner
@@ -144,10 +144,13 @@ def test_an_episode_that_ends_early_is_shown_to_its_end_beside_the_others(tmp_pa
     try:
         agents = {"off": Push(100.0), "on": Push(0.0)}
         film(agents, env_id, 0, None, [tmp_path / "film.mp4"], lambda: None, columns=1)
+        captions = list(shoot(agents, env_id, 0, None, lambda: None).pictures)
         returns = record(EpisodeOptions(env_id, ("random",), 1, seed=1), tmp_path)
     finally:
         del gym.registry[env_id]
     assert frames_in(tmp_path / "film.mp4") == 30  # the longer episode
+    assert captions[0].startswith("off: ends after 0.")
+    assert captions[1].startswith("on: return ")
     ((path, found),) = returns.items()
     assert found < -1000
     assert frames_in(path) < 30
