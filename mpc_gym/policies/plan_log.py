@@ -29,7 +29,8 @@ class PlanLog:
         self.plans += len(plan.converged)
         self.converged += int(plan.converged.sum())
         self.seconds += seconds
-        self.violation = max(self.violation, *plan.violation.tolist())
+        if plan.violation is not None:
+            self.violation = max(self.violation, *plan.violation.tolist())
 
     def record(self, logger: Logger, mpc: MPC) -> None:
         """Write it down under `mpc/`, beside the numbers that the model learns, and begin again.
