@@ -75,8 +75,8 @@ def test_a_type_checker_sees_the_names_that_are_there() -> None:
 
 @pytest.mark.parametrize("package", ["mpc_gym", "mpc_gym.models", "mpc_gym.envs", "mpc_gym.mpc"])
 def test_the_reference_has_every_public_name_and_no_other(package: str) -> None:
-    page = (ROOT / "docs" / "reference.md").read_text()
-    listed = [name.rpartition(".") for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = [name.rpartition(".") for name in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
     public = set(importlib.import_module(package).__all__) - {"__version__"}
     assert public - {name for _, _, name in listed} == set()
     for module, _, name in listed:

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("mpc", "models", "compiled", "envs", "policies", "imitation", "experiments")
-LISTED = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
+LISTED = [
+    name for page in PAGES for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("room", ["mpc_gym", *(f"mpc_gym.{room}" for room in ROOMS)])
