@@ -13,6 +13,7 @@ import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
+from tests.killing import needs_fork
 from tests.policies.planners import ENV, make_model, weights
 
 KILLED = """
@@ -20,7 +21,6 @@ import os, signal, sys
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from tests.policies.planners import make_model
-from tests.killing import needs_fork
 
 class Killed(BaseCallback):
     def _on_step(self):

@@ -13,6 +13,7 @@ import torch
 
 from mpc_gym.mpc import MPC
 from mpc_gym.mpc.native import pool
+from tests.killing import needs_fork
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +36,6 @@ import sys
 import torch
 from torch import nn
 from mpc_gym import MPC
-from tests.killing import needs_fork
 
 class Dynamics(nn.Module):
     def forward(self, x, u):
