@@ -24,7 +24,7 @@ from mpc_gym.policies.observer import in_float32
 Map = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transitions:
     """Steps of a system in the units of a model, N of them, in float64.
 
@@ -58,6 +58,12 @@ class Transitions:
             if not bool(value.isfinite().all()):
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
             self.__dict__[name] = value.detach().double()
+
+    def __repr__(self) -> str:
+        n_context = 0 if self.context is None else self.context.shape[1]
+        context = f", n_context={n_context}" if n_context else ""
+        sizes = f"n_state={self.states.shape[1]}, n_ctrl={self.controls.shape[1]}{context}"
+        return f"Transitions(steps={len(self.states)}, {sizes})"
 
     def __len__(self) -> int:
         """Number of steps N."""

@@ -91,6 +91,11 @@ class LearnedDynamics(Dynamics):
         # in floating point, as what else is in a buffer is a constant of the compiled model
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
 
+    def __repr__(self) -> str:
+        hidden = [len(bias[0]) for bias in self.biases[:-1]]
+        sizes = f"n_state={self.n_state}, n_ctrl={self.n_ctrl}, hidden={hidden}"
+        return f"LearnedDynamics({sizes}, members={self.members}, physics={self.physics!r})"
+
     def forward(
         self,
         state: Float[Tensor, "*batch n_state"],

@@ -204,3 +204,8 @@ def test_a_model_with_a_context_predicts_by_that_of_each_step():
     x, u, w = torch.randn(3, 5, 1, dtype=torch.float64)
     transitions = Transitions(x, u, x + u + w, w)
     torch.testing.assert_close(Windy(eye, eye)(*transitions.inputs), transitions.next_states)
+
+
+def test_they_are_shown_in_a_line():
+    rows = Transitions(torch.zeros(5, 3), torch.zeros(5, 1), torch.zeros(5, 3), torch.zeros(5, 2))
+    assert repr(rows) == "Transitions(steps=5, n_state=3, n_ctrl=1, n_context=2)"

@@ -131,3 +131,11 @@ def test_a_context_goes_to_the_physics():
 def test_what_makes_no_model_is_refused(options, error, message):
     with pytest.raises(error, match=message):
         LearnedDynamics(3, 1, **options)
+
+
+def test_it_is_shown_in_a_line():
+    shown = repr(LearnedDynamics(3, 1, hidden=(8, 16), members=2, physics=PendulumDynamics()))
+    assert shown == (
+        "LearnedDynamics(n_state=3, n_ctrl=1, hidden=[8, 16], members=2, "
+        "physics=PendulumDynamics(max_speed=8.0, dt=0.05))"
+    )
