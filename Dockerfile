@@ -1,6 +1,6 @@
 # The two commands of the README, on a CPU:
 #
-#   docker build -t mpc-gym .
+#   docker build -t mpc-gym .    (with --build-arg PIP_EXTRA_INDEX_URL=... for PyTorch without CUDA)
 #   docker run --rm -v "$PWD/videos:/mpc_gym/videos" mpc-gym make demo
 #   docker run --rm mpc-gym make test
 FROM python:3.13-slim
@@ -9,7 +9,8 @@ RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -
 WORKDIR /mpc_gym
 COPY pyproject.toml constraints.txt Makefile README.md LICENSE CHANGELOG.md ./
 COPY mpc_gym mpc_gym
-ENV PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1
 RUN make install
 COPY . .
 CMD ["make", "demo"]
