@@ -11,7 +11,7 @@ CONSTRAINTS := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench reproduce docs clean
+.PHONY: help install demo test lint format bench reproduce policies docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: $(VENV)/.installed-bench  ## Measure speed side by side with other solver
 
 reproduce: $(VENV)/.installed  ## Run the experiments of the paper and write a report of what they show
 	$(BIN)/python -m reproduction $(ARGS)
+
+policies: $(VENV)/.installed  ## Make the policies that come with the package anew, and score them
+	$(BIN)/python -m mpc_gym.experiments.make_pretrained $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict

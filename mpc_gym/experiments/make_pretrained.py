@@ -1,16 +1,19 @@
 """How the trained policies that come with the package are made.
 
-    python -m mpc_gym.experiments.make_pretrained
+    make policies, or python -m mpc_gym.experiments.make_pretrained
 
-For each environment an `MPCPolicy`, cloned from ten demonstrations from wrong start physics, and an
-`MlpPolicy`, trained by DAgger. Their expert plans with the true physics.
+For each environment an `MPCPolicy`, whose physics is wrong at first and is fitted to what happens
+in ten episodes of an expert, and an `MlpPolicy`, trained by DAgger. Their expert plans with the
+true physics. Each is scored on the same start states as the policy that lies in its place; one that
+is significantly worse is not written.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -24,16 +27,29 @@ from mpc_gym.experiments.environments import (
     PLANAR_QUADROTOR,
 )
 from mpc_gym.experiments.methods import (
-    CLONE_NETWORK,
-    METHODS,
+    TRAINING,
     MethodOptions,
     make_policy,
     without_convergence_warnings,
 )
-from mpc_gym.imitation import DAgger, Stateless, collect, evaluate
-from mpc_gym.policies import save_pretrained
+from mpc_gym.imitation import (
+    BehavioralCloning,
+    DAgger,
+    Evaluation,
+    Stateless,
+    SystemIdentification,
+    collect,
+    evaluate,
+)
+from mpc_gym.imitation.rates import FallingRate
+from mpc_gym.policies import MPCPolicy, load_pretrained, save_pretrained
+from mpc_gym.policies.sharing.policy_folder import CONFIG_FILE
 from mpc_gym.policies.sharing.pretrained import SHIPPED
 
+SIGNIFICANT, NEGLIGIBLE = 2.0, 1e-3  # standard errors; of the return
+FIT_RATES = (0.1, 1e-4)  # of the MPC's physics: first and last
+NETWORK_RATES = (1e-3, 1e-5)
+WIDTHS = [128, 128]
 SCORED_FROM = 1_000_000  # seeds of the episodes for the scores; learning uses lower ones
 # Of each environment: the MPC's first guess of what it learns, and how it and its expert plan. The
 # nominal model of the windy pendulum knows no wind and no damping. Far from upright it needs
@@ -54,17 +70,19 @@ class Size(NamedTuple):
     """How long to learn and to measure.
 
     Args:
-        demonstrations, updates: episodes to clone the MPC from, and steps of its optimiser.
+        demonstrations, fit: episodes to fit the MPC's physics to, and epochs of that.
         rounds, episodes, epochs: of the MLP's DAgger; the latter two of each round.
+        last: epochs over the labels of all rounds in the end, while the learning rate falls.
         evaluations: episodes of each score.
         max_steps: an episode ends after so many steps at the latest.
     """
 
     demonstrations: int = 10
-    updates: int = 210  # 30 epochs
-    rounds: int = 10
+    fit: int = 300
+    rounds: int = 30
     episodes: int = 10
-    epochs: int = 100
+    epochs: int = 15
+    last: int = 60
     evaluations: int = 100
     max_steps: int | None = None
 
@@ -73,6 +91,9 @@ def make_pretrained(
     env_id: str, folder: Path, size: Size, seed: int, report: Callable[[str], None]
 ) -> None:
     """Train and score both policies of an environment, and write them to `folder`/env_id.
+
+    A policy that lies there is kept where the new one is significantly worse, by a thousandth
+    of the return or more.
 
     Args:
         env_id: one of `RECIPES`.
@@ -87,6 +108,18 @@ def make_pretrained(
     for kind, train in (("mpc", _train_mpc), ("mlp", _train_mlp)):
         policy, how = train(env_id, size, seed)
         score = evaluate(policy, env_id, seeds, max_steps=size.max_steps)
+        before = folder / env_id / kind
+        if (before / CONFIG_FILE).exists():
+            old = load_pretrained(before, device="cpu")
+            shipped = evaluate(old, env_id, seeds, max_steps=size.max_steps)
+            gain, error = paired(score, shipped)
+            report(
+                f"{env_id}/{kind}: {score.mean:.1f}, before {shipped.mean:.1f}; on the same start "
+                f"states {gain:+.2g} ± {error:.2g}"
+            )
+            if gain < -max(SIGNIFICANT * error, NEGLIGIBLE * abs(shipped.mean)):
+                report(f"{env_id}/{kind}: worse, so that the one of before is kept")
+                continue
         result = (
             f"Return {score.mean:.1f} ± {score.standard_error:.1f} (mean and standard error over "
             f"{size.evaluations} episodes, `env.reset(seed=...)` from {SCORED_FROM}), beside "
@@ -97,35 +130,62 @@ def make_pretrained(
         report(f"{env_id}/{kind}: {result}")
 
 
+def paired(new: Evaluation, old: Evaluation) -> tuple[float, float]:
+    """What one agent earns more than another from the same start states: mean, standard error."""
+    gains = new.returns - old.returns
+    return float(gains.mean()), float(np.std(gains, ddof=1) / math.sqrt(len(gains)))
+
+
 def _train_mpc(env_id: str, size: Size, seed: int) -> tuple[BasePolicy, str]:
-    options = replace(RECIPES[env_id], updates=size.updates)
+    options = RECIPES[env_id]
     expert = Stateless(options.expert(env_id))
     examples = collect(expert, env_id, size.demonstrations, seed, max_steps=size.max_steps)
-    policy = METHODS["mpc.dx"].train(examples, env_id, seed, None, options)
+    policy = make_policy(MPCPolicy, env_id, seed, learn=dict(options.learn), **options.planning)
+    half = size.fit // 2
+    rate = FallingRate(*FIT_RATES, half, size.fit - half)
+    fit = SystemIdentification(policy, examples, learning_rate=rate, seed=seed, **TRAINING)
+    fit.train(size.fit, progress_bar=False)
     wrong = ", ".join(f"{name} {value:g}" for name, value in options.learn.items())
     return policy, (
-        f"Cloned from {size.demonstrations} episodes of an expert that plans with the true "
-        f"physics, and from the next states observed there. Its physics at first: {wrong}."
+        f"Its physics is fitted to the states observed in {size.demonstrations} episodes of an "
+        f"expert that plans with the true one. Its physics at first: {wrong}."
     )
 
 
 def _train_mlp(env_id: str, size: Size, seed: int) -> tuple[BasePolicy, str]:
-    policy = make_policy(ActorCriticPolicy, env_id, seed, net_arch=[64, 64])
-    DAgger(
+    policy = make_policy(ActorCriticPolicy, env_id, seed, net_arch=WIDTHS)
+    learning = DAgger(
         policy,
         RECIPES[env_id].expert(env_id),
         env_id,
         episodes=size.episodes,
         epochs=size.epochs,
+        learning_rate=NETWORK_RATES[0],
         batch_size=512,
         seed=seed,
         max_steps=size.max_steps,
-        **CLONE_NETWORK,
-    ).train(size.rounds)
-    return policy, (
+    )
+    learning.train(size.rounds, progress_bar=False)
+    BehavioralCloning(
+        policy,
+        learning.demonstrations,
+        learning_rate=FallingRate(*NETWORK_RATES, 0, size.last),
+        batch_size=512,
+        seed=seed,
+    ).train(size.last, progress_bar=False)
+    return _with_small_critic(policy, env_id, seed), (
         f"Trained by DAgger: {size.rounds} rounds of {size.episodes} episodes, labelled by an "
         f"expert that plans with the true physics. Its value network is not trained."
     )
+
+
+def _with_small_critic(trained: BasePolicy, env_id: str, seed: int) -> BasePolicy:
+    """The same actor beside a value network of half the width, since that is not trained."""
+    halves = [width // 2 for width in WIDTHS]
+    policy = make_policy(ActorCriticPolicy, env_id, seed, net_arch={"pi": WIDTHS, "vf": halves})
+    actor = {name: each for name, each in trained.state_dict().items() if "value" not in name}
+    policy.load_state_dict({**policy.state_dict(), **actor})
+    return policy
 
 
 def main(

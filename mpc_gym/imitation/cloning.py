@@ -28,6 +28,7 @@ from mpc_gym.imitation.losses import (
     half_range,
 )
 from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.training import Training, TrainingOptions
 from mpc_gym.imitation.transitions import transitions_of
 from mpc_gym.policies import LSTMPolicy, PlanningPolicy
@@ -100,7 +101,7 @@ class BehavioralCloning:
         plan_steps: int | None = None,
         prediction_weight: float = 0.0,
         optimizer: str = "adam",
-        learning_rate: float = 1e-3,
+        learning_rate: float | FallingRate = 1e-3,
         batch_size: int = 64,
         validation_fraction: float = 0.1,
         warm_start_epochs: int = 1,
