@@ -10,6 +10,7 @@ from mpc_gym.imitation.dagger import DAgger
 from mpc_gym.imitation.demonstrations import Demonstrations, concatenate
 from mpc_gym.imitation.episodes import RandomAgent, Stateless
 from mpc_gym.imitation.fit_dynamics import FitOptions, fit_dynamics
+from mpc_gym.imitation.identify import identify
 from mpc_gym.imitation.learn_dynamics import LearnDynamics
 from mpc_gym.imitation.losses import Loss, Sum, Value, WarmStartedLoss
 from mpc_gym.imitation.metrics import Metrics
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "evaluate_from",
     "fit_dynamics",
+    "identify",
     "imitation_loss",
     "read_checkpoint",
     "read_minari",

@@ -12,16 +12,23 @@ from torch import nn
 from mpc_gym.checks import check_count, check_instance
 from mpc_gym.imitation.demonstrations import Demonstrations, check_demonstrations
 from mpc_gym.imitation.fit_dynamics import FitOptions, fit_dynamics
+from mpc_gym.imitation.identify import identify
+from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.transitions import Transitions, flattened, policy_transitions, unflattened
+from mpc_gym.models import LearnedDynamics
 from mpc_gym.policies import PlanningPolicy
 
 Observation = NDArray[Any] | dict[str, NDArray[Any]]
+FEW = 32  # numbers, up to which least squares fit faster and better than Adam
 
 
 class LearnDynamics(BaseCallback):
     """Fit the dynamics that a policy plans through to what the algorithm sees of the environment.
 
-        model.learn(20_000, callback=LearnDynamics(every=1_000))
+        model.learn(20_000, callback=LearnDynamics())
+
+    Physics of a handful of parameters is fitted by least squares (`identify`), in a fraction of a
+    second; networks by Adam (`fit_dynamics`).
 
     The transitions are those of all environments, as they gave them: `VecNormalize` and the
     policy's `state` and `control_scale` are taken into account. The dynamics learn from them
@@ -37,7 +44,9 @@ class LearnDynamics(BaseCallback):
         demonstrations: of the environment, that were there before, such as episodes of random
             actions; they are learned from too, at once.
         capacity: transitions that are kept; the oldest are forgotten.
-        options: of each fit, which begins with the weights of the last one.
+        options: of each fit, by Adam, which begins with the weights of the last one. None:
+            `identify` where at most 32 numbers are learned, else, and of `LearnedDynamics`, the
+            default `FitOptions`.
 
     Raises:
         TypeError: `demonstrations` or `options` is something else.
@@ -57,8 +66,9 @@ class LearnDynamics(BaseCallback):
         self.capacity = check_count("capacity", capacity, 2)
         if demonstrations is not None:
             check_demonstrations("demonstrations", demonstrations)
-        self.options = FitOptions() if options is None else options
-        check_instance("options", self.options, FitOptions, "FitOptions, or None")
+        if options is not None:
+            check_instance("options", options, FitOptions, "FitOptions, or None")
+        self.options = options
         self._rows: list[NDArray[np.float64]] = []  # a batch of (before, action, after) each
         self._sizes = 0, 0  # of an observation and an action
         self._count = self._fresh = 0
@@ -100,7 +110,7 @@ class LearnDynamics(BaseCallback):
         policy, transitions = self._policy(), self.known()
         self._learn(True)
         try:
-            history = fit_dynamics(policy.mpc.dynamics, transitions, self.options)
+            history = self._fitted(policy.mpc.dynamics, transitions)
         finally:
             self._learn(False)
         self._share(policy)
@@ -108,7 +118,16 @@ class LearnDynamics(BaseCallback):
         self.logger.record("dynamics/transitions", self._count)
         self.logger.record("dynamics/epochs", len(history) - 1)
         self.logger.record("dynamics/loss", history[-1].get("train/loss", np.nan))
-        self.logger.record("dynamics/validation_loss", history[-1]["validation/best_loss"])
+        if "validation/best_loss" in history[-1]:  # least squares hold nothing out
+            self.logger.record("dynamics/validation_loss", history[-1]["validation/best_loss"])
+
+    def _fitted(self, dynamics: nn.Module, transitions: Transitions) -> list[Row]:
+        """What was logged of a fit, which takes the dynamics that are learned along."""
+        few = sum(each.numel() for each in self._held) <= FEW
+        # those take their scales from the transitions, which is a part of fit_dynamics
+        if self.options is None and few and not isinstance(dynamics, LearnedDynamics):
+            return identify(dynamics, transitions)
+        return fit_dynamics(dynamics, transitions, self.options)
 
     def _policy(self) -> PlanningPolicy:
         policy = self.model.policy

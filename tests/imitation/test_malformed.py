@@ -29,6 +29,7 @@ from mpc_gym.imitation import (
     evaluate,
     evaluate_from,
     fit_dynamics,
+    identify,
     imitation_loss,
     read_minari,
     write_minari,
@@ -171,6 +172,11 @@ CASES = {
         },
         {"dynamics": "module", "data": "mapping", "options": "mapping"},
         none=("options",),
+    ),
+    "identify": Case(
+        identify,
+        {"dynamics": PendulumDynamics, "data": demonstrations},
+        {"dynamics": "module", "data": "mapping", "max_iterations": "count"},
     ),
     "LearnDynamics": Case(
         LearnDynamics,
