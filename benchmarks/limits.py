@@ -35,7 +35,8 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from benchmarks.learning import ENV_ID, LEARNERS, UNSEEN, WRONG
+from benchmarks.learners import ALONE, LEARNERS, SYSTEMS, WRONG
+from benchmarks.learning import UNSEEN
 from mpc_gym import make_mpc, make_sb3_vec_env
 from mpc_gym.experiments.methods import make_policy, without_convergence_warnings
 from mpc_gym.files import write
@@ -64,6 +65,7 @@ from mpc_gym.policies import (
 )
 from mpc_gym.policies.off_policy import SACMPCActor
 
+ENV_ID = SYSTEMS["pendulum"]
 PLAN, UNCLAMPED = "plan", "unclamped"
 SMOOTHED: dict[str, tuple[float, float]] = {  # first and last mu
     "mu=0.1": (0.1, 0.1),
@@ -163,7 +165,7 @@ def score(policy: Any, episodes: int) -> float:
 
 def learn(name: str, method: str, seed: int, steps: int, episodes: int) -> dict[str, Any]:
     """By rewards: the returns before, while and after it learned."""
-    learner = LEARNERS[f"{name}, MPC"]
+    learner = LEARNERS[f"{name}, {ALONE}"]
     env: VecEnv = make_sb3_vec_env(ENV_ID, learner.n_envs, seed=seed)
     if learner.reward_gamma is not None:
         env = VecNormalize(env, norm_obs=False, gamma=learner.reward_gamma)

@@ -10,6 +10,7 @@ from benchmarks import (
     constraints,
     environments,
     learned_dynamics,
+    learners,
     learning,
     limits,
     pendulum_v1,
@@ -131,11 +132,23 @@ def test_learning_at_the_limits_is_the_same_of_the_same_seed(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_learning_writes_its_curves_and_its_figure(tmp_path):
-    learning.main(["--quick", "--jobs", "1", "--folder", str(tmp_path)])
+def test_learning_writes_its_table_and_its_figure_and_trains_nothing_twice(tmp_path, capsys):
+    folders = ["--runs", str(tmp_path / "runs"), "--folder", str(tmp_path)]
+    learning.main(["--quick", *folders])
     found = json.loads((tmp_path / "learning.json").read_text())
-    assert found["curves"].keys() == learning.LEARNERS.keys()
+    assert {f"{row['algorithm']}, {row['kind']}" for row in found["rows"]} == set(learners.LEARNERS)
+    assert all(row["failed"] in (0, 1) for row in found["rows"])
     assert (tmp_path / "learning.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "PPO, MLP, cart-pole, seed 0" in printed
+    learning.main(["--quick", "--finished", *folders])
+    assert json.loads((tmp_path / "learning.json").read_text()) == found
+    again = capsys.readouterr().out
+    assert "seed 0" not in again
+    assert (
+        again.strip().splitlines()
+        == printed.strip().splitlines()[-len(again.strip().splitlines()) :]
+    )
 
 
 @pytest.mark.slow

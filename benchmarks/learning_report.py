@@ -1,0 +1,151 @@
+"""The table and the figure of `benchmarks.learning`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mpc_gym.files import replacing
+from mpc_gym.rendering.palette import LINES
+
+WITHIN = 0.1  # of the true model's return
+COLUMNS = ("step", "return", "wall", "cpu")
+ALGORITHMS = ("PPO", "A2C", "SAC", "TD3")
+STYLES = {"transitions + rewards": "-", "rewards alone": ":", "MLP": "--"}
+
+
+def bar(true: float) -> float:
+    """The return below which a training has failed, of that of the true model."""
+    return true - WITHIN * abs(true)
+
+
+def summarised(
+    true: Mapping[str, tuple[float, float]], curves: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """What is published: of every score of every run the step, the return and the seconds.
+
+    Args:
+        true: mean return of the true model and its standard error, by system.
+        curves: the runs, by "algorithm, kind, system".
+    """
+    rows: list[dict[str, Any]] = []
+    for name, runs in curves.items():
+        algorithm, kind, system = name.split(", ")
+        found = [{key: [row[key] for row in run["rows"]] for key in COLUMNS} for run in runs]
+        ends = np.array([run["return"][-1] for run in found])
+        rows.append(
+            {
+                "algorithm": algorithm,
+                "kind": kind,
+                "system": system,
+                "failed": int((ends < bar(true[system][0])).sum()),
+                "runs": found,
+            }
+        )
+    return {"true": {system: list(value) for system, value in true.items()}, "rows": rows}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """In Markdown: a line for each algorithm and kind, the columns of the systems beside it."""
+    systems = list(results["true"])
+    lines = [
+        ["", "", *(f"{each}, failed" for each in systems), *systems, "CPU s a run (wall)"],
+        ["---", "---", *2 * len(systems) * ["---:"], "---:"],
+        ["true physics", "", *len(systems) * [""]]
+        + [f"{mean:.1f} ± {error:.1f}" for mean, error in results["true"].values()]
+        + [""],
+    ]
+    names = dict.fromkeys((row["kind"], row["algorithm"]) for row in results["rows"])
+    for kind, algorithm in sorted(names, key=lambda each: list(STYLES).index(each[0])):
+        rows = {
+            row["system"]: row
+            for row in results["rows"]
+            if (row["kind"], row["algorithm"]) == (kind, algorithm)
+        }
+        failed = [
+            f"{rows[each]['failed']} of {len(rows[each]['runs'])}" if each in rows else ""
+            for each in systems
+        ]
+        ends = [_ends(rows[each]["runs"]) if each in rows else "" for each in systems]
+        cpu, wall = (
+            " / ".join(f"{np.mean([run[c][-1] for run in r['runs']]):.0f}" for r in rows.values())
+            for c in ("cpu", "wall")
+        )
+        lines.append([algorithm, kind, *failed, *ends, f"{cpu} ({wall})"])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _ends(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Mean return at the end with its standard error over the runs, and the lowest."""
+    ends = np.array([run["return"][-1] for run in runs])
+    error = ends.std(ddof=1) / np.sqrt(len(ends)) if len(ends) > 1 else np.nan
+    return f"{ends.mean():,.1f} ± {error:.1f} (lowest {ends.min():,.1f})"
+
+
+def plot(results: Mapping[str, Any], path: Path) -> None:
+    """Median over the runs, and a band from the lowest to the highest.
+
+    Distance from the true model's return, as what is learned spans orders of magnitude.
+    """
+    systems = list(results["true"])
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    grid: Any = figure.subplots(2, len(systems), squeeze=False)
+    for column, system in enumerate(systems):
+        true, _ = results["true"][system]
+        for row, (key, label) in enumerate(
+            (("step", "environment steps"), ("cpu", "CPU seconds of training"))
+        ):
+            axes: Axes = grid[row][column]
+            for each in results["rows"]:
+                if each["system"] == system:
+                    _band(axes, each, key)
+            axes.axhline(true, color="black", linewidth=1)
+            axes.axhline(bar(true), color="black", linewidth=0.7, linestyle=":")
+            axes.set_yscale("function", functions=_about(true))
+            axes.set_yticks(_ticks(true))
+            axes.minorticks_off()
+            axes.set(xlabel=label)
+            if key == "cpu":
+                axes.set_xscale("symlog", linthresh=1.0)
+                axes.set_xlim(left=0)
+            if not row:
+                axes.set_title(system)
+        grid[0][0].set_ylabel("return")
+        grid[1][0].set_ylabel("return")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
+
+
+def _band(axes: Axes, row: Mapping[str, Any], key: str) -> None:
+    runs = row["runs"]
+    count = min(len(run["return"]) for run in runs)
+    returns = np.array([run["return"][:count] for run in runs])
+    at = np.median([run[key][:count] for run in runs], 0)
+    colour = LINES[ALGORITHMS.index(row["algorithm"])]
+    label = f"{row['algorithm']}, {row['kind']}"
+    axes.plot(at, np.median(returns, 0), STYLES[row["kind"]], color=colour, label=label)
+    axes.fill_between(at, returns.min(0), returns.max(0), color=colour, alpha=0.12, linewidth=0)
+
+
+def _about(true: float) -> tuple[Any, Any]:
+    """A scale that is linear within 10 % of the true return and logarithmic beyond; its inverse."""
+    width = WITHIN * abs(true)
+
+    def there(value: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.arcsinh((np.asarray(value) - true) / width))
+
+    def back(value: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(true + width * np.sinh(value))
+
+    return there, back
+
+
+def _ticks(true: float) -> list[float]:
+    marks = [0, -100, -300, -1_000, -3_000, -10_000]
+    return [round(true), *(mark for mark in marks if mark < true - 0.5 * abs(true))]
