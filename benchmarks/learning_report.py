@@ -46,7 +46,8 @@ def summarised(
                 "runs": found,
             }
         )
-    return {"true": {system: list(value) for system, value in true.items()}, "rows": rows}
+    rounded = {system: [round(each, 2) for each in value] for system, value in true.items()}
+    return {"true": rounded, "rows": rows}
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -82,8 +83,10 @@ def table(results: Mapping[str, Any]) -> str:
 def _ends(runs: Sequence[Mapping[str, Any]]) -> str:
     """Mean return at the end with its standard error over the runs, and the lowest."""
     ends = np.array([run["return"][-1] for run in runs])
-    error = ends.std(ddof=1) / np.sqrt(len(ends)) if len(ends) > 1 else np.nan
-    return f"{ends.mean():,.1f} ± {error:.1f} (lowest {ends.min():,.1f})"
+    if len(ends) == 1:
+        return f"{ends[0]:,.1f}"
+    error = ends.std(ddof=1) / np.sqrt(len(ends))
+    return f"{ends.mean():,.1f} ± {error:,.1f} (lowest {ends.min():,.1f})"
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
@@ -105,13 +108,20 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
                     _band(axes, each, key)
             axes.axhline(true, color="black", linewidth=1)
             axes.axhline(bar(true), color="black", linewidth=0.7, linestyle=":")
-            axes.set_yscale("function", functions=_about(true))
-            axes.set_yticks(_ticks(true))
+            scale = _about(true)
+            axes.set_yscale("function", functions=scale)
+            axes.set_ylim(top=true + 0.5 * WITHIN * abs(true))
+            marks = _ticks(true, axes.get_ylim()[0], scale[0])
+            axes.set_yticks(marks, [f"{mark:,.0f}" for mark in marks])
             axes.minorticks_off()
             axes.set(xlabel=label)
             if key == "cpu":
                 axes.set_xscale("symlog", linthresh=1.0)
                 axes.set_xlim(left=0)
+            else:
+                axes.set_xticks(
+                    [0, 5_000, 10_000, 15_000, 20_000], ["0", "5k", "10k", "15k", "20k"]
+                )
             if not row:
                 axes.set_title(system)
         grid[0][0].set_ylabel("return")
@@ -146,6 +156,11 @@ def _about(true: float) -> tuple[Any, Any]:
     return there, back
 
 
-def _ticks(true: float) -> list[float]:
-    marks = [0, -100, -300, -1_000, -3_000, -10_000]
-    return [round(true), *(mark for mark in marks if mark < true - 0.5 * abs(true))]
+def _ticks(true: float, lowest: float, scale: Any) -> list[float]:
+    """The true return, and round ones below it that leave each other room."""
+    ticks = [true]
+    room = (scale(true) - scale(lowest)) / 9
+    for mark in (0.0, *(-n * 10.0**power for power in range(2, 8) for n in (1, 3))):
+        if lowest < mark and scale(ticks[-1]) - scale(mark) > room:
+            ticks.append(mark)
+    return ticks
