@@ -13,7 +13,6 @@ validation plans, each planned from nothing, as the learner would act.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from mpc_gym.imitation import (
     Value,
     WarmStartedLoss,
 )
-from reproduction.problems import Hessian, LearnedCost, PaperSystem, Plans
+from reproduction.problems import TRAINING, Hessian, LearnedCost, PaperSystem, Plans
 
 SYSID = "sysid"
 NETWORK = "nn"
@@ -42,8 +41,11 @@ PLANNERS = (SYSID, "mpc.dx", "mpc.cost", "mpc.cost.dx")
 
 BATCH = 32  # as in the authors' program
 RATES = {"adam": 1e-4, "rmsprop": 1e-2}
-FINAL_RATE = 1e-6  # of a rate that falls
 WARM_START_EPOCHS = 50
+# Of our learner: steps, learning rate at first and at last, first and last mu of smoothing and the
+# part of the epochs in which it falls, and the weight of the model loss.
+STEPS, OUR_RATE, FINAL_RATE = 1500, 2e-2, 1e-6
+MUS, SMOOTHED, PREDICTION = (1.0, 1e-4), 0.3, 1.0
 COST_EPOCHS = 10  # after which the learning of the cost passes between its two parts
 POSITIVE = ("mass", "length", "cart_mass", "pole_mass", "pole_length")
 LEAST = 0.01  # of masses [kg] and lengths [m]: a step could make them negative
@@ -137,17 +139,15 @@ class ModelLoss(Loss):
 
 
 class ImitationLoss(ModelLoss, WarmStartedLoss):
-    """The imitation loss of a controller, through its plans.
+    """The imitation loss of a controller, through its plans, as the paper's learner follows it.
 
-    Plans that did not converge in training have no gradient and do not count. A cost that is
-    learned is learned in turns of 10 epochs: its linear term, then its weights.
+    The two parts of a cost are learned in turns, as in the authors' program.
 
     Args:
         mpc: the learner.
         plans: the expert's.
-        guess: of the training plans' controls: none, for the controller's own; or the
-            demonstrations, of which each plan is then solved from one start only.
-        smoothing: of the training plans; None for none.
+        guess: controls that training plans begin at, with one start; None: those of zero, with the
+            learner's own starts.
     """
 
     def __init__(
@@ -155,20 +155,15 @@ class ImitationLoss(ModelLoss, WarmStartedLoss):
         mpc: MPC,
         plans: Plans,
         guess: Float[Tensor, "plans horizon n_ctrl"] | None = None,
-        smoothing: FallingSmoothing | None = None,
     ) -> None:
         super().__init__(mpc, plans)
-        self.smoothing, self.epoch = smoothing, 0
         nothing = torch.zeros_like(plans.controls)
         WarmStartedLoss.__init__(self, nothing if guess is None else guess, WARM_START_EPOCHS)
         self.planner = mpc if guess is None else _from_one_start(mpc)
 
     def training_value(self, rows: Tensor) -> Value:
         """What is minimised."""
-        smoothing = self.smoothing
-        smoothed = smoothing.of(self.planner, self.epoch) if smoothing else nullcontext()
-        with smoothed:
-            plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
+        plan = self.planner(self.plans.states[rows, 0], self.warm_starts[rows])
         self.remember(rows, plan)
         error = (plan.controls - self.plans.controls[rows])[plan.converged]
         return Value(((1.0, Sum.of(error.square())),), {"not_converged": _not_converged(plan)})
@@ -176,11 +171,54 @@ class ImitationLoss(ModelLoss, WarmStartedLoss):
     def begin_epoch(self, epoch: int) -> None:
         """Forget the warm starts, and pass the turn, when it is time."""
         WarmStartedLoss.begin_epoch(self, epoch)
-        self.epoch = epoch
         if isinstance(self.mpc.cost, LearnedCost):
             weights_turn = (epoch // COST_EPOCHS) % 2 == 1
             self.mpc.cost.logits.requires_grad_(weights_turn)
             self.mpc.cost.p.requires_grad_(not weights_turn)
+
+
+class OurLoss(ImitationLoss):
+    """The imitation loss as our learner follows it, the same for all systems, methods and seeds.
+
+    Training plans begin at the demonstrated controls, and are smoothed in the first epochs. The
+    model loss is added, in units of the observed change of the states as the imitation loss is in
+    units of the limit. All parameters are learned at once.
+
+    Args:
+        mpc: the learner.
+        plans: the expert's.
+        epochs: of the whole training.
+        prediction: the weight of the model loss.
+    """
+
+    def __init__(self, mpc: MPC, plans: Plans, epochs: int, prediction: float = PREDICTION) -> None:
+        super().__init__(mpc, plans, plans.controls)
+        self.smoothing, self.epoch = FallingSmoothing(*MUS, max(round(SMOOTHED * epochs), 1)), 0
+        change = plans.states[:TRAINING].diff(dim=1).square().mean().item()
+        limit = float(torch.as_tensor(mpc.control_high).max())
+        self.weight = prediction * limit**2 / change
+
+    def training_value(self, rows: Tensor) -> Value:
+        """What is minimised."""
+        with self.smoothing.of(self.planner, self.epoch):
+            value = super().training_value(rows)
+        return Value((*value.terms, (self.weight, self.model_error(rows))), value.metrics)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Forget the warm starts when it is time."""
+        WarmStartedLoss.begin_epoch(self, epoch)
+        self.epoch = epoch
+
+
+def epochs_of(steps: int, demonstrations: int) -> int:
+    """In how many epochs a learner from so many plans takes so many steps."""
+    return max(steps // -(-demonstrations // BATCH), 1)
+
+
+def our_schedule(demonstrations: int, steps: int = STEPS) -> tuple[int, FallingRate]:
+    """The epochs in which our learner takes its steps, and its learning rate in them."""
+    epochs = epochs_of(steps, demonstrations)
+    return epochs, FallingRate(OUR_RATE, FINAL_RATE, epochs - epochs // 2, epochs // 2)
 
 
 def learn(
@@ -191,8 +229,7 @@ def learn(
     epochs: int,
     enough: Callable[[History], str | None],
     identity: dict[str, Any],
-    falling_epochs: int = 0,
-    batch: int = BATCH,
+    rate: FallingRate | None = None,
 ) -> dict[str, Any]:
     """Train a learner, and measure it with the weights of the best validation epoch.
 
@@ -204,8 +241,7 @@ def learn(
         epochs: at most.
         enough: called after each epoch with the rows so far; says why to stop, or None to go on.
         identity: JSON data that tells this run from others, its "seed" among it.
-        falling_epochs: the last of the epochs, in which the learning rate falls.
-        batch: plans in a step.
+        rate: the learning rate; None: the paper's, which is constant.
 
     Returns:
         "test_loss" with the best weights and "last_test_loss" with the last, and, of a controller,
@@ -216,13 +252,12 @@ def learn(
         "model_loss".
     """
     optimizer = "adam" if isinstance(loss, NetworkLoss) else "rmsprop"
-    rate = FallingRate(RATES[optimizer], FINAL_RATE, epochs - falling_epochs, falling_epochs)
     training = Training(
         loss.learner,
         loss,
         training_rows,
         validation_rows,
-        TrainingOptions(optimizer, rate, batch, identity["seed"]),
+        TrainingOptions(optimizer, rate or RATES[optimizer], BATCH, identity["seed"]),
         identity,
         folder,
         CHECKPOINT_SECONDS,

@@ -13,15 +13,19 @@ draws its own and follows the gradient, through its plan, of the imitation loss
 The model loss, mean (A - A_expert)^2 + mean (B - B_expert)^2, is only watched. All numbers are
 drawn in the order of the authors' program (github.com/locuslab/differentiable-mpc), so that expert,
 initial models and start states are theirs, and so is RMSprop at a rate of 1e-2 for 5,000 steps.
-Two things are added, alike for all seeds. As a constant rate leaves a floor of noise, it falls in
-1,000 further steps. And as the loss has more than one valley, a second learner gives an initial
-model up which does not imitate a hundred times better after 300 steps than at first, and draws
-another.
+As a constant rate leaves a floor of noise, it falls in 1,000 further steps, for all seeds alike.
+
+The loss has more than one valley. Our learner therefore takes a path that begins at the same model
+wherever the learner begins: it adds to the loss
+
+    w (|A - I|^2 + |B|^2),
+
+the distance from a system in which nothing changes, and w falls from 1 to 1e-4 in the first 2,000
+steps, and is 0 from then on. It has 3,000 steps at the constant rate, and the same 1,000 after it.
 """
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,7 @@ from mpc_gym.experiments.runs import Run
 from mpc_gym.imitation import FallingRate, Metrics, read_checkpoint, write_checkpoint
 from mpc_gym.models import LinearDynamics
 from reproduction.lqr_section import section
-from reproduction.report import Result
+from reproduction.report import OURS, PAPER, Result
 
 __all__ = ["run", "runs", "section"]
 
@@ -45,11 +49,12 @@ SPREAD = 0.2  # of A about the identity
 BATCH = 128
 LEARNING_RATE = 1e-2
 FINAL_RATE = 1e-6  # at the end of the steps in which the rate falls
-TRIAL_STEPS, PROMISING = 300, 0.01  # an initial model has so many steps for such a fall of the loss
+PATH = (1.0, 1e-4)  # the first and last weight of the distance from "nothing changes"
 
 SEEDS, QUICK_SEEDS = 8, 2
-# At the constant rate, by the number of initial models that may be tried; some four are needed.
-STEPS, QUICK_STEPS = {1: 5000, 50: 1000}, {1: 300, 2: 100}
+# By learner: steps at the constant rate, and those of them in which the weight falls.
+STEPS = {PAPER: (5000, 0), OURS: (3000, 2000)}
+QUICK_STEPS = {PAPER: (300, 0), OURS: (300, 200)}
 DECAY_STEPS, QUICK_DECAY_STEPS = 1000, 100
 STRIDE = 50  # steps from one row of the log to the next
 CHECKPOINT = "checkpoint.pt"
@@ -59,80 +64,74 @@ Model = tuple[Float[Tensor, "n n"], Float[Tensor, "n m"]]
 
 
 def runs(quick: bool, seed: int = 0) -> list[Run]:
-    """The paper's learner, and the one that gives initial models up, for every seed.
+    """Both learners, for every seed.
 
     Quick: two seeds and few steps.
     """
-    fixed = {
-        "trial_steps": TRIAL_STEPS,
-        "decay_steps": QUICK_DECAY_STEPS if quick else DECAY_STEPS,
-    }
+    decay_steps = QUICK_DECAY_STEPS if quick else DECAY_STEPS
     return [
         Run(
-            f"lqr/guesses-{guesses}/seed-{each}",
+            f"lqr/{learner}/seed-{each}",
             f"{__name__}:run",
-            {"seed": each, "guesses": guesses, "steps": steps, **fixed},
+            {"seed": each, "steps": steps, "path_steps": path, "decay_steps": decay_steps},
         )
-        for guesses, steps in (QUICK_STEPS if quick else STEPS).items()
+        for learner, (steps, path) in (QUICK_STEPS if quick else STEPS).items()
         for each in range(seed, seed + (QUICK_SEEDS if quick else SEEDS))
     ]
 
 
-def run(
-    folder: Path, seed: int, guesses: int, trial_steps: int, steps: int, decay_steps: int
-) -> Result:
+def run(folder: Path, seed: int, steps: int, path_steps: int, decay_steps: int) -> Result:
     """Let one learner imitate the expert.
 
     Args:
         folder: for log and checkpoint; the run goes on from a checkpoint there.
-        seed: of initial models and start states.
-        guesses: initial models, at most; 1: the only one is not put to trial.
-        trial_steps: that each initial model has to show promise.
-        steps: at a constant rate, after the trials.
+        seed: of initial model and start states.
+        steps: at a constant rate.
+        path_steps: of them, in which the weight of the distance from "nothing changes" falls; 0:
+            there is none, as in the paper.
         decay_steps: after them, in which the rate falls.
 
     Returns:
-        The settings, and curves over "step" of "imitation_loss" (its expectation over the start
-        states) and "model_loss"; "A", "B" at the end; "tried", the number of initial models.
+        The settings, the "learner", and curves over "step" of "imitation_loss" (its expectation
+        over the start states) and "model_loss"; "A", "B" at the end.
     """
     settings = {name: value for name, value in locals().items() if name != "folder"}
     expert = LQRExpert(make_expert())
     generator = Generator().manual_seed(seed)
-    learner, tried = LQRLearner(expert, draw_model(generator)), 1
+    learner = LQRLearner(expert, draw_model(generator))
     rows: list[dict[str, float]] = []
     path = folder / CHECKPOINT
     if path.exists():
         state = read_checkpoint(path, settings)
         learner.load_state_dict(state["learner"])
         generator.set_state(state["generator"])
-        rows, tried = state["rows"], state["tried"]
-
-    def save(learner: LQRLearner, tried: int) -> None:
-        content = {"learner": learner.state_dict(), "generator": generator.get_state()}
-        write_checkpoint(path, settings, {**content, "rows": rows, "tried": tried})
-
-    if not rows and guesses > 1:
-        trial = (generator, guesses, trial_steps)
-        learner, tried = choose_learner(*trial, learner, tried, save)
+        rows = state["rows"]
     metrics = Metrics(folder, rows, by="step")
     rows = metrics.rows
     rate = FallingRate(LEARNING_RATE, FINAL_RATE, steps, decay_steps)
     saved = time.monotonic()
-    while not metrics.rows or metrics.rows[-1]["step"] < steps + decay_steps:
-        done = len(metrics.rows) * STRIDE
+    while not rows or rows[-1]["step"] < steps + decay_steps:
+        done = len(rows) * STRIDE
         batch_losses = [
-            learner.step(draw_starts(generator), rate.at(step))
+            learner.step(draw_starts(generator), rate.at(step), path_weight(step, path_steps))
             for step in range(max(done - STRIDE, 0), done)
         ]
         row = {"step": float(done), **learner.losses()}
         metrics.record({**row, "batch_loss": batch_losses[-1]} if batch_losses else row)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save(learner, tried)
+            content = {"learner": learner.state_dict(), "generator": generator.get_state()}
+            write_checkpoint(path, settings, {**content, "rows": rows})
             saved = time.monotonic()
     metrics.close()
-    curves = {name: [row[name] for row in metrics.rows] for name in ("step", *learner.losses())}
+    curves = {name: [row[name] for row in rows] for name in ("step", *learner.losses())}
     model = {name: value.tolist() for name, value in learner.mpc.dynamics.named_parameters()}
-    return {**settings, "tried": tried, **curves, **model}
+    return {**settings, "learner": OURS if path_steps else PAPER, **curves, **model}
+
+
+def path_weight(step: int, path_steps: int) -> float:
+    """The weight of the distance from "nothing changes" at a step, counted from 0."""
+    first, last = PATH
+    return first * (last / first) ** (step / path_steps) if step < path_steps else 0.0
 
 
 class LQRExpert:
@@ -176,13 +175,19 @@ class LQRLearner:
         error = (_trajectory(self.mpc, x_init) - self.expert(x_init)).square()
         return error[..., :N_STATE].mean() + error[..., N_STATE:].mean()
 
-    def step(self, x_init: Float[Tensor, "batch n"], rate: float) -> float:
-        """Learn from these start states; returns the imitation loss there, before the step."""
+    def step(self, x_init: Float[Tensor, "batch n"], rate: float, weight: float = 0.0) -> float:
+        """Learn from these start states, near "nothing changes" by a weight.
+
+        Returns:
+            The imitation loss there, before the step.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         loss = self.imitation_loss(x_init)
+        A, B = self.mpc.dynamics.parameters()
+        distance = (A - torch.eye(N_STATE, dtype=A.dtype)).square().sum() + B.square().sum()
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + weight * distance).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss.item()
 
@@ -232,35 +237,6 @@ def draw_model(generator: Generator) -> Model:
 def draw_starts(generator: Generator) -> Float[Tensor, "batch n"]:
     """The start states of one step."""
     return torch.randn(BATCH, N_STATE, generator=generator).double()
-
-
-def choose_learner(
-    generator: Generator,
-    guesses: int,
-    trial_steps: int,
-    learner: LQRLearner,
-    tried: int,
-    save: Callable[[LQRLearner, int], None],
-) -> tuple[LQRLearner, int]:
-    """A learner with the first initial model that stands its trial, and how many were tried.
-
-    Where none does it has the last one.
-
-    Args:
-        generator: of initial models and start states.
-        guesses: initial models, at most.
-        trial_steps: that each has to show promise.
-        learner, tried: the one whose trial comes next, and its number.
-        save: called with these before each trial.
-    """
-    while True:
-        save(learner, tried)
-        untrained = learner.losses()["imitation_loss"]
-        for _ in range(trial_steps):
-            learner.step(draw_starts(generator), LEARNING_RATE)
-        if learner.losses()["imitation_loss"] < PROMISING * untrained or tried == guesses:
-            return learner, tried
-        learner, tried = LQRLearner(learner.expert, draw_model(generator)), tried + 1
 
 
 def _trajectory(mpc: MPC, x_init: Float[Tensor, "batch n"]) -> Float[Tensor, "batch T n+m"]:

@@ -113,10 +113,12 @@ class Plans:
     Args:
         states: [plans, HORIZON, n_state].
         controls: [plans, HORIZON, n_ctrl].
+        further: plans after those of the test, to learn from as well.
     """
 
     states: Float[Tensor, "plans horizon n_state"]
     controls: Float[Tensor, "plans horizon n_ctrl"]
+    further: int = 0
 
     @property
     def validation(self) -> Int[Tensor, " count"]:
@@ -126,7 +128,12 @@ class Plans:
     @property
     def test(self) -> Int[Tensor, " count"]:
         """The rows of the plans for the test."""
-        return torch.arange(TRAINING + VALIDATION, len(self.controls))
+        return torch.arange(TRAINING + VALIDATION, len(self.controls) - self.further)
+
+    @property
+    def more(self) -> Int[Tensor, " count"]:
+        """The rows of further plans for training."""
+        return torch.arange(len(self.controls) - self.further, len(self.controls))
 
     @staticmethod
     def training(count: int) -> Int[Tensor, " count"]:
@@ -140,7 +147,9 @@ class Plans:
         return torch.arange(count)
 
 
-def expert_plans(system: PaperSystem, seed: int, starts: int = 1, test: int = TEST) -> Plans:
+def expert_plans(
+    system: PaperSystem, seed: int, starts: int = 1, test: int = TEST, more: int = 0
+) -> Plans:
     """Plans of the expert, who knows physics and cost, from random start states.
 
     Args:
@@ -148,16 +157,17 @@ def expert_plans(system: PaperSystem, seed: int, starts: int = 1, test: int = TE
         seed: of the start states.
         starts: initial guesses of the expert; the best plan counts.
         test: number of plans for the test.
+        more: number of further plans for training.
     """
     limit = np.array(system.start_limit)
-    count = TRAINING + VALIDATION + test
+    count = TRAINING + VALIDATION + test + more
     coordinates = np.random.default_rng(seed).uniform(-limit, limit, (count, len(limit)))
     x_init = torch.from_numpy(system.states_from(coordinates))
     mpc = system.controller(system.dynamics(**system.expert), system.cost(), "exact", starts)
     with torch.no_grad():
         plan = mpc(x_init)
     assert bool(plan.converged.all()), "the expert's plans are the data"
-    return Plans(plan.states, plan.controls)
+    return Plans(plan.states, plan.controls, more)
 
 
 class LearnedCost(nn.Module):

@@ -23,13 +23,20 @@ INTRODUCTION = """\
 
 B. Amos, I. Rodriguez, J. Sacks, B. Boots, J. Z. Kolter, NeurIPS 2018,
 [arXiv:1810.13400](https://arxiv.org/abs/1810.13400), section 5, run again with `make reproduce`.
-Lines in the plots are medians over the seeds, bands reach from the lowest to the highest, and
-where every seed has its own line the title says so."""
+Every finding is judged for two learners. **The paper's learner** is the paper's and its authors'
+program's, as it is. **Ours** is one learner with the same settings for all seeds and systems, none
+tuned to a run: exact gradients, smoothed plans with one schedule of mu, the loss of next states
+where these are seen, and a learning rate that falls. What concerns one of them alone has a dash for
+the other. Lines in the plots are medians over the seeds, bands reach from the lowest to the
+highest, and where every seed has its own line the title says so."""
 QUICK = """\
 **This is a quick run, with few seeds and steps. It shows that everything works; what its numbers
 say about the findings means nothing.**"""
 
 Result = dict[str, Any]  # of a run, with its settings
+PAPER, OURS = "paper", "ours"  # whose learner: the columns of the findings
+COLUMNS = ("", "finding", "the paper's learner", "ours")
+TITLES = {PAPER: "the paper's learner", OURS: "ours"}
 
 
 @dataclass(frozen=True)
@@ -37,16 +44,20 @@ class Finding:
     """A claim of the paper, and what came out.
 
     Args:
-        name: unique in the report, for instance "a" or "b, pendulum".
-        statement: the claim, in one sentence.
+        name: for instance "a" or "b, pendulum"; unique in the report for a learner.
+        statement: the claim, in one sentence, the same for both learners.
+        learner: whose, `PAPER` or `OURS`.
         holds: whether it came out.
+        summary: the number that says most, in a few words.
         numbers: what decides it, as JSON data.
         diagnosis: where it does not hold, or not as expected: why. Markdown.
     """
 
     name: str
     statement: str
+    learner: str
     holds: bool
+    summary: str
     numbers: dict[str, Any]
     diagnosis: str = ""
 
@@ -146,11 +157,29 @@ def write_report(
 
 def findings_table(sections: Mapping[str, Section]) -> rich.table.Table:
     """The findings for a terminal."""
-    table = rich.table.Table("", "finding", "holds")
+    table = rich.table.Table(*COLUMNS)
+    for row in _overview(sections):
+        table.add_row(*row)
+    return table
+
+
+def _overview(sections: Mapping[str, Section]) -> list[tuple[str, str, str, str]]:
+    """A row for each claim: its name and words, and what came out for either learner."""
+    claims: dict[str, dict[str, Finding]] = {}
     for section in sections.values():
         for finding in section.findings:
-            table.add_row(finding.name, finding.statement, shown(finding.holds))
-    return table
+            claims.setdefault(finding.name, {})[finding.learner] = finding
+    rows = []
+    for name, by_learner in claims.items():
+        (statement,) = {each.statement for each in by_learner.values()}
+        paper, ours = (
+            f"{shown(by_learner[learner].holds)}: {by_learner[learner].summary}"
+            if learner in by_learner
+            else "-"
+            for learner in TITLES
+        )
+        rows.append((name, statement, paper, ours))
+    return rows
 
 
 def _finite(data: Any) -> Any:
@@ -165,11 +194,8 @@ def _finite(data: Any) -> Any:
 
 
 def _report(sections: Mapping[str, Section], quick: bool, versions: str) -> str:
-    overview = ["| | finding | holds |", "| --- | --- | --- |"]
-    for section in sections.values():
-        for each in section.findings:
-            verdict = "yes" if each.holds else "**no**"
-            overview.append(f"| {each.name} | {each.statement} | {verdict} |")
+    overview = [f"| {' | '.join(COLUMNS)} |", "| --- | --- | --- | --- |"]
+    overview += [f"| {' | '.join(row)} |" for row in _overview(sections)]
     parts = [INTRODUCTION, *([QUICK] if quick else []), "## Findings", "\n".join(overview)]
     for section in sections.values():
         parts += [f"## {section.title}", section.text.strip()]
@@ -183,7 +209,8 @@ def _report(sections: Mapping[str, Section], quick: bool, versions: str) -> str:
 def _finding(finding: Finding) -> str:
     numbers = "\n".join(f"- {name}: {_number(value)}" for name, value in finding.numbers.items())
     verdict = "It holds." if finding.holds else "It does not hold."
-    claim = f"**Finding ({finding.name}). {finding.statement}** {verdict}"
+    whose = TITLES[finding.learner]
+    claim = f"**Finding ({finding.name}; {whose}). {finding.statement}** {verdict}"
     return "\n\n".join(part for part in (claim, numbers, finding.diagnosis) if part)
 
 

@@ -14,7 +14,7 @@ from mpc_gym.files import claim
 from reproduction.report import IMAGES, Result, Section, write_report
 
 # the modules beside this one, with a hyphen for an underscore
-EXPERIMENTS = ("lqr", "nonconvex", "smoothed", "nonrealizable", "closed-loop", "runtime")
+EXPERIMENTS = ("lqr", "nonconvex", "nonrealizable", "closed-loop", "runtime")
 ALONE = ("runtime",)  # it measures times: nothing may run beside it
 MOST_SEEDS = 1000  # of an experiment, with room to spare
 MARK = "reproduction.json"

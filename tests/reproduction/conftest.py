@@ -14,9 +14,8 @@ def reproduction(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder: Path = tmp_path_factory.mktemp("reproduction") / "new"
     arguments = ["--quick", "--only", "lqr", "runtime", "--jobs", "1"]
     with pytest.MonkeyPatch.context() as patch:  # quicker still
-        patch.setattr(lqr, "QUICK_STEPS", {1: 50, 2: 50})
+        patch.setattr(lqr, "QUICK_STEPS", {"paper": (50, 0), "ours": (50, 40)})
         patch.setattr(lqr, "QUICK_DECAY_STEPS", 50)
-        patch.setattr(lqr, "TRIAL_STEPS", 20)
         patch.setattr(runtime, "LEAST", 1)
         patch.setattr(runtime, "MOST", 1)
         result = CliRunner().invoke(app, [*arguments, "--folder", str(folder)])

@@ -1,18 +1,24 @@
 """How learners learn from plans: losses, gradients, turns, warm starts, and when it is enough."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mpc_gym.policies.lstm import LSTMPlanner
+from reproduction import nonconvex
 from reproduction.learning import (
     LEAST,
     ImitationLoss,
     ModelLoss,
     NetworkLoss,
+    OurLoss,
     make_planner,
     never,
+    our_schedule,
     small_or_flat,
 )
 from reproduction.problems import CARTPOLE, PENDULUM, LearnedCost, expert_plans
@@ -169,6 +175,71 @@ def test_a_guided_learner_stays_with_the_demonstrations_where_an_unguided_one_do
         losses.append(objective(loss, rows).item())
     assert losses[0] > 1.0  # a floor, though the model is the expert's
     assert losses[1] < 1e-9
+
+
+def test_our_training_plans_are_smoothed_in_the_first_epochs_and_no_others() -> None:
+    plans = expert_plans(PENDULUM, 0)
+    mpc = make_planner(PENDULUM, "mpc.dx", "exact", 1)
+    loss = OurLoss(mpc, plans, epochs=10)
+    seen: list[float] = []
+    loss.planner.register_forward_pre_hook(lambda mpc, _: seen.append(mpc.smoothing.item()))
+    for epoch in range(10):
+        loss.begin_epoch(epoch)
+        loss(ROWS)
+        with torch.no_grad():
+            loss(ROWS)
+    np.testing.assert_allclose(seen, [1.0, 1e-2, 1e-4, *[0.0] * 7], rtol=1e-12)
+    assert mpc.smoothing.item() == 0.0
+
+
+def test_smoothing_gives_a_gradient_where_every_control_is_held() -> None:
+    plans = expert_plans(PENDULUM, 0)
+    gradients = []
+    for kind in (ImitationLoss, lambda mpc, plans: OurLoss(mpc, plans, 300, prediction=0.0)):
+        mpc = make_planner(PENDULUM, "mpc.dx", "exact", 1)
+        controls = mpc(plans.states[:100, 0]).controls[:, :-1]  # the last moves nothing
+        rows = (controls.abs() == PENDULUM.limit).flatten(1).all(1).nonzero()[:, 0]
+        assert len(rows) > 3
+        loss = kind(mpc, plans)
+        loss.begin_epoch(0)
+        objective(loss, rows).backward()
+        gradients.append(mpc.dynamics.mass.grad.abs().item())
+    assert gradients[0] == 0.0
+    assert gradients[1] > 1e-3
+
+
+@pytest.mark.parametrize("system", [PENDULUM, CARTPOLE], ids=lambda system: system.title)
+def test_the_model_loss_is_added_in_units_of_the_change_and_of_the_limit(system: Any) -> None:
+    plans = expert_plans(system, 0)
+    values = []
+    for prediction in (0.0, 2.0):
+        loss = OurLoss(make_planner(system, "mpc.dx", "exact", 1), plans, 10, prediction)
+        loss.begin_epoch(9)
+        values.append(objective(loss).item())
+    steps = plans.states[:100, 1:] - plans.states[:100, :-1]
+    error = ModelLoss(make_planner(system, "sysid", "exact", 1), plans).model_error(ROWS).mean()
+    expected = 2.0 * error / steps.square().mean().item() * system.limit**2
+    assert values[1] - values[0] == pytest.approx(expected)
+
+
+def test_our_learner_takes_as_many_steps_from_few_plans_as_from_many() -> None:
+    for count, epochs in ((10, 1500), (50, 750), (100, 375)):
+        found, rate = our_schedule(count)
+        assert found == epochs
+        assert rate.at(0) == rate.at(found // 2 - 1) == 2e-2
+        assert rate.at(found - 1) == pytest.approx(1e-6)
+
+
+@pytest.mark.slow
+def test_a_learner_that_is_stuck_comes_free(tmp_path: Path) -> None:
+    losses = {}
+    for learner, steps in (("paper", 1000), ("ours", 1500)):
+        settings = {"planning": "one start", "hessian": "exact", "learner": learner}
+        given = {**settings, "demonstrations": 10, "seed": 3, "steps": steps}
+        found = nonconvex.run(tmp_path / learner, "pendulum", "mpc.dx", **given)
+        losses[learner] = found["test_loss"]
+    assert losses["paper"] > 1.0
+    assert losses["ours"] < 1e-6
 
 
 def test_masses_and_lengths_stay_positive() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mpc_gym.imitation.metrics import Metrics
 from reproduction import lqr
 
-SETTINGS = {"seed": 3, "guesses": 1, "trial_steps": 300, "steps": 30, "decay_steps": 20}
+SETTINGS = {"seed": 3, "steps": 30, "path_steps": 0, "decay_steps": 20}
 Array = NDArray[np.float64]
 
 
@@ -108,23 +108,35 @@ def test_the_gradient_of_the_imitation_loss_agrees_with_finite_differences() -> 
         assert parameter.grad[1, 2].item() == pytest.approx(difference, rel=1e-5)
 
 
-def test_a_learner_gives_up_initial_models_which_do_not_come_to_imitate(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_path_begins_at_one_model_whatever_the_initial_one_is() -> None:
     expert = lqr.LQRExpert(lqr.make_expert())
-    losses = []
-    for promising in (1.0, 0.0):
-        monkeypatch.setattr(lqr, "PROMISING", promising)
-        generator = torch.Generator().manual_seed(0)
-        first = lqr.LQRLearner(expert, lqr.draw_model(generator))
-        saved: list[int] = []
-        learner, tried = lqr.choose_learner(
-            generator, 3, 20, first, 1, lambda _, number, to=saved: to.append(number)
-        )
-        assert saved == list(range(1, tried + 1))
-        assert tried == (1 if promising else 3)
-        losses.append(learner.losses()["model_loss"])
-    assert losses[0] != losses[1]
+    ends = []
+    for seed in (0, 7):
+        generator = torch.Generator().manual_seed(seed)
+        learner = lqr.LQRLearner(expert, lqr.draw_model(generator))
+        for step in range(600):
+            rate = lqr.LEARNING_RATE * 0.99 ** max(step - 300, 0)
+            learner.step(lqr.draw_starts(generator), rate, weight=lqr.path_weight(0, 1))
+        ends.append([p.detach() for p in learner.mpc.dynamics.parameters()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, atol=0.05, rtol=0)
+
+
+def test_the_weight_falls_by_the_same_factor_at_every_step_and_then_is_zero() -> None:
+    weights = [lqr.path_weight(step, 4) for step in range(6)]
+    np.testing.assert_allclose(weights, [1.0, 0.1, 0.01, 0.001, 0.0, 0.0])
+    assert lqr.path_weight(0, 0) == 0.0
+
+
+@pytest.mark.slow
+def test_a_learner_that_runs_into_a_valley_finds_the_model_by_the_path(tmp_path: Path) -> None:
+    found = {
+        learner: lqr.run(tmp_path / learner, 0, *steps, lqr.DECAY_STEPS)
+        for learner, steps in lqr.STEPS.items()
+    }
+    assert found["paper"]["imitation_loss"][-1] > 0.1
+    assert found["ours"]["imitation_loss"][-1] < 1e-6
+    assert found["ours"]["model_loss"][-1] < 1e-6
 
 
 def test_initial_models_are_those_of_the_authors_program() -> None:
@@ -132,42 +144,6 @@ def test_initial_models_are_those_of_the_authors_program() -> None:
     torch.manual_seed(5)  # as there
     assert torch.equal(A, (torch.eye(3) + 0.2 * torch.randn(3, 3)).double())
     assert torch.equal(B, torch.randn(3, 3).double())
-
-
-def test_an_only_initial_model_is_not_put_to_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(lqr, "choose_learner")
-    assert lqr.run(tmp_path, **SETTINGS)["tried"] == 1
-
-
-def test_a_run_that_is_stopped_among_its_trials_goes_on_with_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lqr, "PROMISING", 0.0)  # none is
-    settings = {**SETTINGS, "guesses": 3, "trial_steps": 5}
-    whole = lqr.run(tmp_path / "whole", **settings)
-    learners: list[lqr.LQRLearner] = []
-
-    class Counted(lqr.LQRLearner):
-        def __init__(self, *arguments: Any) -> None:
-            if len(learners) == 2:
-                learners.clear()
-                raise KeyboardInterrupt  # as the third is drawn
-            super().__init__(*arguments)
-            learners.append(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(lqr, "LQRLearner", Counted)
-        with pytest.raises(KeyboardInterrupt):
-            lqr.run(tmp_path / "stopped", **settings)
-    steps: list[float] = []
-    step = lqr.LQRLearner.step
-    with monkeypatch.context() as patch:
-        patch.setattr(lqr.LQRLearner, "step", lambda *how: steps.append(how[2]) or step(*how))
-        assert lqr.run(tmp_path / "stopped", **settings) == whole
-    # two trials, the second again and the third, and what follows; the first is not repeated
-    assert len(steps) == 2 * 5 + SETTINGS["steps"] + SETTINGS["decay_steps"]
 
 
 def test_a_run_writes_its_log_and_returns_its_curves(tmp_path: Path) -> None:
@@ -226,17 +202,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path: Path) -> 
 
 
 def test_the_full_experiment_has_the_papers_settings() -> None:
-    full = [run.settings for run in lqr.runs(quick=False) if run.settings["guesses"] == 1]
-    assert [settings["seed"] for settings in full] == list(range(8))
-    assert {settings["steps"] for settings in full} == {5000}
+    full = [run.settings for run in lqr.runs(quick=False)]
+    assert [each["seed"] for each in full] == 2 * list(range(8))
+    steps = [(each["steps"], each["path_steps"]) for each in full]
+    assert steps == 8 * [(5000, 0)] + 8 * [(3000, 2000)]
     assert lqr.runs(quick=False, seed=5)[0].settings["seed"] == 5
 
 
-def result(seed: int, imitation: list[float], model: list[float], guesses: int) -> dict[str, Any]:
+def result(seed: int, imitation: list[float], model: list[float], learner: str) -> dict[str, Any]:
     return {
         "seed": seed,
-        "guesses": guesses,
-        "tried": guesses,
+        "learner": learner,
+        "path_steps": 50,
         "steps": 100,
         "decay_steps": 50,
         "step": [0.0, 50.0, 100.0, 150.0],
@@ -248,22 +225,25 @@ def result(seed: int, imitation: list[float], model: list[float], guesses: int) 
 
 
 def test_the_finding_counts_seeds_and_says_why_some_failed(tmp_path: Path) -> None:
-    good = result(0, [1.0, 1e-2, 1e-3, 1e-9], [1.0, 1e-2, 1e-4, 1e-8], guesses=1)
-    bad = result(4, [1.0, 0.2, 0.16, 0.15], [1.0, 5.0, 15.0, 15.5], guesses=1)
-    best = result(0, [1.0, 1e-2, 1e-3, 1e-9], [1.0, 1e-2, 1e-4, 1e-8], guesses=8)
+    good = result(0, [1.0, 1e-2, 1e-3, 1e-9], [1.0, 1e-2, 1e-4, 1e-8], learner="paper")
+    bad = result(4, [1.0, 0.2, 0.16, 0.15], [1.0, 5.0, 15.0, 15.5], learner="paper")
+    best = result(0, [1.0, 1e-2, 1e-3, 1e-9], [1.0, 1e-2, 1e-4, 1e-8], learner="ours")
     section = lqr.section({"a": good, "b": bad, "c": best}, tmp_path)
-    paper, several = section.findings
+    paper, ours = section.findings
+    assert (paper.learner, ours.learner) == ("paper", "ours")
+    assert paper.statement == ours.statement
     assert not paper.holds
-    assert several.holds
+    assert paper.summary == "1 of 2 seeds, the true model in 1"
+    assert ours.holds
     assert paper.numbers["seeds below 1e-6"] == 1
     assert paper.numbers["seeds that recover the true model"] == 1
     assert paper.numbers["median imitation loss at the constant rate"] == (1e-3 + 0.16) / 2
     assert "seeds 4." in paper.diagnosis
     assert "factor of 3," in paper.diagnosis  # the model loss from 5 to 15
-    assert not several.diagnosis
+    assert not ours.diagnosis
     assert [row[:2] for row in section.tables[0].rows] == [
-        ["from one initial model", 0],
-        ["from one initial model", 4],
-        ["giving up initial models", 0],
+        ["paper", 0],
+        ["paper", 4],
+        ["ours", 0],
     ]
-    assert {path.name for path in tmp_path.iterdir()} == {"lqr.png", "lqr-giving-up.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"lqr-paper.png", "lqr-ours.png"}

@@ -127,6 +127,14 @@ def test_training_validation_and_test_plans_are_different_ones() -> None:
         Plans.training(101)
 
 
+def test_further_plans_come_after_those_of_the_test_and_change_none() -> None:
+    few, many = expert_plans(PENDULUM, 0, test=20), expert_plans(PENDULUM, 0, test=20, more=30)
+    assert torch.equal(many.states[:130], few.states)
+    assert many.test.tolist() == few.test.tolist() == list(range(110, 130))
+    assert many.more.tolist() == list(range(130, 160))
+    assert not len(few.more)
+
+
 def test_the_learner_in_wind_begins_near_the_papers_guess_and_does_not_know_of_wind() -> None:
     guesses = [windy_pendulum(seed).learner for seed in range(50)]
     assert guesses[0] != guesses[1]
