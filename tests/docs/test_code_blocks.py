@@ -45,15 +45,7 @@ def run_page(page: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        # the demo takes a minute, and is tested on its own
-        pytest.param(page, marks=[pytest.mark.slow] if page.name == "demo.md" else [])
-        for page in PAGES
-    ],
-    ids=lambda page: page.relative_to(ROOT).as_posix(),
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_of_a_page_runs_alone(page: Path) -> None:
     ended = run_page(page)
     assert ended.returncode == 0, ended.stderr
