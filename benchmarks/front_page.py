@@ -3,7 +3,8 @@
     python -m benchmarks.front_page [--measure] [--seeds 3] [--folder docs/images]
 
 - `demonstrations.png`: what a policy that plans and an MLP earn, over the demonstrations that they
-  learned from; of a table of `make reproduce`.
+  learned from, three seeds each. `demonstrations.csv` holds rows of the table that `mpc-gym compare
+  --env DiffPendulum-v0 --methods mpc.dx mlp --demonstrations 1 2 5 10 20 50 100 --seeds 3` makes.
 - `constraint.png`: how many episodes have left the track while PPO learns; of
   `examples/safe_exploration.py`, which `--measure` runs first (for half an hour), to write
   `constraint.json`.
@@ -32,7 +33,6 @@ from mpc_gym.files import replacing, write
 from mpc_gym.rendering.palette import BACKGROUND, LINES
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "reproduction" / "tables" / "closed-loop-pendulum.csv"
 EXAMPLE = ROOT / "examples" / "safe_exploration.py"
 FOLDER = Path("docs/images")
 
@@ -41,9 +41,9 @@ METHODS = {"mpc.dx": ("plans, from wrong physics", MPC, "o"), "mlp": ("MLP", MLP
 FLIGHT_SEED, FRAMES, SIZE = 3, (0, 7, 15), 360  # of the quadrotor's picture; steps, pixels
 
 
-def demonstrations(folder: Path, table: Path = TABLE) -> None:
+def demonstrations(folder: Path) -> None:
     """Return over demonstrations: mean, and from the lowest to the highest seed."""
-    with table.open(newline="", encoding="utf-8") as file:
+    with (folder / "demonstrations.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     figure, axes = _figure()
     expert = next(_mean(row[2]) for row in rows if row[0] == "expert")

@@ -62,8 +62,9 @@ print(f"converged: {bool(plan.converged)}, cost: {plan.cost.item():.1f}")
 
 # %% [markdown]
 # The torque rests at its limit of 2 N m to nearly the end of the second that the plan looks ahead.
-# That does not bring the pendulum up, but away from where it hangs; the next plans go on from there.
-# Environments of this package draw the plan of an agent in green, ahead of the pendulum in blue.
+# That does not bring the pendulum up, but away from where it hangs. The next plans go on from
+# there. Environments of this package draw the plan of an agent in green, ahead of the pendulum in
+# blue.
 
 # %%
 env = gym.make("DiffPendulum-v0", render_mode="rgb_array")
