@@ -3,8 +3,7 @@
     python -m benchmarks.front_page [--measure] [--seeds 3] [--folder docs/images]
 
 - `demonstrations.png`: what a policy that plans and an MLP earn, over the demonstrations that they
-  learned from, three seeds each. `demonstrations.csv` holds rows of the table that `mpc-gym compare
-  --env DiffPendulum-v0 --methods mpc.dx mlp --demonstrations 1 2 5 10 20 50 100 --seeds 3` makes.
+  learned from, eight seeds each, of the reproduction's table (`make reproduce`).
 - `constraint.png`: how many episodes have left the track while PPO learns; of
   `examples/safe_exploration.py`, which `--measure` runs first (for half an hour), to write
   `constraint.json`.
@@ -34,6 +33,7 @@ from mpc_gym.rendering.palette import BACKGROUND, LINES
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "safe_exploration.py"
+CLOSED_LOOP = ROOT / "docs" / "reproduction" / "tables" / "closed-loop-pendulum.csv"
 FOLDER = Path("docs/images")
 
 MPC, MLP, EXPERT = LINES[0], LINES[1], "#777777"
@@ -43,7 +43,7 @@ FLIGHT_SEED, FRAMES, SIZE = 3, (0, 7, 15), 360  # of the quadrotor's picture; st
 
 def demonstrations(folder: Path) -> None:
     """Return over demonstrations: mean, and from the lowest to the highest seed."""
-    with (folder / "demonstrations.csv").open(newline="", encoding="utf-8") as file:
+    with CLOSED_LOOP.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     figure, axes = _figure()
     expert = next(_mean(row[2]) for row in rows if row[0] == "expert")

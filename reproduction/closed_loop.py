@@ -31,7 +31,7 @@ __all__ = ["run", "runs", "section"]
 
 PREFIX = "closed_loop"
 SYSTEMS = {"DiffPendulum-v0": "pendulum", "DiffCartPole-v0": "cart-pole"}
-NUMBERS = {"DiffPendulum-v0": (1, 100), "DiffCartPole-v0": (1, 10)}
+NUMBERS = {"DiffPendulum-v0": (1, 10, 20, 100), "DiffCartPole-v0": (1, 10)}
 LEARNERS = ("mpc.dx", "sysid", "mlp")
 QUICK_NUMBERS = {"DiffPendulum-v0": (1, 3)}
 SEEDS = 8
