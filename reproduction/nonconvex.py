@@ -44,7 +44,6 @@ from reproduction.nonconvex_findings import (
     EPOCHS,
     EXPERT,
     METHODS,
-    NETWORK_STEPS,
     ONE,
     PATIENCE,
     THROUGH_PLANS,
@@ -104,8 +103,7 @@ def _steps(settings: Settings, count: int, quick: bool) -> int:
         return QUICK_STEPS
     if settings["learner"] == OURS:
         return STEPS
-    steps = EPOCHS * -(-count // BATCH)
-    return min(steps, NETWORK_STEPS) if settings["method"] == NETWORK else steps
+    return EPOCHS * -(-count // BATCH)
 
 
 def _variants() -> Iterator[Settings]:

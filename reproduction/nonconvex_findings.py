@@ -14,7 +14,6 @@ from reproduction.report import OURS, PAPER, Finding, Result
 METHODS = (SYSID, "mpc.dx", "mpc.cost")
 THROUGH_PLANS = METHODS[1:]
 EPOCHS, PATIENCE = 1000, 200  # at most; a loss is flat that has not fallen for so many
-NETWORK_STEPS = 500  # at most: its steps take the longest, by far
 ONE, EXPERT, BOTH = "one start", "eight of the expert", "eight of both"
 # Ways to plan for an expert that takes the best of several starts, beside that with one.
 WAYS = ((ONE, PAPER), (EXPERT, PAPER), (BOTH, PAPER), (ONE, OURS), (BOTH, OURS))

@@ -22,7 +22,6 @@ from reproduction.learning import (
 from reproduction.nonconvex_findings import (
     EPOCHS,
     METHODS,
-    NETWORK_STEPS,
     PATIENCE,
     THROUGH_PLANS,
     ResultsByVariant,
@@ -47,10 +46,9 @@ from nothing.
 
 **The paper's learner** has up to {epochs:,} epochs of RMSprop at 1e-2, of batches of 32 plans.
 Learning ends early where the best validation loss has been below 1e-9 for 50 epochs, or has fallen
-by less than a hundredth in {patience} and is below a hundredth of the first. The network has up to
-{network_steps:,} steps of Adam at 1e-4, since they take the longest by far, and ends wherever it is
-flat. It was still falling in the last tenth of all epochs in {late} of {networks} runs: read its
-losses as what so many steps give. The last table says what ended the others.
+by less than a hundredth in {patience} and is below a hundredth of the first. The network learns by
+Adam at 1e-4, and ends wherever it is flat; it was still falling in the last tenth of all epochs in
+{late} of {networks} runs. The last table says what ended the others.
 
 {paper}
 
@@ -112,7 +110,6 @@ def section(results: dict[str, Result], images: Path) -> Section:
         "counts": found.counts,
         "epochs": EPOCHS,
         "patience": PATIENCE,
-        "network_steps": NETWORK_STEPS,
         "networks": len(networks),
         "late": late,
         "steps": STEPS,
