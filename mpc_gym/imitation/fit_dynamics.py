@@ -50,6 +50,7 @@ def fit_dynamics(
     dynamics: nn.Module,
     data: Transitions | Demonstrations,
     options: FitOptions | None = None,
+    progress_bar: bool | None = None,
 ) -> list[Row]:
     """Fit dynamics to transitions, in place, from where they are.
 
@@ -62,6 +63,7 @@ def fit_dynamics(
         data: transitions, or demonstrations whose observations are states and whose actions are
             controls (`transitions_of` makes transitions of others).
         options: how; None for the defaults.
+        progress_bar: whether to show one; None: in a terminal or a notebook, after two seconds.
 
     Returns:
         What was logged, one row an epoch, the first before any training.
@@ -107,7 +109,7 @@ def fit_dynamics(
         best = min(range(len(history)), default=0, key=lambda i: history[i]["validation/loss"])
         return len(history) - 1 - best >= options.patience
 
-    return training.run(options.epochs, False, enough)
+    return training.run(options.epochs, progress_bar, enough)
 
 
 class EnsembleLoss(Loss):

@@ -127,7 +127,7 @@ class LearnDynamics(BaseCallback):
         # those take their scales from the transitions, which is a part of fit_dynamics
         if self.options is None and few and not isinstance(dynamics, LearnedDynamics):
             return identify(dynamics, transitions)
-        return fit_dynamics(dynamics, transitions, self.options)
+        return fit_dynamics(dynamics, transitions, self.options, progress_bar=False)
 
     def _policy(self) -> PlanningPolicy:
         policy = self.model.policy

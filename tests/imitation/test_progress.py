@@ -5,10 +5,18 @@ import io
 import pytest
 from stable_baselines3 import PPO
 
-from mpc_gym.imitation import BehavioralCloning, DAgger, Demonstrations, collect
+from mpc_gym.imitation import (
+    BehavioralCloning,
+    DAgger,
+    Demonstrations,
+    FitOptions,
+    collect,
+    fit_dynamics,
+)
 from mpc_gym.imitation import progress as module
 from mpc_gym.imitation.progress import progress
 from mpc_gym.make_mpc import make_mpc
+from mpc_gym.models import LearnedDynamics
 from mpc_gym.mpc import MPC
 
 ENV = "DiffPendulum-v0"
@@ -83,3 +91,11 @@ def test_dagger_shows_its_rounds_and_what_each_does(expert, capsys) -> None:
     shown = capsys.readouterr().err
     for part in ("DAgger", "2/2", "acting", f"{dagger.history[-1]['validation_loss']:.2e}"):
         assert part in shown
+
+
+def test_fitting_dynamics_shows_its_epochs(demonstrations, capsys) -> None:
+    options = FitOptions(epochs=3)
+    fit_dynamics(LearnedDynamics(3, 1), demonstrations, options, progress_bar=True)
+    assert "3/3" in capsys.readouterr().err
+    fit_dynamics(LearnedDynamics(3, 1), demonstrations, options, progress_bar=False)
+    assert not capsys.readouterr().err
