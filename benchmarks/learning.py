@@ -6,10 +6,10 @@ On the pendulum, the cart-pole and the planar quadrotor, PPO, A2C, SAC and TD3 t
 physics is wrong: each seed draws a factor between 1/3 and 3 for each parameter (one that is zero
 starts at a random number up to 0.3), again until the untrained policy fails. Rows "transitions +
 rewards" have the callback `LearnDynamics()` and the settings of `learners.SETTINGS`, one for all
-systems, which are Stable-Baselines3's defaults but for environments side by side and smaller
-batches, for the time of it. Rows "rewards alone" do without the next states; their settings were
-found by a long search on the pendulum, where their physics always starts at the same values. MLPs
-have RL Baselines3 Zoo's settings for Pendulum-v1.
+systems, which are Stable-Baselines3's defaults but for environments side by side, PPO's shorter
+rollouts, and other batch sizes, for the time of it. Rows "rewards alone" do without the next
+states; their settings were found by a long search on the pendulum, where their physics always
+starts at the same values. MLPs have RL Baselines3 Zoo's settings for Pendulum-v1.
 
 Every policy is scored on the same unseen start states by its deterministic actions, each a function
 of the observation alone, beside the same planner with the true physics. A training has failed if

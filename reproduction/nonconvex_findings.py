@@ -235,7 +235,7 @@ def _hessian_finding(
     return Finding(
         name=name,
         statement=statement,
-        learner=OURS,
+        learner=PAPER,
         holds=2 * total[exact_wins] > total[runs],
         summary=f"{total[exact_wins]} of {total[runs]} runs (Gauss-Newton in {total[other_wins]})",
         numbers={**numbers, "all": total},

@@ -253,7 +253,7 @@ def _hessian_finding(groups: Groups) -> Finding:
         statement="Where the expert is not realizable, exact gradients come to a lower "
         "imitation loss of the plans learned from than Gauss-Newton's, in more than half of the "
         "seeds.",
-        learner=OURS,
+        learner=PAPER,
         holds=holds,
         summary=f"{wins} of {len(exact)} seeds, medians {shown(medians[0])} and "
         f"{shown(medians[1])}",

@@ -98,10 +98,10 @@ def test_an_expert_of_several_starts_is_imitated_where_medians_are_close(learner
 
 @pytest.mark.parametrize("name", ["exact, better", "exact, faster"])
 def test_exact_gradients_win_where_they_win_more_often(name: str) -> None:
-    groups = [numbers for key, numbers in NUMBERS[name, "ours"].items() if key != "all"]
+    groups = [numbers for key, numbers in NUMBERS[name, "paper"].items() if key != "all"]
     wins, runs = (sum(each[key] for each in groups) for key in ("exact is lower", "runs"))
     assert runs == 2 * 2 * 8  # systems, methods, seeds
-    assert agrees(name, "ours", 2 * wins > runs)
+    assert agrees(name, "paper", 2 * wins > runs)
 
 
 def test_the_pictures_of_the_report_are_there_and_no_others() -> None:
