@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from stable_baselines3.common.logger import Logger
 
 from mpc_gym.models import current_values
@@ -30,7 +31,8 @@ class PlanLog:
         self.converged += int(plan.converged.sum())
         self.seconds += seconds
         if plan.violation is not None:
-            self.violation = max(self.violation, *plan.violation.tolist())
+            largest = plan.violation.max().item()  # NaN, where a plan could not be computed
+            self.violation = float(np.maximum(self.violation, largest))
 
     def record(self, logger: Logger, mpc: MPC) -> None:
         """Write it down under `mpc/`, beside the numbers that the model learns, and begin again.

@@ -1,13 +1,17 @@
 """What the logger of an algorithm is told of the plans."""
 
 import csv
+import math
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+import torch
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.logger import configure
 
+from mpc_gym.mpc import Plan
+from mpc_gym.policies.plan_log import PlanLog
 from tests.policies.planners import ENV, POLICIES, STEPS, make_model
 
 
@@ -42,3 +46,19 @@ def test_violations_are_logged_where_there_are_constraints(tmp_path):
     model = PPO(POLICIES[PPO], env, n_steps=8, batch_size=8, policy_kwargs={"horizon": 5})
     last = rows(model, tmp_path)[-1]
     assert float(last["mpc/violation"]) < 1e-4
+
+
+def test_a_plan_that_could_not_be_computed_is_no_plan_without_violation():
+    log = PlanLog()
+    for violation in (0.1, float("nan"), 0.2):
+        nothing, one = torch.zeros(1, 2, 1), torch.ones(1, dtype=torch.int64)
+        found = Plan(
+            nothing,
+            nothing,
+            cost=torch.zeros(1),
+            converged=torch.tensor([False]),
+            iterations=one,
+            violation=torch.tensor([violation]),
+        )
+        log.add(found, 1.0)
+    assert math.isnan(log.violation)
