@@ -48,9 +48,15 @@ class ResultsByVariant:
         method: str,
         learner: str = PAPER,
         planning: str = ONE,
-        hessian: str = "exact",
+        hessian: str | None = None,
     ) -> dict[int, list[Result]]:
-        """By the number of demonstrations; those of all seeds, in their order."""
+        """By the number of demonstrations; those of all seeds, in their order.
+
+        Without `hessian`: by the learner's own, which is Gauss-Newton's of the paper's.
+        """
+        if hessian is None:
+            own = learner == PAPER and planning == ONE and method in THROUGH_PLANS
+            hessian = "gauss-newton" if own else "exact"
         wanted = (system, method, learner, planning, hessian)
         found: dict[int, list[Result]] = {}
         for result in sorted(self.all, key=lambda r: (r["demonstrations"], int(r["seed"]))):
@@ -84,7 +90,7 @@ def by_planning(found: ResultsByVariant) -> tuple[int, dict[str, list[Result]]]:
     """The largest number of plans that mpc.dx has learned from in all ways to plan; its results."""
     groups = {
         planning if learner == PAPER else f"{planning}, {OURS}": found.of(
-            "cartpole", "mpc.dx", learner, planning
+            "cartpole", "mpc.dx", learner, planning, "exact"
         )
         for planning, learner in WAYS
     }
@@ -185,7 +191,7 @@ def hessian_findings(found: ResultsByVariant) -> list[Finding]:
     pairs: dict[str, list[tuple[Result, Result]]] = {}
     for system in found.systems:
         for method in THROUGH_PLANS:
-            exact = found.of(system, method)
+            exact = found.of(system, method, hessian="exact")
             for count, others in found.of(system, method, hessian="gauss-newton").items():
                 key = f"{SYSTEMS[system].title}, {method}"
                 pairs.setdefault(key, []).extend(zip(exact[count], others, strict=True))

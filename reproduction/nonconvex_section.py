@@ -66,9 +66,8 @@ minimises the model loss. The settings were chosen on the seeds 0 to 7, those of
 {ours}
 
 **Exact and Gauss-Newton gradients.** The expert always plans with the exact Hessian. The paper's
-learner plans and differentiates either with the exact one, or without the second derivatives of its
-dynamics, as the paper does. The other findings judge it by the exact one; the first table has the
-medians of both, by which b and c can be judged for Gauss-Newton, too.
+learner plans and differentiates without the second derivatives of its dynamics; here it does so
+with the exact ones, too. The first table has the medians of both.
 
 {hessians}
 

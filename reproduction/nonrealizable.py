@@ -80,7 +80,7 @@ VARIANTS = {
     "sysid, ours, 1,000 plans": Variant(SYSID, OURS, plans=MORE),
     f"{ALONE}, 1,000 plans": Variant("mpc.dx", OURS, plans=MORE),
 }
-PAIRS = {PAPER: ("sysid", "mpc.dx"), OURS: ("sysid, ours", "mpc.dx, ours")}
+PAIRS = {PAPER: ("sysid", GAUSS_NEWTON), OURS: ("sysid, ours", "mpc.dx, ours")}
 TEXT = """\
 The expert's pendulum has friction and stands in wind, the learner's has neither, so no gravity,
 mass and length make the learner's plans the expert's. All methods begin with the same physics

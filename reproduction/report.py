@@ -24,13 +24,12 @@ INTRODUCTION = """\
 B. Amos, I. Rodriguez, J. Sacks, B. Boots, J. Z. Kolter, NeurIPS 2018,
 [arXiv:1810.13400](https://arxiv.org/abs/1810.13400), section 5, run again with `make reproduce`.
 Every finding is judged for two learners. **The paper's learner** is the paper's and its authors'
-program's, but for exact derivatives, where the paper's are Gauss-Newton's (section 5.3 says what
-these change). **Ours** has the same settings for all seeds and systems of an experiment, none tuned
-to a run. In sections 5.3 and 5.4 it is one learner: smoothed plans with one schedule of mu, the
-loss of next states where these are seen, and a learning rate that falls; the LQR and the closed
-loop have their own. What concerns one of them alone has a dash for the other. Lines in the plots
-are medians over the seeds, bands reach from the lowest to the highest, and where every seed has its
-own line the title says so."""
+program's, as it is, Gauss-Newton derivatives among the rest. **Ours** has the same settings for all
+seeds and systems of an experiment, none tuned to a run. In sections 5.3 and 5.4 it is one learner:
+exact derivatives, smoothed plans with one schedule of mu, the loss of next states where these are
+seen, and a learning rate that falls; the LQR and the closed loop have their own. What concerns one
+of them alone has a dash for the other. Lines in the plots are medians over the seeds, bands reach
+from the lowest to the highest, and where every seed has its own line the title says so."""
 QUICK = """\
 **This is a quick run, with few seeds and steps. It shows that everything works; what its numbers
 say about the findings means nothing.**"""

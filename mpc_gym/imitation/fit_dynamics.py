@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpc_gym.checks import check_count, check_instance, check_module, check_number
 from mpc_gym.imitation.demonstrations import Demonstrations
@@ -80,10 +80,7 @@ def fit_dynamics(
     transitions = data if isinstance(data, Transitions) else transitions_of(dynamics, data)
     if len(transitions) < 2:
         raise ValueError("data must hold at least 2 transitions, one of them to validate by, got 1")
-    generator = torch.Generator().manual_seed(options.seed)
-    order = torch.randperm(len(transitions), generator=generator)
-    fraction = round(options.validation_fraction * len(transitions))
-    held_out = min(max(1, fraction), len(transitions) - 1)
+    training_rows, validation_rows = _split(len(transitions), options)
     loss: Loss
     if isinstance(dynamics, LearnedDynamics):
         states, controls, *context = transitions.inputs
@@ -98,8 +95,8 @@ def fit_dynamics(
     training = Training(
         dynamics,
         loss,
-        order[held_out:],
-        order[:held_out],
+        training_rows,
+        validation_rows,
         TrainingOptions("adam", rate, options.batch_size, options.seed),
         {},
         None,
@@ -110,6 +107,14 @@ def fit_dynamics(
         return len(history) - 1 - best >= options.patience
 
     return training.run(options.epochs, progress_bar, enough)
+
+
+def _split(count: int, options: FitOptions) -> tuple[Tensor, Tensor]:
+    """Rows to learn from, and rows to choose the best weights by, at least one of each."""
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(count, generator=generator)
+    held_out = min(max(1, round(options.validation_fraction * count)), count - 1)
+    return order[held_out:], order[:held_out]
 
 
 class EnsembleLoss(Loss):

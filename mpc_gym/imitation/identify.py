@@ -24,6 +24,7 @@ from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.transitions import Transitions, transitions_of
+from mpc_gym.messages import warn
 
 DAMPING = (1e-3, 1e-10, 1e10)  # lambda at first, at least, and at most: no step lowers the loss
 TOLERANCE = 1e-10  # relative decrease of the loss below which a step is the last
@@ -36,8 +37,9 @@ def identify(
 ) -> list[Row]:
     """Fit a handful of physical parameters to transitions, in place, from where they are.
 
-    It ends at the optimum itself, after some eight steps. Each takes as many forward passes through
-    all transitions as there are numbers to fit: for networks take `fit_dynamics`.
+    It ends at an optimum, usually the best one, after some eight steps. Each takes as many forward
+    passes through all transitions as there are numbers to fit: for networks take `fit_dynamics`.
+    A warning says where `max_iterations` were not enough.
 
     Args:
         dynamics: whose parameters that require a gradient are fitted. Masses and lengths stay
@@ -118,6 +120,13 @@ def _least_squares(
         decrease, loss = loss - after, after
         history.append({"train/loss": loss})
         if decrease <= TOLERANCE * (loss + decrease):
+            break
+        if len(history) > max_iterations:
+            warn(
+                f"the fit used all of max_iterations={max_iterations} and was not at an optimum "
+                "yet: check the values that were found. Begin nearer to the truth, keep masses "
+                "and lengths positive (mpc_gym.models.keep_positive), or raise max_iterations"
+            )
             break
         errors, jacobian = _linearised(residuals, theta)
     return theta, history

@@ -80,6 +80,7 @@ def _without_network(folder: Path) -> None:
     """Put folders in the place of the Hugging Face Hub."""
     import huggingface_hub
 
+    sys.path[:0] = [str(ROOT)]
     from tests.policies.sharing.test_hub import Hub
 
     hub = Hub(folder / "hub")
@@ -91,7 +92,6 @@ def main(page: Path) -> int:
     """How many blocks of the page fail."""
     torch.set_num_threads(1)
     mpl.use("agg")
-    sys.path[:0] = [str(ROOT)]
     found = blocks(page)
     failures = 0
     for i, block in enumerate(found):

@@ -146,3 +146,10 @@ def test_every_algorithm_recovers_the_physics_and_then_earns_what_the_truth_earn
     assert score(model) == pytest.approx(true, rel=1e-3)
     for name, value in {"gravity": 9.8, "cart_mass": 1.0, "pole_length": 0.5}.items():
         assert getattr(model.policy.mpc.dynamics, name).item() == pytest.approx(value, rel=1e-4)
+
+
+def test_a_fit_that_is_cut_off_says_so():
+    dynamics = keep_positive(PendulumDynamics(gravity=15.0, mass=3.0, length=0.5))
+    with pytest.warns(UserWarning, match="used all of max_iterations=2"):
+        history = identify(dynamics, observed(PendulumDynamics()), max_iterations=2)
+    assert len(history) == 3
