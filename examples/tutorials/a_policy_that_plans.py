@@ -93,9 +93,7 @@ plt.show()
 
 # %%
 learner = PPO(MPCPolicy, "DiffPendulum-v0", policy_kwargs={"learn": {"mass": 0.5}}, seed=0)
-print(
-    "learned:", [name for name, each in learner.policy.mpc.named_parameters() if each.requires_grad]
-)
+print("mass in the model:", learner.policy.mpc.dynamics.mass.item(), "kg, which is learned")
 
 with tempfile.TemporaryDirectory() as folder:
     planner.policy.save_pretrained(folder)
