@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import (
     constraints,
+    cost_map,
     environments,
     learned_dynamics,
     learners,
@@ -114,6 +115,21 @@ def test_an_untrained_planner_is_scored_beside_published_agents(capsys):
 def test_training_is_timed_beside_an_mlp(capsys):
     training.main(["--quick", "--envs", "1", "--rounds", "1"])
     assert "MPCPolicy" in capsys.readouterr().out
+
+
+def test_a_network_that_writes_the_cost_is_trained_once_and_scored_on_all_dynamics(
+    tmp_path, capsys
+):
+    chosen = ["--only", "MLP", "wrong cost, cost_map", "--folder", str(tmp_path)]
+    cost_map.main(["--quick", *chosen])
+    first = capsys.readouterr().out.splitlines()
+    run = json.loads((tmp_path / "wrong_cost_cost_map_0.json").read_text())
+    assert len(set(run["scores"].values())) == len(cost_map.CHANGES)
+    assert run["rows"][-1]["return"] == run["scores"]["nominal"]
+    cost_map.main(["--quick", *chosen])
+    again = capsys.readouterr().out.splitlines()
+    assert again == first[-len(again) :], "nothing is trained twice"
+    assert [line.split(" | ")[0] for line in again[-2:]] == ["| MLP", "| wrong cost, cost_map"]
 
 
 @pytest.mark.slow
