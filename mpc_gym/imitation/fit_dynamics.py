@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_count, check_instance, check_module, check_number
+from mpc_gym.checks import check_count, check_instance, check_number
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.imitation.losses import Loss, PredictionLoss, Rows, Value, errors_of
 from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.training import Training, TrainingOptions
-from mpc_gym.imitation.transitions import Transitions, transitions_of
+from mpc_gym.imitation.transitions import Transitions, check_dynamics, transitions_of
 from mpc_gym.models import LearnedDynamics
 
 
@@ -73,7 +73,7 @@ def fit_dynamics(
         ValueError: there are fewer than two transitions, or no parameter to train.
         FloatingPointError: the loss is not finite.
     """
-    check_module("dynamics", dynamics)
+    check_dynamics(dynamics)
     options = FitOptions() if options is None else options
     check_instance("options", options, FitOptions, "FitOptions, or None")
     check_instance("data", data, (Transitions, Demonstrations), "Transitions or Demonstrations")

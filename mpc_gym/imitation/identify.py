@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_count, check_instance, check_module
+from mpc_gym.checks import check_count, check_instance
 from mpc_gym.functional import LOCK, call_with
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
-from mpc_gym.imitation.transitions import Transitions, transitions_of
+from mpc_gym.imitation.transitions import Transitions, check_dynamics, transitions_of
 from mpc_gym.messages import warn
 
 DAMPING = (1e-3, 1e-10, 1e10)  # lambda at first, at least, and at most: no step lowers the loss
@@ -56,7 +56,7 @@ def identify(
         ValueError: there is no parameter to fit.
         FloatingPointError: the loss is not finite at first.
     """
-    check_module("dynamics", dynamics)
+    check_dynamics(dynamics)
     check_count("max_iterations", max_iterations)
     check_instance("data", data, (Transitions, Demonstrations), "Transitions or Demonstrations")
     transitions = data if isinstance(data, Transitions) else transitions_of(dynamics, data)

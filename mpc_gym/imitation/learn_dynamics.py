@@ -17,6 +17,7 @@ from mpc_gym.imitation.metrics import Row
 from mpc_gym.imitation.transitions import Transitions, flattened, policy_transitions, unflattened
 from mpc_gym.models import LearnedDynamics
 from mpc_gym.policies import PlanningPolicy
+from mpc_gym.policies.plan_log import learned_numbers, record_numbers
 
 Observation = NDArray[Any] | dict[str, NDArray[Any]]
 FEW = 32  # numbers, up to which least squares fit faster and better than Adam
@@ -73,6 +74,7 @@ class LearnDynamics(BaseCallback):
         self._sizes = 0, 0  # of an observation and an action
         self._count = self._fresh = 0
         self._held: list[nn.Parameter] = []
+        self._numbers: set[str] = set()  # those of them that are single, by their names
         self._last: NDArray[np.float64] = np.empty(0)
         if demonstrations is not None:
             given = demonstrations
@@ -147,6 +149,7 @@ class LearnDynamics(BaseCallback):
                 f"the policy's {type(dynamics).__name__} must have parameters that learn, for "
                 "LearnDynamics to fit, got none that requires a gradient"
             )
+        self._numbers = learned_numbers(self._policy().mpc)
         self._learn(False)
 
     def _check_sizes(self) -> None:
@@ -167,6 +170,7 @@ class LearnDynamics(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._fresh >= self.every and self._count >= 2:
             self.fit()
+        record_numbers(self.logger, self._policy().mpc, self._numbers)
         self._last = self._given(self.model._last_obs)
 
     def _on_step(self) -> bool:

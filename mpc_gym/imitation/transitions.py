@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
-from mpc_gym.checks import check_floating, found
+from mpc_gym.checks import check_floating, check_module, found
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.models.base import dynamics_sizes, takes_context
+from mpc_gym.mpc import MPC
 from mpc_gym.policies import PlanningPolicy
 from mpc_gym.policies.observer import in_float32
 
@@ -74,6 +75,21 @@ class Transitions:
         """What a model is called with."""
         context = () if self.context is None else (self.context,)
         return (self.states, self.controls, *context)
+
+
+def check_dynamics(dynamics: nn.Module) -> None:
+    """Refuse a policy or a controller where its dynamics are meant.
+
+    Raises:
+        TypeError: it is none of PyTorch's modules, or has dynamics of its own.
+    """
+    check_module("dynamics", dynamics)
+    if isinstance(dynamics, (PlanningPolicy, MPC)):
+        own = "policy.mpc.dynamics" if isinstance(dynamics, PlanningPolicy) else "mpc.dynamics"
+        raise TypeError(
+            f"dynamics must be a module from state and control to the next state, got "
+            f"{type(dynamics).__name__}: pass {own}"
+        )
 
 
 def transitions_of(

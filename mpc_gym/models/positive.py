@@ -40,8 +40,9 @@ class LogScale(nn.Module):
         """The weights."""
         return self.running_start * torch.exp(log_scale)
 
-    def right_inverse(self, weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def right_inverse(self, weight: Tensor | float) -> Tensor:
         """Take other initial values: what the logarithms are then."""
+        weight = torch.as_tensor(weight, dtype=self.running_start.dtype)
         self.running_start.copy_(self._checked(weight))
         return torch.zeros_like(weight)
 

@@ -46,13 +46,22 @@ class PlanLog:
             logger.record_mean("mpc/milliseconds", 1e3 * self.seconds / self.plans)
             if mpc.has_constraints:
                 logger.record_mean("mpc/violation", self.violation)
-        learned = {
-            path.replace(".parametrizations", "").removesuffix(".original")
-            for path, parameter in mpc.named_parameters()
-            if parameter.requires_grad and parameter.numel() == 1
-        }
-        for name, value in current_values(mpc).items():
-            if name in learned:
-                logger.record(f"mpc/{name}", value.item())
+        record_numbers(logger, mpc, learned_numbers(mpc))
         self.plans = self.converged = 0
         self.seconds = self.violation = 0.0
+
+
+def learned_numbers(mpc: MPC) -> set[str]:
+    """The names of the single numbers that are learned, such as `dynamics.mass`."""
+    return {
+        path.replace(".parametrizations", "").removesuffix(".original")
+        for path, parameter in mpc.named_parameters()
+        if parameter.requires_grad and parameter.numel() == 1
+    }
+
+
+def record_numbers(logger: Logger, mpc: MPC, names: set[str]) -> None:
+    """Write some of the controller's numbers down, under `mpc/`."""
+    for name, value in current_values(mpc).items():
+        if name in names:
+            logger.record(f"mpc/{name}", value.item())

@@ -153,3 +153,13 @@ def test_a_fit_that_is_cut_off_says_so():
     with pytest.warns(UserWarning, match="used all of max_iterations=2"):
         history = identify(dynamics, observed(PendulumDynamics()), max_iterations=2)
     assert len(history) == 3
+
+
+@pytest.mark.parametrize("fit", [identify, fit_dynamics])
+def test_a_policy_or_a_controller_is_not_taken_for_dynamics(fit):
+    policy = PPO("MPCPolicy", "DiffPendulum-v0").policy
+    transitions = observed(PendulumDynamics())
+    with pytest.raises(TypeError, match=r"got MPCPolicy: pass policy\.mpc\.dynamics"):
+        fit(policy, transitions)
+    with pytest.raises(TypeError, match=r"got MPC: pass mpc\.dynamics"):
+        fit(policy.mpc, transitions)

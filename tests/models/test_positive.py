@@ -228,3 +228,11 @@ def test_an_unpickled_module_learns_on_its_own_and_stays_positive() -> None:
     assert cost.angle_weight == 1.0
     twin.angle_weight = 2.0 * torch.ones((), dtype=torch.float64)
     assert twin.angle_weight == 2.0
+
+
+def test_a_number_may_be_set_as_such():
+    dynamics = keep_positive(PendulumDynamics())
+    dynamics.mass = 1.6
+    assert dynamics.mass.item() == 1.6
+    with pytest.raises(ValueError, match="mass must be finite and not negative"):
+        dynamics.mass = -1.6

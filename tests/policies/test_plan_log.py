@@ -10,6 +10,7 @@ import torch
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.logger import configure
 
+from mpc_gym.imitation import LearnDynamics
 from mpc_gym.mpc import Plan
 from mpc_gym.policies.plan_log import PlanLog
 from tests.policies.planners import ENV, POLICIES, STEPS, make_model
@@ -62,3 +63,13 @@ def test_a_plan_that_could_not_be_computed_is_no_plan_without_violation():
         )
         log.add(found, 1.0)
     assert math.isnan(log.violation)
+
+
+def test_physics_that_is_fitted_to_transitions_is_logged_too(tmp_path):
+    learn = {"mass": 2.0, "gravity": 12.0}
+    model = make_model(PPO, policy_kwargs={"learn": learn})
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(3 * STEPS, log_interval=1, callback=LearnDynamics(every=STEPS))
+    with (tmp_path / "progress.csv").open(encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["mpc/dynamics.mass"]) == pytest.approx(1.0, rel=1e-3)
