@@ -89,7 +89,7 @@ def test_plans_keep_to_the_track_while_ppo_explores(run: Any) -> None:
 
 
 def test_three_cures_for_a_wrong_mass(run: Any) -> None:
-    names = run("wrong_model.py", STEPS=12_288)
+    names = run("wrong_model.py")
     masses, returns = names["masses"], names["returns"]
     assert masses["identified"] == pytest.approx(1.0, abs=1e-3)
     assert masses["imitating"] == pytest.approx(1.0, abs=0.02)
