@@ -106,7 +106,7 @@ def _least_squares(
             "the model's predictions are not finite: check its initial values and the transitions"
         )
     history: list[Row] = [{"train/loss": loss}]
-    while len(history) <= max_iterations and damping <= most:
+    while damping <= most:
         normal = jacobian @ jacobian.mT
         largest = torch.maximum(largest, normal.diagonal())
         scale = torch.where(largest > 0, largest, 1.0)  # of what moves nothing
