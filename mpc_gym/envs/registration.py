@@ -1,6 +1,7 @@
 """The ids under which Gymnasium finds the environments, and what is made of an id."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -48,14 +49,27 @@ def make_env(name: str, env_id: object, env_kwargs: Mapping[str, Any]) -> gym.En
         TypeError: the id is no text.
         ValueError: there is no environment of that id, or it cannot be made.
     """
-    ours = ", ".join(ENTRY_POINTS)
     if not isinstance(env_id, str):
+        ours = ", ".join(ENTRY_POINTS)
         raise TypeError(f"{name} must be an environment's id ({ours}), got {found(env_id)}")
-    try:
+    with registered(name, env_id):
         return gym.make(env_id, **env_kwargs)
+
+
+@contextmanager
+def registered(name: str, env: object) -> Iterator[None]:
+    """Say what Gymnasium's errors mean for an argument of this name.
+
+    Raises:
+        ValueError: Gymnasium raised one.
+    """
+    try:
+        yield
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise ValueError(
-            f"{name} must be the id of a registered environment ({ours}), got {env_id!r}: {error}"
+            f"{name} must be the id of a registered environment ({', '.join(ENTRY_POINTS)}; of "
+            "another package or script, with the module that registers it, 'package.module:Env-v0'"
+            f"), got {env!r}: {error}"
         ) from error
 
 

@@ -19,7 +19,7 @@ from mpc_gym.imitation.rates import FallingRate
 from mpc_gym.imitation.smoothing import FallingSmoothing
 from mpc_gym.imitation.system_identification import SystemIdentification
 from mpc_gym.imitation.training import Training, TrainingOptions
-from mpc_gym.imitation.transitions import Transitions
+from mpc_gym.imitation.transitions import Transitions, transitions_of
 
 __all__ = [
     "BehavioralCloning",
@@ -50,6 +50,7 @@ __all__ = [
     "imitation_loss",
     "read_checkpoint",
     "read_minari",
+    "transitions_of",
     "write_checkpoint",
     "write_minari",
 ]

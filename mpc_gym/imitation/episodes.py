@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from mpc_gym.checks import check_count, check_instance, check_seed, found
-from mpc_gym.envs.registration import ENTRY_POINTS
+from mpc_gym.envs.registration import registered
 from mpc_gym.envs.vector import DiffVectorEnv
 from mpc_gym.imitation.progress import progress
 from mpc_gym.mpc import MPC
@@ -186,17 +186,12 @@ def make_envs(
             f"env must be an id or made by gymnasium.make, got {env}, which has no spec to make "
             "more of it from. Register it and pass its id"
         )
-    try:
-        registered = gym.registry.get(str(source).rpartition(":")[2])  # without its module
-        spec = registered if isinstance(source, str) else source
+    with registered("env", env):
+        known = gym.registry.get(str(source).rpartition(":")[2])  # without its module
+        spec = known if isinstance(source, str) else source
         one_call = native and spec is not None and _steps_as_single(spec, given)
         mode = "vector_entry_point" if one_call else "sync"
         return gym.make_vec(source, count, vectorization_mode=mode, **given)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(
-            f"env must be the id of a registered environment ({', '.join(ENTRY_POINTS)}), got "
-            f"{env!r}: {error}"
-        ) from error
 
 
 def _steps_as_single(spec: EnvSpec, env_kwargs: dict[str, Any]) -> bool:

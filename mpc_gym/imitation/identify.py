@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpc_gym.checks import check_count, check_instance
-from mpc_gym.functional import LOCK, call_with
+from mpc_gym.functional import LOCK
 from mpc_gym.imitation.demonstrations import Demonstrations
 from mpc_gym.imitation.losses import PredictionLoss
 from mpc_gym.imitation.metrics import Row
@@ -53,7 +53,7 @@ def identify(
 
     Raises:
         TypeError: an argument is something else.
-        ValueError: there is no parameter to fit.
+        ValueError: there is no parameter to fit, or the model does not fit the transitions.
         FloatingPointError: the loss is not finite at first.
     """
     check_dynamics(dynamics)
@@ -80,15 +80,14 @@ def _residuals(
     dynamics: nn.Module, learned: dict[str, nn.Parameter], transitions: Transitions
 ) -> Residuals:
     """The scaled errors of the prediction, as a function of the parameters in one vector."""
-    scale = PredictionLoss(dynamics, transitions).scale.sqrt()
+    prediction = PredictionLoss(dynamics, transitions)
     fixed = {name: value.detach().double() for name, value in dynamics.named_parameters()}
     sizes = [each.numel() for each in learned.values()]
 
     def residuals(theta: Tensor) -> Tensor:
         chunks = zip(learned.items(), torch.split(theta, sizes), strict=True)
         values = {name: chunk.view(each.shape) for (name, each), chunk in chunks}
-        predicted: Tensor = call_with(dynamics, {**fixed, **values}, transitions.inputs)
-        return ((predicted - transitions.next_states) / scale).ravel()
+        return prediction.errors({**fixed, **values}).ravel()
 
     return residuals
 

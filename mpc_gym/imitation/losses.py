@@ -29,6 +29,8 @@ from mpc_gym.policies import LSTMPolicy, PlanningPolicy
 
 SMOOTHED = 0.3  # of the epochs, in which the smoothing falls
 
+ALL = slice(None)
+
 Rows = Int[Tensor, " rows"]
 
 
@@ -301,16 +303,44 @@ class PredictionLoss(Loss):
 
     def __init__(self, dynamics: nn.Module, transitions: Transitions) -> None:
         self.dynamics = dynamics
-        self.inputs, self.after = transitions.inputs, transitions.next_states
-        change = (self.after - transitions.states).square().mean(0)
-        self.scale = torch.where(change > 0, change, 1.0)  # an entry that never changes
+        self.transitions = transitions
+        change = (transitions.next_states - transitions.states).square().mean(0)
+        self.scale = torch.where(change > 0, change, 1.0).sqrt()  # an entry that never changes
 
     def __call__(self, rows: Rows) -> Value:
         """The errors of these rows."""
         parameters = {name: value.double() for name, value in self.dynamics.named_parameters()}
-        inputs = tuple(each[rows] for each in self.inputs)
-        predicted: Tensor = call_with(self.dynamics, parameters, inputs)
-        return errors_of("prediction_loss", (predicted - self.after[rows]).square() / self.scale)
+        return errors_of("prediction_loss", self.errors(parameters, rows).square())
+
+    def errors(
+        self, parameters: Mapping[str, Tensor], rows: Rows | slice = ALL
+    ) -> Float[Tensor, "rows n_state"]:
+        """The scaled errors of these rows with these values in the place of the parameters.
+
+        Raises:
+            ValueError: the model cannot be called with these states and controls, or returns
+                something else than their next states.
+        """
+        inputs = tuple(each[rows] for each in self.transitions.inputs)
+        after = self.transitions.next_states[rows]
+        name, states, controls = type(self.dynamics).__name__, inputs[0], inputs[1]
+        given = f"states {list(states.shape)} and controls {list(controls.shape)}"
+        remedy = (
+            "Where observations are not the model's states, or actions not its controls, say how "
+            "these follow: with state=... and control=... of SystemIdentification, or of "
+            "transitions_of, which makes Transitions"
+        )
+        try:
+            predicted: Tensor = call_with(self.dynamics, parameters, inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{name} fails on {given}: {reason}. {remedy}") from error
+        if predicted.shape != after.shape:
+            raise ValueError(
+                f"{name} must map {given} to next states {list(after.shape)}, got "
+                f"{list(predicted.shape)}. {remedy}"
+            )
+        return (predicted - after) / self.scale
 
 
 class WeightedLoss(Loss):

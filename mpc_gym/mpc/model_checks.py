@@ -26,6 +26,7 @@ from mpc_gym.mpc.native.generate import check_functions
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 SPREAD = 0.1  # of the points, relative to 1 + |z|
+SPREADS = torch.logspace(-1.0, 1.0, 8, dtype=torch.float64)  # of points between which an `if` lies
 SAME = 1e-8  # relative difference up to which two values are the same
 WRONG = 0.01  # relative error of a wrong derivative
 STEPS = (1e-2, 1e-4, 1e-6)  # of finite differences, relative to 1 + |z|
@@ -109,7 +110,7 @@ def check_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     Raises:
         ImpureModule: one does not, or is random.
     """
-    _check_dynamics_rows(problem, x_init, U)
+    _check_every_row("dynamics", problem.f, problem.context, x_init, U)
     _check_cost_rows(problem, x_init, U)
 
 
@@ -142,12 +143,14 @@ def check_constraint(
         ValueError: their derivative is not that of their values.
     """
     near = _near(context, x_init, U, POINTS)
-    rows = _check_every_row(name, function, near).shape[-1]
+    rows = _check_every_row(name, function, context, x_init, U).shape[-1]
     with suppress(NoSecondDerivative):
         _check_derivatives(name, function, near.map(lambda a: a[:, 0]), rows)
 
 
-def _near(context: Tensor | None, x_init: Tensor, U: Tensor, count: int) -> _Points:
+def _near(
+    context: Tensor | None, x_init: Tensor, U: Tensor, count: int, spread: float | Tensor = SPREAD
+) -> _Points:
     """Random points near the first finite start state and its controls, [count, time, .]."""
     generator = torch.Generator().manual_seed(0)
     finite = (x_init.isfinite().all(1) & U.isfinite().flatten(1).all(1)).nonzero()
@@ -162,27 +165,52 @@ def _near(context: Tensor | None, x_init: Tensor, U: Tensor, count: int) -> _Poi
     def near(a: Tensor) -> Tensor:
         noise = torch.randn((count, *a.shape), dtype=a.dtype, generator=generator).to(a.device)
         a = a.nan_to_num(posinf=0.0, neginf=0.0)
-        return a + SPREAD * (1 + a.abs()) * noise
+        return a + spread * (1 + a.abs()) * noise
 
     return _Points(X, given(U), context).map(near)
 
 
-def _check_dynamics_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
-    _check_every_row("dynamics", problem.f, _near(problem.context, x_init, U, POINTS))
-
-
-def _check_every_row(name: str, function: RowFunction, near: _Points) -> Tensor:
-    """Check a function of a vector at every row; its values at the first stage."""
+def _check_every_row(
+    name: str, function: RowFunction, context: Tensor | None, x_init: Tensor, U: Tensor
+) -> Tensor:
+    """Check a function of a vector at every row; its values near the first stage."""
+    near = _near(context, x_init, U, POINTS)
     first = near.map(lambda a: a[:, 0])
     together = _value(function, first)
     _require_same(name, function, _CALLS, _value(function, first), together)
-    each = [_value(function, first.map(itemgetter([i, i])))[0] for i in range(POINTS)]
-    _require_same(name, function, _OTHERS, torch.stack(each), together)
+    _require_same(name, function, _OTHERS, _one_by_one(function, first), together)
     flat = _value(function, near.map(lambda a: a.flatten(0, 1)))
     stages = _value(function, near)
     _require_same(name, function, _STAGES, flat.reshape(stages.shape), stages)
+    _check_far_apart(name, function, context, x_init, U)
     _check_single(name, function, first, together)
     return together
+
+
+def _one_by_one(function: RowFunction, at: _Points) -> Tensor:
+    """Each instance without the others: twice, since a layer may refuse a single row."""
+    each = [_value(function, at.map(itemgetter([i, i])))[0] for i in range(len(at.x))]
+    return torch.stack(each)
+
+
+def _check_far_apart(
+    name: str, function: RowFunction, context: Tensor | None, x_init: Tensor, U: Tensor
+) -> None:
+    """Check instances far from each other: an `if` decides for all what it sees of one."""
+    spreads = SPREADS.to(x_init.device)[:, None, None]
+    far = _near(context, x_init, U, len(spreads), spreads)
+    over_time = name == "cost"
+    far = far.map(lambda a: a[:, :1].expand_as(a) if over_time else a[:, 0])
+    try:
+        together, each = _value(function, far), _one_by_one(function, far)
+    except ImpureModule:  # it need not be defined there
+        return
+    _require_same(name, function, _OTHERS, each, together)
+    if over_time:
+        instances = torch.arange(len(spreads), device=U.device)
+        index = (instances, instances % U.shape[1])
+        mixed = far.map(lambda a: a.roll(1, 0)).replaced(index, far.map(itemgetter(index)))
+        _require_same(name, function, _STAGES, _value(function, mixed)[index], together[index])
 
 
 def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
@@ -199,6 +227,7 @@ def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
     others = _near(problem.context, x_init, U, POINTS + count).map(lambda a: a[POINTS:])
     mixed = others.replaced(index, first.map(lambda a: a[0, stages]))
     _require_same("cost", l, _STAGES, _value(l, mixed)[index], alone[0, stages])
+    _check_far_apart("cost", l, problem.context, x_init, U)
     _check_single("cost", l, first.map(lambda a: a[:, 0]), alone[:, 0])
 
 
@@ -249,7 +278,8 @@ def _require_same(
     else:
         remedy = (
             "write it without sums, means or differences over the batch or over time (a previous "
-            "state or control that it needs can be a part of the state)"
+            "state or control that it needs can be a part of the state), and without an `if` on a "
+            "tensor, which chooses once for all rows: torch.where chooses for each"
         )
     raise ImpureModule(
         f"{name} must map each row of a batch on its own, and the same way at each call, but the "

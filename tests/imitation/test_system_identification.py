@@ -3,9 +3,18 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3 import TD3
+from torch import Tensor, nn
 
-from mpc_gym.imitation import Demonstrations, SystemIdentification
+from mpc_gym.imitation import (
+    Demonstrations,
+    SystemIdentification,
+    Transitions,
+    fit_dynamics,
+    identify,
+)
+from mpc_gym.imitation.transitions import transitions_of
 from mpc_gym.models import NeuralDynamics, PendulumDynamics
 from mpc_gym.policies import MPCPolicy, TD3MPCPolicy
 
@@ -73,3 +82,52 @@ def test_another_models_checkpoint_is_refused(tmp_path, demonstrations):
     SystemIdentification(PendulumDynamics(), demonstrations, folder=tmp_path).train(1)
     with pytest.raises(ValueError, match="another run"):
         SystemIdentification(NeuralDynamics(3, 1), demonstrations, folder=tmp_path)
+
+
+class Angle(nn.Module):
+    """A pendulum of another form than the observations: two entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mass = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        angle, velocity = state.unbind(-1)
+        velocity = velocity + 0.05 * (15.0 * angle.sin() + 3.0 / self.mass * control[..., 0])
+        return torch.stack((angle + 0.05 * velocity, velocity), -1)
+
+
+class FirstEntry(Angle):
+    """It returns one of the entries, which would be broadcast to all."""
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return self.mass * state[..., :1] + control
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda dynamics, data: SystemIdentification(dynamics, data).train(2),
+        identify,
+        fit_dynamics,
+    ],
+    ids=["SystemIdentification", "identify", "fit_dynamics"],
+)
+def test_observations_that_are_not_the_states_of_dynamics_are_refused(demonstrations, fit):
+    with pytest.raises(ValueError, match=r"Angle fails on states \[\d+, 3\].*too many .*state="):
+        fit(Angle(), demonstrations)
+    with pytest.raises(ValueError, match=r"FirstEntry must map .* to next states .*state="):
+        fit(FirstEntry(), demonstrations)
+
+
+def test_a_map_from_observations_to_states_makes_them_fit(demonstrations):
+    def state(observations: Tensor) -> Tensor:
+        x, y, velocity = observations.unbind(-1)
+        return torch.stack((torch.atan2(y, x), velocity), -1)
+
+    dynamics = Angle()
+    data = transitions_of(dynamics, demonstrations, state)
+    near = (data.next_states - data.states).abs()[:, 0] < 1.0  # not where the angle wraps
+    inside = Transitions(data.states[near], data.controls[near], data.next_states[near])
+    identify(dynamics, inside)
+    assert dynamics.mass.item() == pytest.approx(1.0, rel=1e-3)  # g / l = 10, 3 / (m l^2) = 3

@@ -30,8 +30,9 @@ def distance(state: Tensor, control: Tensor) -> Tensor:
     return state.square().sum(-1) + 0.1 * control.square().sum(-1)
 
 
-def plan(backend, dynamics=None, cost=None):
-    mpc = MPC(dynamics or PendulumDynamics(), cost or PendulumCost(), 6, backend=backend)
+def plan(backend, dynamics=None, cost=None, constraints=None):
+    dynamics, cost = dynamics or PendulumDynamics(), cost or PendulumCost()
+    mpc = MPC(dynamics, cost, 6, constraints=constraints, backend=backend)
     x_init = torch.tensor([[0.9, 0.4, -0.5], [0.3, -0.95, 0.8]], dtype=torch.float64)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="solving with the slow PyTorch reference")
@@ -90,6 +91,33 @@ def test_a_cost_that_couples_instances_is_refused(coupled, backend):
 def test_dynamics_that_couple_rows_are_refused(coupled, backend):
     with pytest.raises(ValueError, match="dynamics must map each row"):
         plan(backend, dynamics=Model(coupled))
+
+
+@pytest.mark.parametrize("name", ["dynamics", "cost", "constraints"])
+@pytest.mark.parametrize("border", [-1.0, 0.5, 8.0])
+def test_an_if_that_chooses_for_all_rows_is_refused_though_they_agree_near_the_start(name, border):
+    def moved(x: Tensor, u: Tensor) -> Tensor:
+        return 0.9 * x + u if (x[..., 0] > border).any() else 0.8 * x + u
+
+    def priced(x: Tensor, u: Tensor) -> Tensor:
+        return distance(x, u) if x[..., 0].amax() > border else 2.0 * distance(x, u)
+
+    def bounded(x: Tensor, u: Tensor) -> Tensor:
+        return priced(x, u)[..., None] - 100.0
+
+    wrong = Model({"dynamics": moved, "cost": priced, "constraints": bounded}[name])
+    with pytest.raises(ImpureModule, match=rf"{name} must map each row .* torch\.where"):
+        plan("torch", **{name: wrong})
+
+
+@pytest.mark.parametrize("border", [-1.0, 0.5, 8.0])
+def test_a_cost_of_one_stage_that_depends_on_whether_another_is_far_is_refused(border):
+    def priced(x: Tensor, u: Tensor) -> Tensor:
+        crossed = (x[..., 0] > border).any(-1, keepdim=x.ndim > 1)
+        return distance(x, u) * (1.0 + crossed)
+
+    with pytest.raises(ImpureModule, match=r"cost must map each row .* of other stages"):
+        plan("torch", cost=Model(priced))
 
 
 @pytest.mark.parametrize(
