@@ -52,7 +52,7 @@ class PlanOptions:
             and control_scale; a function (or class) that returns an `MPC`, of a module or of the
             script itself; None for the environment that the observation space belongs to.
         horizon: the plan's length in time steps; None for the default of `make_mpc`.
-        learn: what is trained besides networks: a name, or a sequence of names, of parameters and
+        learn: what is trained besides the critic: a name, or a sequence of names, of parameters and
             groups of them as in `make_mpc` ("dynamics", "cost", "mass", "cost.angle_weight"), and
             of additions to the cost, which all start at zero:
 
@@ -66,7 +66,8 @@ class PlanOptions:
             A mapping gives each parameter its initial value, or None for the model's own
             (and for additions). None trains the whole model and adds nothing. Masses, lengths and
             weights of the cost that are trained stay positive: what an optimiser moves is their
-            logarithm (`keep_positive`), so that one that is zero stays zero.
+            logarithm (`keep_positive`), so that one that is zero stays zero. Where `mpc` is a
+            function, all its parameters that require a gradient are trained, too.
         starts, hessian, tolerance, max_iterations, backend, smoothing: options of `MPC`; None for
             its defaults, except max_iterations, which is 50 then. Where `mpc` is a function, those
             that are given are its keyword arguments, as are horizon and (what is no addition of)
