@@ -203,7 +203,7 @@ def _check_far_apart(
     far = far.map(lambda a: a[:, :1].expand_as(a) if over_time else a[:, 0])
     try:
         together, each = _value(function, far), _one_by_one(function, far)
-    except ImpureModule:  # it need not be defined there
+    except Exception:  # it need not be defined there, and may say so in its own way
         return
     _require_same(name, function, _OTHERS, each, together)
     if over_time:

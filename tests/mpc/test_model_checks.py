@@ -120,6 +120,14 @@ def test_a_cost_of_one_stage_that_depends_on_whether_another_is_far_is_refused(b
         plan("torch", cost=Model(priced))
 
 
+def test_a_model_may_refuse_states_far_from_where_plans_begin():
+    def moved(x: Tensor, u: Tensor) -> Tensor:
+        assert bool((x.abs() < 5.0).all()), "out of its range"
+        return 0.9 * x + 0.1 * u
+
+    assert plan("torch", dynamics=Model(moved)).converged.all()
+
+
 @pytest.mark.parametrize(
     "part", [nn.BatchNorm1d(3), nn.Dropout(0.2)], ids=lambda p: type(p).__name__
 )
