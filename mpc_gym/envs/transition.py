@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mpc_gym.functional import call_with
+from mpc_gym.functional import LOCK, call_with
 from mpc_gym.messages import warn
 
 if TYPE_CHECKING:
@@ -204,27 +204,45 @@ def _native_step(graph: Graph) -> Step:
 
 
 def _torch_step(stage: Stage) -> Step:
-    """The same in PyTorch: one call for all rows, or one a row where their parameters differ."""
+    """The same in PyTorch: all rows in one call where PyTorch can tell that each moves alone.
+
+    It cannot where control flow depends on a state, or parameters differ from row to row: these
+    rows are stepped one by one.
+    """
     from mpc_gym.compiled.parameters import numeric_parameters, unflatten
 
     shapes = {name: tuple(value.shape) for name, value in numeric_parameters(stage).items()}
+    in_one_call = True
 
-    def call(parameters: Floats, *arguments: Floats) -> Floats:
+    def call(parameters: Floats, *arguments: Floats, rows: bool = False) -> Floats:
         named = {k: torch.from_numpy(v) for k, v in unflatten(parameters, shapes).items()}
         # copies: a module may write into its arguments
         tensors = tuple(torch.from_numpy(each.copy()) for each in arguments)
+
+        def evaluate(*row: Tensor) -> Tensor:
+            result: Tensor = call_with(stage, named, row)
+            return result
+
         with torch.no_grad():
-            result: Tensor = call_with(stage, named, tensors)
-        return result.numpy()
+            if not rows:
+                return evaluate(*tensors).numpy()
+            with LOCK:
+                result: Tensor = torch.vmap(evaluate)(*tensors)
+            return result.numpy()
 
     def step(
         states: Floats, controls: Floats, applied: Floats, parameters: Floats
     ) -> tuple[Floats, Floats]:
-        arguments = (states, controls, applied)
-        if len(states) > 1 and len(parameters) == 1:
-            out = call(parameters[0], *arguments)
-        else:  # without a batch dimension, so that control flow may depend on the state
-            out = np.stack([call(*row) for row in zip(parameters, *arguments, strict=True)])
+        nonlocal in_one_call
+        arguments, out = (states, controls, applied), None
+        if in_one_call and len(states) > 1 and len(parameters) == 1:
+            try:
+                out = call(parameters[0], *arguments, rows=True)
+            except RuntimeError:  # of `vmap`; an error of the model's own comes again below
+                in_one_call = False
+        if out is None:
+            each = parameters if len(parameters) > 1 else np.repeat(parameters, len(states), 0)
+            out = np.stack([call(*row) for row in zip(each, *arguments, strict=True)])
         return np.ascontiguousarray(out[:, :-1]), out[:, -1].copy()
 
     return step

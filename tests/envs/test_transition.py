@@ -139,6 +139,46 @@ def test_what_cannot_be_compiled_is_stepped_in_pytorch_with_one_warning() -> Non
     np.testing.assert_array_equal(each, [[2.0, 1.0], [1.0, 0.5]])
 
 
+class Asking(Dynamics):
+    """Cannot be compiled, and takes a batch without a word: one state decides for all."""
+
+    n_state, n_ctrl = 2, 1
+
+    def forward(self, state: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
+        return state + control if bool((state > 1.0).any()) else 0.5 * state
+
+
+class Bessel(Dynamics):
+    """Cannot be compiled, and can be called with all rows at once."""
+
+    n_state, n_ctrl, calls = 2, 1, 0
+
+    def forward(self, state: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
+        Bessel.calls += 1
+        return state + torch.special.bessel_j0(state) * control
+
+
+@pytest.mark.filterwarnings("ignore:the environment is stepped in PyTorch")
+@pytest.mark.parametrize("kind", [Switching, Asking, Bessel])
+def test_many_that_are_stepped_in_pytorch_move_as_each_does_alone(kind) -> None:
+    step = transition(kind())
+    states, actions = problem(kind(), 30)
+    assert 0 < (states > 1.0).any(1).sum() < 30
+    following, costs, _ = step(states, actions)
+    for i in range(30):
+        expected, cost, _ = step(states[i : i + 1], actions[i : i + 1])
+        np.testing.assert_allclose(following[i], expected[0], rtol=1e-14)
+        np.testing.assert_allclose(costs[i], cost[0], rtol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:the environment is stepped in PyTorch")
+def test_many_take_one_call_of_pytorch_where_that_can_tell_them_apart() -> None:
+    step = transition(Bessel())
+    Bessel.calls = 0
+    step(*problem(Bessel(), 30))
+    assert Bessel.calls == 1
+
+
 def test_modules_that_differ_in_more_than_parameters_do_not_share_code() -> None:
     limited, free = PendulumDynamics(max_speed=1.0), PendulumDynamics(max_speed=None)
     states, actions = np.array([[-1.0, 0.0, 5.0]]), np.zeros((1, 1))
