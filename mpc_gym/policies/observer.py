@@ -25,6 +25,7 @@ StateSource = Callable[..., Any] | None
 Start = tuple[Float[Tensor, "batch n_state"], Tensor | None]
 
 MAKER_ARGUMENT = "observation_space"
+ROWS = 8  # observations by which a map is tried out
 
 
 class Observer(nn.Module):
@@ -45,8 +46,8 @@ class Observer(nn.Module):
 
     Raises:
         TypeError: the source makes no module, or a module is to be made of more than the space.
-        ValueError: it maps observations to something else, or fails on those of the space; there is
-            none, and the space is no `Box`.
+        ValueError: it maps observations to something else, or not each on its own, or fails on
+            those of the space; there is none, and the space is no `Box`.
     """
 
     normalization: Normalization | None
@@ -73,8 +74,9 @@ class Observer(nn.Module):
                     f"{space}: on a batch of zeros it fails with {type(error).__name__}: {error}"
                 ) from error
             states, context = self._mapped(zeros, 2)
+            self.n_state, self.gives_context = states.shape[1], context is not None
+            self._check_rows()
             self.train()
-        self.n_state, self.gives_context = states.shape[1], context is not None
 
     def forward(
         self, observation: PyTorchObs | NDArray[np.floating], device: torch.device
@@ -115,6 +117,31 @@ class Observer(nn.Module):
         if context is not None:
             check_finite(context, f"the context that {self._name} returns")
         return states, context
+
+    def _check_rows(self) -> None:
+        """Refuse a map that takes the observations of a batch together, where it is defined.
+
+        Raises:
+            ValueError: what it returns for one of them changes with the others.
+        """
+        batch = _scattered(self._space)
+        try:
+            together = self._mapped(batch, ROWS)
+            pairs = [self._mapped(_rows(batch, [i, i]), 2) for i in range(ROWS)]
+        except Exception:  # it may refuse what no environment shows, in its own way
+            return
+        for result, *alone in zip(together, *pairs, strict=True):
+            if result is None:
+                continue
+            first = torch.stack([each[0] for each in alone])
+            size = float(result.abs().nan_to_num(posinf=0.0).amax())
+            if not torch.allclose(first, result, rtol=1e-3, atol=1e-5 * size, equal_nan=True):
+                raise ValueError(
+                    f"state={self._name} must map each observation on its own, but what it returns "
+                    "for one changes with the others of the batch: write it without means or "
+                    "sums over the batch, and without an `if` on a tensor, which chooses once for "
+                    "all (torch.where chooses for each)"
+                )
 
     def _mapped(self, observation: PyTorchObs, batch: int) -> Start:
         """What the source returns, where that has the right shapes."""
@@ -183,6 +210,25 @@ def _made(source: Callable[..., Any], space: spaces.Space[Any]) -> Callable[...,
             f"{MAKER_ARGUMENT}) and return a torch.nn.Module that does, got {found(module)}"
         )
     return module
+
+
+def _scattered(space: spaces.Space[Any]) -> Any:
+    """Observations near zero and far from it, so that an `if` decides differently for them."""
+    if isinstance(space, spaces.Dict):
+        return {name: _scattered(each) for name, each in space.spaces.items()}
+    shape = space.shape or ()
+    spreads = torch.logspace(-1.0, 2.0, ROWS).reshape(-1, *(1 for _ in shape))
+    points = spreads * torch.randn(ROWS, *shape, generator=torch.Generator().manual_seed(0))
+    if isinstance(space, spaces.Box):
+        low, high = (torch.as_tensor(side).float() for side in (space.low, space.high))
+        points = points.clamp(low, high)
+    return points
+
+
+def _rows(batch: Any, rows: list[int]) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: _rows(each, rows) for name, each in batch.items()}
+    return batch[rows]
 
 
 def _zeros(space: spaces.Space[Any]) -> Any:

@@ -294,6 +294,24 @@ def nothing_but_nan(observation: Tensor) -> Tensor:
     return observation / 0.0
 
 
+def of_the_mean(observation: Tensor) -> Tensor:
+    return observation - observation.mean(0)
+
+
+def of_the_largest(observation: Tensor) -> Tensor:
+    return observation if bool((observation[:, 2] > 5.0).any()) else 0.5 * observation
+
+
+def goal_of_all(observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    state, goal = state_and_goal(observation)
+    return state, goal.flip(0)
+
+
+def within_its_range(observation: Tensor) -> Tensor:
+    assert bool((observation.abs() <= 1.5).all())
+    return observation
+
+
 def no_module() -> int:
     return 3
 
@@ -310,6 +328,8 @@ class OfTwo(nn.Module):
         (of_two, ValueError, r"state=of_two must return the states.*n_state=3\], got 2"),
         (of_one, ValueError, r"state=of_one must map .*got states of shape \[2\]"),
         (of_integers, TypeError, "state=of_integers must map .*floating point"),
+        (of_the_mean, ValueError, "state=of_the_mean must map each observation on its own"),
+        (of_the_largest, ValueError, r"on its own.* an `if` on a tensor.*torch\.where"),
         (no_module, TypeError, "state=no_module must map .*return a torch.nn.Module"),
         (OfTwo, TypeError, "state=OfTwo must be made of nothing.*it takes n_in, n_out"),
         (Encoder(gym.spaces.Box(-1, 1, (3,))), TypeError, "state must be an importable function"),
@@ -322,6 +342,15 @@ def test_what_gives_no_states_is_refused_before_the_first_action(policy, state, 
     env = gym.make(ENV)
     with pytest.raises(error, match=message):
         policy(env.observation_space, env.action_space, lambda _: 1e-3, horizon=3, state=state)
+
+
+def test_a_context_of_other_observations_is_refused():
+    with pytest.raises(ValueError, match="state=goal_of_all must map each observation on its own"):
+        make(PPO, Slide(), policy_kwargs={"mpc": slide_mpc, "state": goal_of_all})
+
+
+def test_a_map_may_refuse_what_no_environment_shows():
+    make(PPO, policy_kwargs={"state": within_its_range})
 
 
 def test_a_state_that_is_not_finite_is_refused():
