@@ -267,29 +267,41 @@ def learn(
         history = training.run(epochs, False, enough=lambda rows: enough(rows) is not None)
         last = _test(loss, training.last_weights)
         best = _test(loss, training.best.weights)
+    return {
+        **{f"last_{name}": value for name, value in last.items()},
+        **best,
+        "ended": enough(history) or ALL_DONE,
+        **_course(training),
+        **(_course_of_controller(training) if isinstance(loss, ModelLoss) else {}),
+    }
+
+
+def _course(training: Training) -> dict[str, Any]:
+    """How learning went, of any learner, as `learn` returns it."""
+    history = training.history
     first = history[0]["validation/loss"]
     below = (int(r["epoch"]) for r in history if r["validation/loss"] < HUNDREDFOLD * first)
     kept = [history[i] for i in thinned(len(history))]
-    result: dict[str, Any] = {
-        **{f"last_{name}": value for name, value in last.items()},
-        **best,
+    return {
         "validation_loss": training.best.loss,
         "best_epoch": training.best.epoch,
         "epochs": training.epoch,
-        "ended": enough(history) or ALL_DONE,
         "hundredfold": next(below, None),
         "epoch": [row["epoch"] for row in kept],
         "imitation_loss": [row["validation/loss"] for row in kept],
         "best_loss": [row["validation/best_loss"] for row in kept],
     }
-    if isinstance(loss, ModelLoss):
-        shares = [row["train/not_converged"] for row in history if "train/not_converged" in row]
-        result |= {
-            "model_loss": [row["validation/model_loss"] for row in kept],
-            "unconverged": sum(shares) / len(shares) if shares else 0.0,
-            "parameters": {n: p.tolist() for n, p in training.best.weights.items() if "." in n},
-        }
-    return result
+
+
+def _course_of_controller(training: Training) -> dict[str, Any]:
+    """What `learn` returns of a controller beside."""
+    history = training.history
+    shares = [row["train/not_converged"] for row in history if "train/not_converged" in row]
+    return {
+        "model_loss": [history[i]["validation/model_loss"] for i in thinned(len(history))],
+        "unconverged": sum(shares) / len(shares) if shares else 0.0,
+        "parameters": {n: p.tolist() for n, p in training.best.weights.items() if "." in n},
+    }
 
 
 def _test(loss: NetworkLoss | ModelLoss, weights: dict[str, Tensor]) -> dict[str, float]:
