@@ -1,5 +1,11 @@
-"""The table and the figure of `benchmarks.learning`."""
+"""The table and the figure of `benchmarks.learning`.
 
+    python -m benchmarks.learning_report
+
+puts both into the documentation, from the results that are there.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mpc_gym.files import replacing
+from mpc_gym.files import replacing, write
 from mpc_gym.rendering.palette import LINES
 
 WITHIN = 0.1  # of the true model's return
+DOCS = Path("docs")
+PAGE, DATA, FIGURE = (
+    DOCS / "rewards.md",
+    DOCS / "images/learning.json",
+    DOCS / "images/learning.png",
+)
 COLUMNS = ("step", "return", "wall", "cpu")
 ALGORITHMS = ("PPO", "A2C", "SAC", "TD3")
 STYLES = {"transitions + rewards": "-", "rewards alone": ":", "MLP": "--"}
@@ -57,7 +69,7 @@ def table(results: Mapping[str, Any]) -> str:
         ["", "", *(f"{each}, failed" for each in systems), *systems, "CPU s a run (wall)"],
         ["---", "---", *2 * len(systems) * ["---:"], "---:"],
         ["true physics", "", *len(systems) * [""]]
-        + [f"{mean:.1f} ± {error:.1f}" for mean, error in results["true"].values()]
+        + [f"{mean:,.1f}" for mean, _ in results["true"].values()]
         + [""],
     ]
     names = dict.fromkeys((row["kind"], row["algorithm"]) for row in results["rows"])
@@ -73,20 +85,31 @@ def table(results: Mapping[str, Any]) -> str:
         ]
         ends = [_ends(rows[each]["runs"]) if each in rows else "" for each in systems]
         cpu, wall = (
-            " / ".join(f"{np.mean([run[c][-1] for run in r['runs']]):.0f}" for r in rows.values())
-            for c in ("cpu", "wall")
+            " / ".join(
+                f"{np.mean([run[column][-1] for run in rows[each]['runs']]):.0f}"
+                for each in systems
+                if each in rows
+            )
+            for column in ("cpu", "wall")
         )
         lines.append([algorithm, kind, *failed, *ends, f"{cpu} ({wall})"])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _ends(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Mean return at the end with its standard error over the runs, and the lowest."""
+    """Mean return at the end, and its standard error over the runs if there are several."""
     ends = np.array([run["return"][-1] for run in runs])
     if len(ends) == 1:
-        return f"{ends[0]:,.1f}"
+        return _short(ends[0], 0.0)
     error = ends.std(ddof=1) / np.sqrt(len(ends))
-    return f"{ends.mean():,.1f} ± {error:,.1f} (lowest {ends.min():,.1f})"
+    return f"{_short(ends.mean(), error)} ± {_short(error, error, ends.mean())}"
+
+
+def _short(value: float, error: float, beside: float = 0.0) -> str:
+    """A number with as many digits as its error leaves; millions where it, or `beside`, is one."""
+    if max(abs(value), abs(beside)) >= 1e6:
+        return f"{value / 1e6:.2f}e6"
+    return f"{value:,.1f}" if error < 10 else f"{value:,.0f}"
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
@@ -164,3 +187,27 @@ def _ticks(true: float, lowest: float, scale: Any) -> list[float]:
         if lowest < mark and scale(ticks[-1]) - scale(mark) > room:
             ticks.append(mark)
     return ticks
+
+
+def with_table(page: str, results: Mapping[str, Any]) -> str:
+    """The page with the table of these results in the place of the one that it has.
+
+    Raises:
+        ValueError: the page has none.
+    """
+    made = table(results)
+    first = made.splitlines()[0]
+    begin = page.find(first)
+    if begin < 0:
+        raise ValueError(f"page must have a table that begins {first!r}, found none: put one there")
+    return page[:begin] + made + page[page.index("\n\n", begin) + 1 :]
+
+
+def main() -> None:
+    results = json.loads(DATA.read_text())
+    plot(results, FIGURE)
+    write(PAGE, with_table(PAGE.read_text(encoding="utf-8"), results))
+
+
+if __name__ == "__main__":
+    main()
