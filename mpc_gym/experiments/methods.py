@@ -5,22 +5,25 @@ policy. To add one, write such a function anywhere and name it "package.module:f
 it into `METHODS`.
 
 What they are told differs, and so does what they know beforehand (`Method.knows`, `Method.sees`).
-Those that learn the dynamics begin with the wrong physics of `environments`, those that learn the
-cost with all its weights at sigmoid(0) = 0.5 and without linear terms, as in Amos et al. (2018).
+Those that learn the dynamics begin with the wrong physics of `environments` (`mpc.dx` from others
+around it, too), those that learn the cost with all its weights at sigmoid(0) = 0.5 and without
+linear terms, as in Amos et al. (2018).
 """
 
 import importlib
 import inspect
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
@@ -32,9 +35,11 @@ from mpc_gym.imitation import (
     Demonstrations,
     SystemIdentification,
     concatenate,
+    identify,
 )
 from mpc_gym.imitation.episodes import EnvSource
 from mpc_gym.imitation.metrics import Row
+from mpc_gym.imitation.transitions import transitions_of
 from mpc_gym.make_mpc import make_mpc
 from mpc_gym.mpc import MPC
 from mpc_gym.policies import LSTMPolicy, MPCPolicy
@@ -47,6 +52,8 @@ BATCH_SIZE = 256
 # Of `BehavioralCloning`. The prediction of the next state finds the physics from afar, where most
 # plans begin at a bound and the action has no gradient; the action then agrees with it.
 CLONE_DYNAMICS: dict[str, Any] = {"prediction_weight": 10.0, "learning_rate": 0.1}
+STARTS = 8  # of a fit before it: from one alone, it may end where the mass of a pole has vanished
+SPREAD = 3.0  # the largest factor between another start and the wrong physics
 CLONE_COST: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.03}
 CLONE_NETWORK: dict[str, Any] = {"learning_rate": 3e-3}
 # Of every training.
@@ -239,6 +246,62 @@ def _clone(
 ) -> BasePolicy:
     """Learn the expert's actions, by gradients through plans or networks."""
     policy = make_policy(policy_class, env_id, seed, **_policy_options(policy_class, options))
+    return _cloned(policy, demonstrations, seed, folder, options, cloning)
+
+
+def _fit_and_clone(
+    demonstrations: Demonstrations,
+    env_id: str,
+    seed: int,
+    folder: Path | None,
+    options: MethodOptions,
+) -> BasePolicy:
+    """Learn to predict, by least squares, and from there the expert's actions.
+
+    Both at once, by gradients from afar, does not come to the physics in as many steps: where there
+    is one demonstration, a model on the way acts as it shows, and badly elsewhere.
+    """
+    fits = [
+        _fitted(demonstrations, env_id, seed, replace(options, learn=start))
+        for start in _starts(options.learn, seed)
+    ]
+    _, policy = min(fits, key=operator.itemgetter(0))
+    return _cloned(policy, demonstrations, seed, folder, options, CLONE_DYNAMICS)
+
+
+def _starts(learn: Mapping[str, InitialValue], seed: int) -> Iterator[dict[str, InitialValue]]:
+    """The initial values of the physics, and others by a random factor each."""
+    yield dict(learn)
+    values = {name: np.array(value, dtype=float) for name, value in learn.items()}
+    rng = np.random.default_rng(seed)
+    for _ in range(STARTS - 1):
+        yield {
+            name: (value * SPREAD ** rng.uniform(-1.0, 1.0, value.shape)).tolist()
+            for name, value in values.items()
+        }
+
+
+def _fitted(
+    demonstrations: Demonstrations, env_id: str, seed: int, options: MethodOptions
+) -> tuple[float, BasePolicy]:
+    """The policy whose physics was fitted from one start, and what is left of the model loss."""
+    policy = make_policy(MPCPolicy, env_id, seed, **_policy_options(MPCPolicy, options))
+    assert isinstance(policy, MPCPolicy)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the fit used all of max_iterations")
+        history = identify(policy.mpc.dynamics, transitions_of(policy, demonstrations))
+    return history[-1]["train/loss"], policy
+
+
+def _cloned(
+    policy: BasePolicy,
+    demonstrations: Demonstrations,
+    seed: int,
+    folder: Path | None,
+    options: MethodOptions,
+    cloning: Mapping[str, Any],
+) -> BasePolicy:
+    """The policy, which has learned the expert's actions."""
     examples, cloning = _examples(demonstrations), {**TRAINING, **cloning}
     training = BehavioralCloning(
         policy,
@@ -292,7 +355,7 @@ def _examples(demonstrations: Demonstrations) -> Demonstrations:
 _PHYSICS = "the cost, and the equations of motion with wrong parameters"
 _BOTH = "actions and next observations"
 _METHODS = (
-    Method("mpc.dx", _PHYSICS, _BOTH, ("dynamics",), 100, partial(_clone, **CLONE_DYNAMICS)),
+    Method("mpc.dx", _PHYSICS, _BOTH, ("dynamics",), 100, _fit_and_clone),
     Method(
         "mpc.dx.actions",
         _PHYSICS,

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpc_gym.experiments.methods import METHODS
+from mpc_gym import make_mpc
+from mpc_gym.experiments.expert import LEARN, episode_seeds
+from mpc_gym.experiments.learnable import initial_values
+from mpc_gym.experiments.methods import METHODS, MethodOptions, make_policy
 from mpc_gym.experiments.runs import execute
+from mpc_gym.imitation import Stateless, collect, identify
+from mpc_gym.imitation.transitions import transitions_of
+from mpc_gym.models import current_values
+from mpc_gym.policies import MPCPolicy, PlanningPolicy
 from reproduction import closed_loop
 
 STARTS = 16
@@ -111,3 +118,21 @@ def test_a_run_of_it_scores_what_was_learned(tmp_path: Path) -> None:
     (found,) = execute(runs, tmp_path, progress=False).values()
     assert len(found["returns"]) == len(found["expert_returns"]) == 4
     assert np.mean(found["returns"]) < np.mean(found["expert_returns"])
+
+
+def test_one_demonstration_is_enough_where_a_fit_from_one_start_is_not() -> None:
+    env, seed = "DiffCartPole-v0", 3
+    learn = initial_values(env, METHODS["mpc.dx"])
+    options = MethodOptions(learn, starts=closed_loop.OPTIONS.starts, updates=1)
+    expert = Stateless(options.expert(env))
+    demonstrations = collect(expert, env, 1, episode_seeds(LEARN, 1, seed)[0])
+    truth = current_values(make_mpc(env).dynamics)
+
+    policy = METHODS["mpc.dx"].train(demonstrations, env, seed, None, options)
+    assert isinstance(policy, PlanningPolicy)
+    for name, value in current_values(policy.mpc.dynamics).items():
+        assert value.item() == pytest.approx(truth[name].item(), rel=1e-2), name
+
+    policy = make_policy(MPCPolicy, env, learn=learn)
+    identify(policy.mpc.dynamics, transitions_of(policy, demonstrations))
+    assert policy.mpc.dynamics.pole_mass.item() < 0.1 * truth["pole_mass"].item()
