@@ -9,7 +9,8 @@ class ImpureModule(UnsupportedOperation):
     """A module that no backend can plan with: it is no function of what it is given.
 
     What it returns depends on more than its arguments, parameters and attributes, or on them in
-    a way that PyTorch does not see, or calling it changes what it was given.
+    a way that PyTorch does not see, or calling it changes what it was given. Or it rounds its
+    numbers to fewer digits than float32 has, and has no derivatives that one could find.
     """
 
 

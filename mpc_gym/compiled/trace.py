@@ -164,8 +164,34 @@ class _Begun:
             kept.save(before, graph.operations)
 
     def _graph(self, operations: Operations) -> Graph:
+        _check_numbers(type(self._module).__name__, operations)
         shapes = {name: tuple(value.shape) for name, value in self._parameters.items()}
         return Graph(self._module, *self._sizes, shapes, self._per_stage, operations)
+
+
+def _check_numbers(name: str, operations: Operations) -> None:
+    """Refuse what computes with fewer digits than float32 has, or returns no such number.
+
+    Raises:
+        ImpureModule: from its arguments or parameters, it computes in float16 or the like.
+        UnsupportedOperation: it returns integers, truth values or complex numbers.
+    """
+    depends: list[bool] = []
+    for node in operations.nodes:
+        given = node.kind == INPUT or any(depends[number] for number in node.operands())
+        depends.append(given)
+        dtype = node.dtype
+        if given and dtype is not None and dtype.is_floating_point and dtype.itemsize < 4:
+            raise ImpureModule(
+                f"{name} computes in {dtype} ({node.line}), whose rounding hides its derivatives: "
+                "precision lower than float32 is not supported, cast to float32 or float64"
+            )
+    returned = operations.nodes[operations.result].dtype
+    if returned is not None and not returned.is_floating_point:
+        raise UnsupportedOperation(
+            f"{name} returns {returned}, expected torch.float64 (or float32): cast what it returns "
+            "with .to(state.dtype)"
+        )
 
 
 def _capture(module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Operations:

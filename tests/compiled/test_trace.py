@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpc_gym.compiled import Graph, Program, ProgramTooLarge, UnsupportedOperation, derive, trace
+from mpc_gym.compiled import (
+    Graph,
+    ImpureModule,
+    Program,
+    ProgramTooLarge,
+    UnsupportedOperation,
+    derive,
+    trace,
+)
 from mpc_gym.compiled import program as program_module
 from mpc_gym.compiled.program import elements
 from mpc_gym.models import LinearCost, NeuralDynamics, QuadraticCost, keep_positive
@@ -321,3 +329,44 @@ def test_the_derivative_of_a_model_that_calls_autograd_inside_is_exact(activatio
     found = derivatives(module, x, u, [0.7, -1.3])
     for ours, theirs in zip(found, torch_derivatives(module, x, u, [0.7, -1.3]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+class InDtype(nn.Module):
+    """The next state in some type of number, as it is returned or on the way."""
+
+    def __init__(self, dtype: torch.dtype, *, returned: bool) -> None:
+        super().__init__()
+        self.dtype, self.returned = dtype, returned
+        self.table = torch.tensor([0.1, 0.2], dtype=torch.float16)
+
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        found = (state + control).to(self.dtype)
+        return found if self.returned else state + found.to(state.dtype) * self.table
+
+
+@pytest.mark.parametrize("returned", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_precision_lower_than_that_of_float32_is_refused_with_its_line(
+    dtype: torch.dtype, returned: bool
+) -> None:
+    with pytest.raises(ImpureModule, match="lower than float32") as error:
+        trace(InDtype(dtype, returned=returned), 2, 2)
+    assert f"{dtype} ({line_of(InDtype.forward, '.to(self.dtype)')})" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64])
+def test_a_module_that_returns_no_real_numbers_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(UnsupportedOperation, match=rf"InDtype returns {dtype}, expected"):
+        trace(InDtype(dtype, returned=True), 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "on_the_way"),
+    [(torch.bool, [1.0, 1.0]), (torch.int32, [3.0, -1.0]), (torch.float64, [3.5, -1.5])],
+)
+def test_on_the_way_it_may_compute_them_and_read_a_table_in_half_precision(
+    dtype: torch.dtype, on_the_way: list[float]
+) -> None:
+    module = InDtype(dtype, returned=False)
+    expected = torch.tensor([1.5, -2.0]).double() + torch.tensor(on_the_way) * module.table.double()
+    assert evaluate(trace(module, 2, 2), [1.5, -2.0], [2.0, 0.5]).tolist() == expected.tolist()
