@@ -195,6 +195,8 @@ def _check_numbers(name: str, operations: Operations) -> None:
 
 
 def _capture(module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Operations:
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     learnt = learnt_among(module, inputs, parameters)
@@ -213,7 +215,9 @@ def _capture(module: nn.Module, inputs: list[Tensor], parameters: dict[str, Tens
         tracer: Callable[..., torch.fx.GraphModule] = make_fx(
             forward, decomposition_table=decompositions()
         )
-        captured = tracer(*(value.clone() for value in (*inputs, *parameters.values())))
+        # The tracer makes a mode for each node where it finds none, which costs more than the rest.
+        with tracing(TracingContext(FakeTensorMode())):
+            captured = tracer(*(value.clone() for value in (*inputs, *parameters.values())))
     except UnsupportedOperation:
         raise
     except Exception as error:

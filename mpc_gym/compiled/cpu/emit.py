@@ -80,7 +80,7 @@ def _built(source: str, module_name: str) -> ModuleType:
         del sys.modules[module_name]
         raise
     sys.modules[module_name] = _Stand(module)
-    weakref.finalize(module, _forget, module_name, str(path)).atexit = False
+    weakref.finalize(module, _forget, module_name).atexit = False
     _MODULES[module_name] = module
     return module
 
@@ -107,9 +107,10 @@ class _Stand(ModuleType):
         return vars(self._module())
 
 
-def _forget(module_name: str, path: str) -> None:
+def _forget(module_name: str) -> None:
     sys.modules.pop(module_name, None)
-    for file in [file for file in list(linecache.cache) if file.endswith(path.lstrip("/"))]:
+    # Numba's names of files are relative to the working directory
+    for file in [file for file in list(linecache.cache) if file.endswith(f"{module_name}.py")]:
         linecache.cache.pop(file, None)
 
 
