@@ -155,6 +155,7 @@ class Walk:
 
     def visit(self, value: Any) -> None:
         """Add a value and all that it reaches."""
+        value = _unchecked(value)
         if isinstance(value, PLAIN):
             self.key.append((type(value), value))
             return
@@ -363,6 +364,17 @@ class _SlotValues(Mapping[str, Any]):
 def _is_implicit(name: str) -> bool:
     """Whether Python itself calls a method of that name while forward runs."""
     return name.startswith("__") and name.endswith("__") and name not in _NOT_CALLED
+
+
+def _unchecked(value: Any) -> Any:
+    """The function whose shapes jaxtyping checks: its wrapper hands values through or raises."""
+    while (
+        isinstance(value, FunctionType)
+        and value.__globals__.get("__name__") == "jaxtyping._decorator"
+        and "__wrapped__" in value.__dict__
+    ):
+        value = value.__dict__["__wrapped__"]
+    return value
 
 
 def _is_followed(value: Any) -> bool:

@@ -134,6 +134,19 @@ def test_whatever_a_trace_depends_on_is_in_the_name(change) -> None:
     assert fingerprint(made(SOURCE.replace(*change)), SIZES) not in (None, name)
 
 
+def test_checks_of_shapes_take_no_name_away_and_hide_nothing() -> None:
+    """As the functions of the models are checked in these tests, and a user's may be."""
+    head = "from beartype import beartype\nfrom jaxtyping import Float, jaxtyped\n"
+    source = head + SOURCE.replace(
+        "    def forward(self, x, u):",
+        "    @jaxtyped(typechecker=beartype)\n"
+        '    def forward(self, x: Float[torch.Tensor, "*batch 2"], u):',
+    )
+    name = fingerprint(made(source), SIZES)
+    assert name is not None
+    assert fingerprint(made(source.replace("4.0 * u", "5.0 * u")), SIZES) not in (None, name)
+
+
 def with_hook(module: nn.Module) -> None:
     module.layers.register_forward_hook(lambda _module, _given, result: 2.0 * result)
 
