@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -100,7 +101,7 @@ def test_a_run_leaves_its_settings_versions_and_result(
     assert config["function"] == WALK
     assert config["settings"] == {"seed": 0}
     assert config["seed"] == 0
-    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["torch"] == importlib.metadata.version("torch")
     assert config["versions"].keys() >= {"python", "numpy", "mpc-gym", "stable-baselines3"}
     assert results(tmp_path) == {"walk/0": reference["walk/0"]}
 
