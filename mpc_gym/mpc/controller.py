@@ -241,6 +241,8 @@ class MPC(CheckedSettings):
                 fixed = bounds[0].detach(), bounds[1].detach()
             rows = _finite_rows((x, warm_start, contexts))
             plan, guess = self._solve(problem, x, first, fixed, starts, rows)
+            if isinstance(problem, ReferenceProblem):
+                self._model_checks.check_plan(problem, plan)
             at_kinks = None
             if rounded is not None and kinked:
                 plan, at_kinks = rounded.solve(self, request, plan, problem)

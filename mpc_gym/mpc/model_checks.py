@@ -1,11 +1,9 @@
 """Checks of what dynamics and cost compute, made when a model is first used.
 
 A model must map each row of a batch on its own, and its derivatives by autograd must be those of
-its values. Where one of these fails, the solver would find a plan that is
-not optimal and call it converged.
-
-They are checked at random points near the first start state, and again when a `Watch` says that
-they have changed.
+its values. Where one of these fails, the solver would find a plan that is not optimal and call it
+converged. They are checked at random points near the first start state, and again when a `Watch`
+says that they have changed.
 """
 
 from collections.abc import Callable
@@ -19,10 +17,12 @@ from torch import Tensor, nn
 
 from mpc_gym.compiled.autograd import first_derivatives, second_derivatives
 from mpc_gym.compiled.errors import ImpureModule, UnsupportedOperation
+from mpc_gym.compiled.trace import captured
 from mpc_gym.compiled.watch import Watch
 from mpc_gym.functional import LOCK
 from mpc_gym.mpc.checks import check_takes_batches
 from mpc_gym.mpc.native.generate import check_functions
+from mpc_gym.mpc.plan import Plan
 from mpc_gym.mpc.problem import Problem, RowFunction
 
 SPREAD = 0.1  # of the points, relative to 1 + |z|
@@ -61,6 +61,10 @@ class _Points:
         context = None if self.context is None else change(self.context)
         return _Points(change(self.x), change(self.u), context)
 
+    def at_all_stages(self, stage: int) -> "_Points":
+        """The same at every stage, which is as it is at one."""
+        return self.map(lambda a: a[:, stage : stage + 1].expand_as(a))
+
     def replaced(self, index: tuple[Tensor, Tensor], by: "_Points") -> "_Points":
         """The same but for the rows at the index, which are those of others."""
         context = None
@@ -74,6 +78,7 @@ class ModelChecks:
 
     def __init__(self) -> None:
         self._passed: tuple[tuple[int, ...], tuple[nn.Module, ...], Watch | None] | None = None
+        self._traced = True
 
     def __reduce__(self) -> tuple[type["ModelChecks"], tuple[()]]:
         return ModelChecks, ()
@@ -95,12 +100,37 @@ class ModelChecks:
                 return
         with LOCK:
             check_rows(problem, x_init, U)
-            check_functions(*modules, *sizes)
+            self._traced = check_functions(*modules, *sizes)
             check_derivatives(problem, x_init, U)
             try:
                 self._passed = (sizes, modules, Watch(*modules))
             except UnsupportedOperation:  # too large to be compared each time
                 self._passed = (sizes, modules, None)
+
+    @torch.no_grad()
+    def check_plan(self, problem: Problem, plan: Plan) -> None:
+        """Check that each row has its value alone along a plan of the problem checked last.
+
+        Where no trace tells what a model does, an `if` in it may have decided for several rows.
+
+        Raises:
+            ImpureModule: the value of a row changes with those of others.
+        """
+        if self._traced:
+            return
+        rows = plan.states.isfinite().flatten(1).all(1).nonzero()[:, 0]
+        if not len(rows):
+            return
+        context = None if problem.context is None else problem.context[rows]
+        points = _Points(plan.states[rows], plan.controls[rows], context)
+        flat = points.map(lambda a: a.flatten(0, 1))
+        alone = _one_by_one(problem.f, flat)
+        _require_same("dynamics", problem.f, _OTHERS, _value(problem.f, flat), alone)
+        together = _value(problem.l, points)
+        for stage in range(problem.horizon):
+            here = points.at_all_stages(stage)
+            alone = _one_by_one(problem.l, here)[:, stage]
+            _require_same("cost", problem.l, _STAGES, together[:, stage], alone)
 
 
 @torch.no_grad()
@@ -196,21 +226,32 @@ def _one_by_one(function: RowFunction, at: _Points) -> Tensor:
 def _check_far_apart(
     name: str, function: RowFunction, context: Tensor | None, x_init: Tensor, U: Tensor
 ) -> None:
-    """Check instances far from each other: an `if` decides for all what it sees of one."""
+    """Check instances far from each other, as one may change others only if it is far.
+
+    Where no trace tells what the function does, it is checked along each plan (`check_plan`).
+    """
     spreads = SPREADS.to(x_init.device)[:, None, None]
     far = _near(context, x_init, U, len(spreads), spreads)
     over_time = name == "cost"
-    far = far.map(lambda a: a[:, :1].expand_as(a) if over_time else a[:, 0])
+    far = far.at_all_stages(0) if over_time else far.map(lambda a: a[:, 0])
     try:
-        together, each = _value(function, far), _one_by_one(function, far)
+        together = _value(function, far)
+        compared = [(_OTHERS, _one_by_one(function, far), together)]
+        if over_time:
+            instances = torch.arange(len(spreads), device=U.device)
+            index = (instances, instances % U.shape[1])
+            mixed = far.map(lambda a: a.roll(1, 0)).replaced(index, far.map(itemgetter(index)))
+            compared.append((_STAGES, _value(function, mixed)[index], together[index]))
     except Exception:  # it need not be defined there, and may say so in its own way
         return
-    _require_same(name, function, _OTHERS, each, together)
-    if over_time:
-        instances = torch.arange(len(spreads), device=U.device)
-        index = (instances, instances % U.shape[1])
-        mixed = far.map(lambda a: a.roll(1, 0)).replaced(index, far.map(itemgetter(index)))
-        _require_same(name, function, _STAGES, _value(function, mixed)[index], together[index])
+    for changes, found, expected in compared:
+        if not _same(found, expected) and _is_traced(function, far):
+            _require_same(name, function, changes, found, expected)
+
+
+def _is_traced(function: RowFunction, at: _Points) -> bool:
+    n_context = 0 if at.context is None or not function.takes_context else at.context.shape[-1]
+    return captured(function.module, at.x.shape[-1], at.u.shape[-1], n_context) is not None
 
 
 def _check_cost_rows(problem: Problem, x_init: Tensor, U: Tensor) -> None:
@@ -258,11 +299,15 @@ def _value(function: RowFunction, at: _Points) -> Tensor:
     return value
 
 
+def _same(found: Tensor, expected: Tensor) -> bool:
+    size = expected.abs().nan_to_num(posinf=0.0).amax() if expected.numel() else 0.0
+    return torch.allclose(found, expected, rtol=SAME, atol=float(SAME * size), equal_nan=True)
+
+
 def _require_same(
     name: str, function: RowFunction, changes: str, found: Tensor, expected: Tensor
 ) -> None:
-    size = expected.abs().nan_to_num(posinf=0.0).amax() if expected.numel() else 0.0
-    if torch.allclose(found, expected, rtol=SAME, atol=float(SAME * size), equal_nan=True):
+    if _same(found, expected):
         return
     at_fault = [
         f"{path or name} ({type(part).__name__})"
@@ -274,7 +319,10 @@ def _require_same(
     elif changes == _CALLS:
         remedy = "draw no random numbers in it; noise can be given as a context"
     elif changes == _DIMENSIONS:
-        remedy = "do not ask for ndim or shape in it; x[..., i] and dim=-1 fit any batch"
+        remedy = (
+            "do not ask for ndim or shape in it (x[..., i] and dim=-1 fit any batch), nor with an "
+            "`if` for the value of a tensor (torch.where chooses for each row)"
+        )
     else:
         remedy = (
             "write it without sums, means or differences over the batch or over time (a previous "

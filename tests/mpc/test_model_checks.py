@@ -93,9 +93,9 @@ def test_dynamics_that_couple_rows_are_refused(coupled, backend):
         plan(backend, dynamics=Model(coupled))
 
 
-@pytest.mark.parametrize("name", ["dynamics", "cost", "constraints"])
-@pytest.mark.parametrize("border", [-1.0, 0.5, 8.0])
-def test_an_if_that_chooses_for_all_rows_is_refused_though_they_agree_near_the_start(name, border):
+def deciding(border: float) -> dict[str, nn.Module]:
+    """Models with an `if` on a tensor, which near the first start state takes one side."""
+
     def moved(x: Tensor, u: Tensor) -> Tensor:
         return 0.9 * x + u if (x[..., 0] > border).any() else 0.8 * x + u
 
@@ -105,9 +105,26 @@ def test_an_if_that_chooses_for_all_rows_is_refused_though_they_agree_near_the_s
     def bounded(x: Tensor, u: Tensor) -> Tensor:
         return priced(x, u)[..., None] - 100.0
 
-    wrong = Model({"dynamics": moved, "cost": priced, "constraints": bounded}[name])
-    with pytest.raises(ImpureModule, match=rf"{name} must map each row .* torch\.where"):
-        plan("torch", **{name: wrong})
+    return {"dynamics": Model(moved), "cost": Model(priced), "constraints": Model(bounded)}
+
+
+@pytest.mark.parametrize("name", ["dynamics", "cost", "constraints"])
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_an_if_that_decides_for_all_rows_of_a_plan_is_refused_with_the_remedy(name, backend):
+    with pytest.raises(ImpureModule, match=r"must map each row .*torch\.where"):
+        plan(backend, **{name: deciding(0.5)[name]})
+
+
+@pytest.mark.parametrize("name", ["dynamics", "cost"])
+def test_where_an_if_takes_one_side_all_along_the_plan_it_is_as_good_as_that_side(name):
+    found = plan("torch", **{name: deciding(8.0)[name]})
+    sides = {
+        "dynamics": Model(lambda x, u: 0.8 * x + u),
+        "cost": Model(lambda x, u: 2.0 * distance(x, u)),
+    }
+    expected = plan("torch", **{name: sides[name]})
+    assert found.converged.all()
+    torch.testing.assert_close(found.controls, expected.controls)
 
 
 @pytest.mark.parametrize("border", [-1.0, 0.5, 8.0])

@@ -71,12 +71,19 @@ def trace_model(
 
 def check_functions(
     dynamics: nn.Module, cost: nn.Module, n_state: int, n_ctrl: int, n_context: int
-) -> None:
-    """Raise an ImpureModule if no backend can plan with these modules."""
+) -> bool:
+    """Whether PyTorch's operations are all that these modules compute, which maps each row alone.
+
+    Raises:
+        ImpureModule: no backend can plan with them.
+    """
+    graphs = []
     for name, module, shape in (("dynamics", dynamics, (n_state,)), ("cost", cost, ())):
         graph = captured(module, n_state, n_ctrl, n_context if takes_context(module) else 0)
+        graphs.append(graph)
         if graph is not None:
             _check_shape(name, graph, shape)
+    return None not in graphs
 
 
 def _check_shape(name: str, graph: Graph, expected: tuple[int, ...]) -> None:
