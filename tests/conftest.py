@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.scripts import Scripts, served
 from tests.shapes import checked
 
 # The inner modules, whose callers are our own. Public entry points are left out: they check what
@@ -61,3 +63,10 @@ def pytest_runtest_call() -> None:
 def shape_checked() -> tuple[str, ...]:
     """Names of the modules whose array shapes are checked while the tests run."""
     return SHAPE_CHECKED
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Iterator[Scripts]:
+    """What runs scripts, each in a process of its own."""
+    with served() as running:
+        yield running

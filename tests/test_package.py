@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mpc_gym
+from tests.scripts import Scripts
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,8 +34,11 @@ def test_importing_the_package_imports_nothing_that_takes_long() -> None:
 
 
 @pytest.mark.parametrize("first", FIRST)
-def test_make_mpc_is_the_function_whatever_is_imported_first(first: str) -> None:
-    script = f"""
+def test_make_mpc_is_the_function_whatever_is_imported_first(
+    first: str, tmp_path: Path, scripts: Scripts
+) -> None:
+    script = tmp_path / "script.py"
+    source = f"""
 import {first}
 from mpc_gym import make_mpc, collect, rollout, MPC
 import mpc_gym.make_mpc, mpc_gym.models.rollout, mpc_gym.imitation.collect
@@ -43,7 +47,9 @@ assert rollout is mpc_gym.models.rollout is mpc_gym.rollout
 assert all(type(each).__name__ == "function" for each in (make_mpc, collect, rollout))
 assert isinstance(mpc_gym.make_mpc("DiffPendulum-v0", horizon=3), MPC)
 """
-    run(script)
+    script.write_text(source, encoding="utf-8")
+    ended = scripts.run(script)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_every_public_name_is_there_and_is_its_own() -> None:

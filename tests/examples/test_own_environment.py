@@ -1,13 +1,12 @@
 """The page for those who have an environment: its programs come to the numbers that it names."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.run_blocks import blocks
+from tests.docs.pages import blocks
+from tests.scripts import Scripts
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_environment.md"
 SHOWN = """
@@ -19,12 +18,12 @@ print(json.dumps([guessed.mean, identified.mean, wheelbase, distance.item(), kep
 """
 
 
-def test_the_page_is_programs_whose_numbers_are_those_it_names(tmp_path) -> None:
+def test_the_page_is_programs_whose_numbers_are_those_it_names(tmp_path, scripts: Scripts) -> None:
     for block in blocks(PAGE):
         (tmp_path / block.title).write_text(block.code, encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, "-c", SHOWN], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    shown = tmp_path / "shown.py"
+    shown.write_text(SHOWN, encoding="utf-8")
+    ended = scripts.run(shown)
     assert ended.returncode == 0, ended.stderr
     guessed, identified, wheelbase, distance, kept = json.loads(ended.stdout.splitlines()[-1])
     assert guessed == pytest.approx(-40, abs=0.5)

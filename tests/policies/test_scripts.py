@@ -1,9 +1,9 @@
 """One-file scripts: what they define for a policy is there again when another script loads it."""
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
+
+from tests.scripts import Ended, Scripts
 
 DEFINES = """
     import torch
@@ -106,29 +106,23 @@ BRINGS_THE_FUNCTION = """
 """
 
 
-def run(folder: Path, name: str, *parts: str) -> subprocess.CompletedProcess[str]:
+def run(scripts: Scripts, folder: Path, name: str, *parts: str) -> Ended:
     script = folder / name
     script.write_text("\n".join(map(textwrap.dedent, parts)), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", script],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return scripts.run(script)
 
 
-def test_a_function_of_a_script_trains_saves_and_loads_in_another_script(tmp_path):
+def test_a_function_of_a_script_trains_saves_and_loads_in_another_script(tmp_path, scripts):
     for name, parts in {
         "trains.py": (DEFINES, TRAINS),
         "loads.py": (LOADS,),
         "brings.py": (DEFINES, BRINGS_THE_FUNCTION),
     }.items():
-        done = run(tmp_path, name, *parts)
+        done = run(scripts, tmp_path, name, *parts)
         assert done.returncode == 0, done.stderr
 
 
-def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
+def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path, scripts):
     script = """
         import functools
         import threading
@@ -159,7 +153,7 @@ def test_a_function_that_cannot_be_kept_is_refused_before_training(tmp_path):
             except TypeError as error:
                 print(error)
     """
-    done = run(tmp_path, "script.py", script)
+    done = run(scripts, tmp_path, "script.py", script)
     assert done.returncode == 0, done.stderr
     first, second, third, *others = done.stdout.splitlines()
     assert first.startswith("mpc=locked could not be saved with the policy")
