@@ -22,6 +22,7 @@ from mpc_gym import MPC, messages
 from mpc_gym.envs.transition import Transition
 from mpc_gym.policies import MPCPolicy
 from mpc_gym.policies.receding_horizon import RecedingHorizon
+from tests.scripts import Scripts
 
 ROOT = Path(__file__).parents[1]
 X = torch.zeros(1, 1, dtype=torch.float64)
@@ -168,22 +169,37 @@ def run(script: str, cache: Path | None = None) -> tuple[list[str], list[str]]:
     return run.stderr.splitlines(), run.stdout.split()
 
 
+@pytest.fixture
+def forked(tmp_path: Path, scripts: Scripts) -> Callable[[str], list[str]]:
+    """The lines of the errors of a script that keeps in a folder what it compiles."""
+
+    def run_forked(source: str) -> list[str]:
+        script = tmp_path / "script.py"
+        cache = f"import os\nos.environ['MPC_GYM_CACHE_DIR'] = {str(tmp_path)!r}\n"
+        script.write_text(cache + source, encoding="utf-8")
+        ended = scripts.run(script)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr.splitlines()
+
+    return run_forked
+
+
 COMPILERS = {"torch._dynamo", "numba.np.linalg"}  # what takes long to import
 
 
-def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path) -> None:
+def test_who_waits_for_the_compiler_is_told_so_once_and_only_then(tmp_path: Path, forked) -> None:
     kept = f"to native code, which is kept for later in {tmp_path}"
     silent = "import logging\nlogging.getLogger('mpc_gym').setLevel('ERROR')\n"
-    said, _ = run(silent + IMPATIENT + COMPILE.replace("value", "jacobian"), tmp_path)
-    assert said == []
-    said, _ = run(IMPATIENT + COMPILE, tmp_path)
+    assert forked(silent + IMPATIENT + COMPILE.replace("value", "jacobian")) == []
+    said = forked(IMPATIENT + COMPILE)
     assert said == [f"mpc_gym: compiling PendulumDynamics_value {kept}"]
-    said, _ = run(IMPATIENT + COMPILE, tmp_path)
-    assert said == []
+    assert forked(IMPATIENT + COMPILE) == []
 
 
-def test_a_plan_that_was_compiled_before_needs_no_compiler() -> None:
-    run(PLAN)
+def test_a_plan_that_was_compiled_before_needs_no_compiler(tmp_path: Path, scripts) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PLAN, encoding="utf-8")
+    assert scripts.run(script).returncode == 0
     said, modules = run(IMPATIENT + PLAN)
     assert said == []
     assert COMPILERS.isdisjoint(modules)
