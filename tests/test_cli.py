@@ -22,7 +22,10 @@ def test_the_version_is_that_of_the_package() -> None:
     assert result.output.split() == ["mpc-gym", version("mpc-gym")]
 
 
-@pytest.mark.parametrize("env", ["DiffPendulum-v0", "DiffCartPole-v0"])
+# the demo of the pendulum runs in `experiments/test_demo.py` too
+@pytest.mark.parametrize(
+    "env", [pytest.param("DiffPendulum-v0", marks=pytest.mark.slow), "DiffCartPole-v0"]
+)
 def test_demo_prints_its_table_and_writes_its_files(env: str, tmp_path: Path) -> None:
     output = tmp_path / "videos"
     arguments = ["demo", "--quick", "--env", env, "--seed", "3", "--demonstrations", "2"]
