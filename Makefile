@@ -22,7 +22,7 @@ demo: $(VENV)/.installed  ## Clone an expert with an MPC and an MLP policy, comp
 	$(BIN)/mpc-gym demo
 
 test: $(VENV)/.installed  ## Run the tests, all but the slow ones, on two processes
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(VENV)/.installed  ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check
