@@ -1,5 +1,6 @@
 """What every test runs under: shapes checked at run time, one thread, repeatable problems."""
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -47,6 +48,13 @@ def _seed_everything() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (the generator that old libraries draw from)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays, and need not be searched for garbage each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
