@@ -168,6 +168,7 @@ def test_a_smoothed_plan_is_strictly_inside_and_multiplier_times_slack_is_mu(bac
         )
 
 
+@SLOW_REFERENCE
 @pytest.mark.parametrize("mu", [1.0, 1e-2, 1e-4])
 def test_a_smoothed_plan_is_scipys_minimum_of_the_barrier_problem(backend: str, mu: float) -> None:
     x = states(4)
@@ -182,6 +183,7 @@ def test_a_smoothed_plan_is_scipys_minimum_of_the_barrier_problem(backend: str, 
         assert plan.cost[row].item() == pytest.approx(cost.item(), rel=1e-9), "without the barrier"
 
 
+@SLOW_REFERENCE
 @pytest.mark.parametrize("mu", [1.0, 1e-2, 1e-4])
 def test_with_constraints_it_is_scipys_minimum_too(backend: str, mu: float) -> None:
     x = states(3, 0.3)
@@ -196,6 +198,7 @@ def test_with_constraints_it_is_scipys_minimum_too(backend: str, mu: float) -> N
         torch.testing.assert_close(start, minimum(cost, 0.999 * start), rtol=0, atol=1e-6)
 
 
+@SLOW_REFERENCE
 @pytest.mark.parametrize("mu", [0.3, slow(1e-2), slow(1e-3)])
 def test_its_derivative_is_that_of_differences(backend: str, mu: float) -> None:
     x = states(3)
@@ -296,6 +299,7 @@ def test_equalities_stay_equalities(backend: str) -> None:
     assert_differences(mpc, x)
 
 
+@SLOW_REFERENCE
 def test_it_tends_to_the_plain_plan(backend: str) -> None:
     x = states(4 if backend == "torch" else 16)
     for constraints in (None, SpeedLimit(0.5)):
@@ -322,7 +326,8 @@ def test_both_backends_plan_and_differentiate_alike(constraints: nn.Module | Non
             plan = mpc(start)
             assert plan.converged.all()
             plan.controls.square().sum().backward()
-            found.append([plan.states, plan.controls, plan.cost, start.grad, mpc.cost.c.grad])
+            slopes = [start.grad, mpc.cost.c.grad, mpc.dynamics.mass.grad]
+            found.append([plan.states, plan.controls, plan.cost, *slopes])
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
