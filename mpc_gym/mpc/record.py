@@ -26,7 +26,7 @@ def _solver_fields(n: int, m: int, n_context: int) -> dict[str, int]:
         "qu": m * (m > 1), "quu": m * (m + 1) // 2,
         "qx": n * looped, "qux": m * n * looped, "qxx": n * (n + 1) // 2 * looped,
         "h": m * (m + 1) // 2 * looped, "stays": m * looped, "free": m * looped,
-        "length": 1 * looped, "settled": 1 * looped, "solvable": 1 * looped,
+        "settled": 1 * looped, "solvable": 1 * looped,
     }  # fmt: skip
 
 

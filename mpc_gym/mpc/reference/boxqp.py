@@ -3,7 +3,10 @@
     minimise 1/2 k' H k + q' k   subject to   low <= k <= high
 
 One control: closed form. More: projected Newton with an active set (Tassa, Mansard & Todorov 2014,
-section III; Bertsekas 1982), which ends at the exact solution of a strictly convex program.
+section III; Bertsekas 1982), which ends at the exact solution of a strictly convex program. Where
+the projection cuts off what balances a step, as in a narrow valley, the objective may fall along a
+millionth of it alone. Then the step is that of an active set: controls at their bounds do not move
+outwards, and the others go to their lowest point, or until the first of them is at its bound.
 
 k = 0 is feasible. Where H is not positive definite, the controls that the gradient holds at a
 bound there stay put, and the others need a positive definite block only: an optimum may have
@@ -16,10 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SETTLED = 1e-15  # relative change of k, in the norm of H's diagonal: rounding error
-
+SETTLED = 1e-13  # of the terms that a gradient is summed from: rounding error
 MAX_STEPS = 100
-_STEP_LENGTHS = tuple(0.6**i for i in range(20))
+ENOUGH = 0.1  # of the decrease that the gradient promises along a projected step (Armijo)
 
 
 def solve_box_qp(
@@ -44,13 +46,17 @@ def solve_box_qp(
     for _ in range(MAX_STEPS):
         gradient = q + _times(H, k)
         free = ~(((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0)))
-        step = -_solve(masked(H, free), torch.where(free, gradient, 0.0))
-        moved = _projected_step(H, k, gradient, step, low, high)
-        # not the largest entry: controls may differ in their units by many orders
-        weight = H.diagonal(dim1=-2, dim2=-1)
-        change, size = weight * (moved - k).square(), weight * moved.square()
-        settled = change.amax(-1) <= SETTLED**2 * size.amax(-1)
-        k = moved
+        newton = -_solve(masked(H, free), torch.where(free, gradient, 0.0))
+        projected = torch.minimum(torch.maximum(k + newton, low), high)
+        enough = _decreases_enough(H, gradient, projected - k)
+        outwards = ((k == low) & (newton < 0)) | ((k == high) & (newton > 0))
+        inwards = free & ~outwards
+        step = -_solve(masked(H, inwards), torch.where(inwards, gradient, 0.0))
+        straight, cut = _straight(H, k, gradient, step, low, high)
+        whole = torch.where(enough, (projected == k + newton).all(-1), ~cut)
+        free = torch.where(enough.unsqueeze(-1), free, inwards)
+        k = torch.where(enough.unsqueeze(-1), projected, straight)
+        settled = whole & _is_solved(H, q, k, low, high, free)
         if bool(settled.all()):
             break
     return k, free & ~held, convex
@@ -96,19 +102,38 @@ def _positive_definite(H: Tensor) -> Bool[Tensor, " batch"]:
     return definite
 
 
-def _projected_step(
-    H: Tensor, k: Tensor, gradient: Tensor, step: Tensor, low: Tensor, high: Tensor
-) -> Tensor:
-    """The first of the projected step lengths that decreases the objective enough (Armijo)."""
-    lengths = torch.tensor(_STEP_LENGTHS, dtype=k.dtype, device=k.device)[:, None, None]
-    trial = torch.minimum(torch.maximum(k + lengths * step, low), high)  # (L, batch, m)
-    move = trial - k
+def _decreases_enough(H: Tensor, gradient: Tensor, move: Tensor) -> Bool[Tensor, " batch"]:
+    expected = (move * gradient).sum(-1)
     # the change of the objective, free of the cancellation in a difference of two values
-    change = (move * (gradient + 0.5 * _times(H, move))).sum(-1)
-    enough = change <= 0.1 * (move * gradient).sum(-1)
-    first = torch.where(enough.any(0), enough.int().argmax(0), 0)
-    chosen = trial.gather(0, first[None, :, None].expand(1, *k.shape))[0]
-    return torch.where(enough.any(0).unsqueeze(-1), chosen, k)
+    enough: Tensor = expected + 0.5 * (move * _times(H, move)).sum(-1) <= ENOUGH * expected
+    return enough
+
+
+def _is_solved(
+    H: Tensor, q: Tensor, k: Tensor, low: Tensor, high: Tensor, free: Tensor
+) -> Bool[Tensor, " batch"]:
+    """Whether the gradient vanishes on the free controls and presses the others to their bounds."""
+    gradient, least = q + _times(H, k), SETTLED * (q.abs() + _times(H.abs(), k.abs()))
+    rising, falling = gradient >= -least, gradient <= least
+    pressed = ((k == low) & rising) | ((k == high) & falling)
+    solved: Tensor = torch.where(free, rising & falling, pressed).all(-1)
+    return solved
+
+
+def _straight(
+    H: Tensor, k: Tensor, gradient: Tensor, step: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Bool[Tensor, " batch"]]:
+    """To the lowest point along a step, or until the first control is at its bound; was it so?"""
+    bound = torch.where(step < 0, low, high)
+    with torch.no_grad():
+        along = torch.where((step == 0) | (k == bound), 0.0, step)
+        curved = (along * _times(H, along)).sum(-1)
+        lowest = torch.where(curved > 0, -(gradient * along).sum(-1) / curved, 0.0)
+        reach = torch.where(along == 0, torch.inf, (bound - k) / along)
+        first = reach.amin(-1)
+        length = torch.minimum(lowest, first).unsqueeze(-1)
+    there = torch.minimum(torch.maximum(k + length * along, low), high)
+    return torch.where(reach <= length, bound, there), first < lowest
 
 
 def _solve(H: Tensor, q: Tensor) -> Tensor:

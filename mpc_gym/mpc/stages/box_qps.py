@@ -3,31 +3,30 @@
 One and two controls have closed forms. For more it is solved by projected Newton steps, all lanes
 together: a step is a program that is run until no lane moves any more (see `native/passes.py`). Its
 fields in the record are the damped Hessian `h`, in which the rows of controls that stay at k = 0
-are those of the identity; `stays`; `k`; which controls are `free`; the `length` of the next trial;
-and whether the lane is `settled`.
+are those of the identity; `stays`; `k`; which controls are `free`; and whether the lane is
+`settled`.
 """
+
+from functools import reduce
 
 import numpy as np
 
 from mpc_gym.compiled import program as s
 from mpc_gym.compiled.program import Array, Program, Value
-from mpc_gym.mpc.reference.boxqp import SETTLED
+from mpc_gym.mpc.reference.boxqp import ENOUGH, SETTLED
 from mpc_gym.mpc.stages.algebra import (
     Outputs,
     any_nonzero,
     clip,
     definite,
-    larger,
     masked,
     named,
+    smaller,
     solve_free,
     symmetric,
     triangle,
     upper,
 )
-
-_SHORTER = 0.6  # factor of the length where a step does not decrease enough
-_SHORTEST = _SHORTER**20
 
 
 def of_one(H: Array, q: Array, Q_ux: Array, low: Array, high: Array) -> tuple[Array, Array, Value]:
@@ -110,60 +109,103 @@ def begin(H: Array, q: Array, low: Array, high: Array) -> Outputs:
         outside = s.logical_or(outside, s.logical_or(s.less(entry, below), s.less(above, entry)))
     settled = s.logical_not(s.logical_and(solvable, outside))
     outputs = named("h", upper(H)) | named("stays", stays) | named("free", free)
-    outputs |= {"solvable": solvable, "settled": settled, "length": 1.0}
+    outputs |= {"solvable": solvable, "settled": settled}
     return outputs | named("k", s.as_array(k))
 
 
 def step(program: Program, m: int) -> Outputs:
-    """A projected Newton step on the free controls, or, where it decreases too little, a shorter.
+    """A projected Newton step on the free controls; a straight one where it decreases too little.
 
     A lane that is settled stays as it is.
     """
     H = symmetric(program.inputs("h", triangle(m)), m)
     u, k, q, stays = (program.inputs(name, m) for name in ("u", "k", "qu", "stays"))
     low, high = (
-        [
-            s.select(*each)
-            for each in zip(stays, [0.0] * m, program.inputs(name, m) - u, strict=True)
-        ]
+        s.as_array(
+            [
+                s.select(*each)
+                for each in zip(stays, [0.0] * m, program.inputs(name, m) - u, strict=True)
+            ]
+        )
         for name in ("low", "high")
     )
-    length, settled = program.input("length"), program.input("settled")
     gradient = q + H @ k
     free = s.as_array([_is_free(*each) for each in zip(k, gradient, low, high, stays, strict=True)])
-    whole = solve_free(H, gradient[:, None], free)[:, 0]
-    trial = [clip(*each) for each in zip(k + whole * length, low, high, strict=True)]
-    move = s.as_array(trial) - k
+    newton = solve_free(H, gradient[:, None], free)[:, 0]
+    projected = s.as_array([clip(*each) for each in zip(k + newton, low, high, strict=True)])
+    move = projected - k
     expected = move @ gradient
-    enough = s.less_equal(expected + 0.5 * (move @ (H @ move)), 0.1 * expected)
-    # not the largest entry: controls may differ in their units by many orders
-    change, size = (_largest(H, values) for values in (move, s.as_array(trial)))
-    moves_on = s.less(SETTLED**2 * size, change)
-    shorter = s.multiply(length, _SHORTER)
-    goes_on = s.select(enough, moves_on, s.less(_SHORTEST, shorter))
-    steps = s.logical_and(enough, s.logical_not(settled))
-    before = program.inputs("free", m)
-    k = s.as_array([s.select(steps, *each) for each in zip(trial, k, strict=True)])
-    free = s.as_array([s.select(settled, *each) for each in zip(before, free, strict=True)])
-    return (
-        named("k", k)
-        | named("free", free)
-        | {
-            "settled": s.logical_or(settled, s.logical_not(goes_on)),
-            "length": s.select(enough, 1.0, shorter),
-        }
+    enough = s.less_equal(expected + 0.5 * (move @ (H @ move)), ENOUGH * expected)
+    outwards = [_is_outwards(*each) for each in zip(newton, k, low, high, strict=True)]
+    inwards = s.as_array(
+        [s.select(out, 0.0, is_free) for out, is_free in zip(outwards, free, strict=True)]
     )
+    straight, cut = _straight(
+        H, k, gradient, solve_free(H, gradient[:, None], inwards)[:, 0], low, high
+    )
+    inside = [s.equal(*each) for each in zip(projected, k + newton, strict=True)]
+    whole = s.select(enough, reduce(s.logical_and, inside), s.logical_not(cut))
+    settled = program.input("settled")
+
+    def taken(before: Array, one: Array, other: Array) -> Array:
+        chosen = [s.select(enough, *each) for each in zip(one, other, strict=True)]
+        return s.as_array([s.select(settled, *each) for each in zip(before, chosen, strict=True)])
+
+    k = taken(k, projected, straight)
+    free = taken(program.inputs("free", m), free, inwards)
+    done = s.logical_and(whole, _is_solved(H, q, k, low, high, free))
+    outputs = named("k", k) | named("free", free)
+    return outputs | {"settled": s.logical_or(settled, done)}
+
+
+def _is_solved(H: Array, q: Array, k: Array, low: Array, high: Array, free: Array) -> Value:
+    """Whether the gradient vanishes on the free controls and presses the others to their bounds."""
+    sizes = s.as_array([s.absolute(entry) for entry in k])
+    found: Value = 1.0
+    for i, gradient in enumerate(q + H @ k):
+        terms = s.as_array([s.absolute(entry) for entry in H[i]]) @ sizes
+        least = SETTLED * s.add(s.absolute(q[i]), terms)
+        rising, falling = s.less_equal(-least, gradient), s.less_equal(gradient, least)
+        pressed = s.logical_or(
+            s.logical_and(s.equal(k[i], low[i]), rising),
+            s.logical_and(s.equal(k[i], high[i]), falling),
+        )
+        flat = s.logical_and(rising, falling)
+        found = s.logical_and(found, s.select(free[i], flat, pressed))
+    return found
+
+
+def _straight(
+    H: Array, k: Array, gradient: Array, step: Array, low: Array, high: Array
+) -> tuple[Array, Value]:
+    """To the lowest point along a step, or until the first control is at its bound; was it so?"""
+    bounds, along, reach = [], [], []
+    for entry, now, below, above in zip(step, k, low, high, strict=True):
+        bound = s.select(s.less(entry, 0.0), below, above)
+        rests = s.logical_or(s.equal(entry, 0.0), s.equal(now, bound))
+        bounds.append(bound)
+        along.append(s.select(rests, 0.0, entry))
+        reach.append(s.select(rests, float("inf"), s.divide(s.subtract(bound, now), entry)))
+    way = s.as_array(along)
+    curved = way @ (H @ way)
+    lowest = s.select(s.less(0.0, curved), s.divide(s.negative(way @ gradient), curved), 0.0)
+    first = reduce(smaller, reach)
+    length = smaller(lowest, first)
+    there = [clip(*each) for each in zip(k + way * length, low, high, strict=True)]
+    found = [
+        s.select(s.less_equal(limit, length), bound, entry)
+        for limit, bound, entry in zip(reach, bounds, there, strict=True)
+    ]
+    return s.as_array(found), s.less(first, lowest)
+
+
+def _is_outwards(step: Value, k: Value, low: Value, high: Value) -> Value:
+    below = s.logical_and(s.less_equal(k, low), s.less(step, 0.0))
+    above = s.logical_and(s.less_equal(high, k), s.less(0.0, step))
+    return s.logical_or(below, above)
 
 
 def _is_free(k: Value, gradient: Value, low: Value, high: Value, stays: Value) -> Value:
     at_low = s.logical_and(s.less_equal(k, low), s.less(0.0, gradient))
     at_high = s.logical_and(s.less_equal(high, k), s.less(gradient, 0.0))
     return s.logical_not(s.logical_or(stays, s.logical_or(at_low, at_high)))
-
-
-def _largest(H: Array, values: Array) -> Value:
-    """max_i H_ii values_i^2."""
-    found: Value = 0.0
-    for entry, curvature in zip(values, np.diagonal(H), strict=True):
-        found = larger(found, s.multiply(curvature, s.multiply(entry, entry)))
-    return found

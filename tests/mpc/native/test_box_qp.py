@@ -11,9 +11,10 @@ from mpc_gym.mpc.reference.boxqp import masked, solve_box_qp
 from mpc_gym.mpc.stages import box_qps
 from mpc_gym.mpc.stages.algebra import solve_free, symmetric
 from tests.compiled.interpreter import run
+from tests.mpc.reference.test_boxqp import narrow_valleys
 
 N = 3
-STEPS = 100
+STEPS = 20
 
 
 def evaluate(program, outputs, values):
@@ -46,7 +47,7 @@ def gains(H, q, Q_ux, low, high):
         name: np.array([begun[f"{name}{i}"] for i in range(m)]) for name in ("stays", "free", "k")
     }
     state |= {"h": np.array([begun[f"h{i}"] for i in range(m * (m + 1) // 2)])}
-    state |= {name: begun[name] for name in ("length", "settled")}
+    state["settled"] = begun["settled"]
     state |= {"qu": q, "u": np.zeros(m), "low": low, "high": high}
     program = Program()
     step = box_qps.step(program, m)
@@ -56,7 +57,7 @@ def gains(H, q, Q_ux, low, high):
         found = evaluate(program, step, state)
         for name in ("k", "free"):
             state[name] = np.array([found[f"{name}{i}"] for i in range(m)])
-        state |= {name: found[name] for name in ("length", "settled")}
+        state["settled"] = found["settled"]
     assert state["settled"]
     program = Program()
     K = solve_free(
@@ -107,6 +108,14 @@ def test_it_is_what_the_reference_finds(seed, exponent, upwards, m):
             bound[rng.random(m) < 0.2] = 0.0
         solved += compare(H, q, Q_ux, low, high)
     assert solved > 2 or not upwards
+
+
+@pytest.mark.parametrize("m", [3, 4, 6])
+def test_it_is_what_the_reference_finds_in_a_narrow_valley(m):
+    rng = np.random.default_rng(m)
+    for problem in zip(*narrow_valleys(m, 12, torch.Generator().manual_seed(m)), strict=True):
+        H, q, low, high = (each.numpy() for each in problem)
+        assert compare(H, q, rng.normal(size=(m, N)), low, high)
 
 
 @pytest.mark.parametrize("m", [2, 3])

@@ -53,6 +53,37 @@ def test_the_minimiser_is_the_best_point_of_all_faces(seed, m, condition):
         assert not free[i].numpy()[pressed].any()
 
 
+def narrow_valleys(m, count, generator):
+    """Steep along some directions alone, as penalties are; many bounds at the controls."""
+
+    def uniform(*shape):
+        return torch.rand((count, *shape), generator=generator, dtype=torch.float64)
+
+    steep = torch.randn(
+        (count, m, max(m // 2, 1)), generator=generator, dtype=torch.float64
+    ) * 10.0 ** (3 * uniform(1, 1))
+    H = steep @ steep.mT + torch.eye(m) * 10.0 ** (uniform(1, 1) - 1)
+    q = torch.randn((count, m), generator=generator, dtype=torch.float64) * 10.0 ** (
+        -2 * uniform(m)
+    )
+    low, high = ((uniform(m) < 0.5) * uniform(m) for _ in range(2))
+    return H, q, -low, high + 0.1
+
+
+@pytest.mark.parametrize("m", [3, 4, 6])
+def test_the_minimiser_is_found_in_a_narrow_valley(m):
+    """A control at its bound which the gradient pulls away, and the step pushes against it."""
+    H, q, low, high = narrow_valleys(m, 500, torch.Generator().manual_seed(m))
+    k, free, convex = solve_box_qp(H, q, low, high)
+    assert convex.all()
+    assert ((low <= k) & (k <= high)).all()
+    gradient = q + (H @ k[..., None])[..., 0]
+    rounding = 1e-12 * (q.abs() + (H.abs() @ k.abs()[..., None])[..., 0])
+    inside = gradient.abs() <= rounding
+    assert (inside | ((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0))).all()
+    assert (inside | ~free).all()
+
+
 @pytest.mark.parametrize("m", [1, 2, 3])
 def test_a_program_that_curves_downwards_is_reported_and_spoils_no_other(m):
     H = torch.stack((torch.eye(m), -torch.eye(m), torch.eye(m))).double()
