@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from mpc_gym import MPC
 from mpc_gym.mpc.plan import Plan
+from tests.mpc.exact import Instance, distance
 
 Array = NDArray[np.float64]
 STEP = 1e-30
 LIMIT = 2.0
+SMALL = 1e-5  # a gradient relative to its terms, beyond which more digits are needed
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,15 @@ def wrong(problems: Problems, plan: Plan, i: int, w: float | None) -> dict[str, 
     free = of_rows[:, active][~(low | high)]
     change = np.linalg.lstsq(free, -gradient[~(low | high)], rcond=1e-10)[0]
     gradient = gradient + of_rows[:, active] @ change
+    relative = (np.abs(np.where(held, 0.0, gradient)) / terms).max()
+    if relative > SMALL:  # a gradient as small as that of a control off by so much of its range
+        values = {name: value[i] for name, value in problems.values.items()}
+        instance = Instance(values, problems.x_init[i], asked)
+        free_controls = ~(low | high).reshape(T, m)
+        relative = min(relative, distance(instance, U, lam, free_controls, active) / LIMIT)
     found = {
         "cost": abs(cost - plan.cost[i].item()) / (1 + abs(cost)),
-        "gradient": (np.abs(np.where(held, 0.0, gradient)) / terms).max(),
+        "gradient": relative,
         "multipliers": np.abs(change).max(initial=0.0) / (1 + abs(cost) + lam.max()),
         "bounds": max(np.abs(U).max() - LIMIT, 0.0),
         "violation": abs(np.where(asked, rows, 0.0).clip(0).max() - plan.violation[i].item()),

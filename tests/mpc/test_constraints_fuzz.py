@@ -1,5 +1,7 @@
 """Random problems with constraints: KKT conditions, judged in NumPy, hold where it says so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,18 @@ def test_the_reference_finds_the_same(size, horizon, convex, w):
         one, other = getattr(native, name), getattr(reference, name)
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
     assert_right(problems, reference, w)
+
+
+def test_a_plan_whose_gradient_is_the_rounding_of_its_controls_is_told_from_one_that_is_off():
+    """A unit in the last place of the first controls is 1e-5 in the gradient, 20 stages later."""
+    problems = random_problems(Size(1, 2, 2, 1), 20, 32, 28, convex=False).only([6])
+    plan = problems.plan("native", 9.2)
+    assert plan.converged.all()
+    assert not plan.multipliers.any()
+    assert wrong(problems, plan, 0, 9.2)["gradient"] < 1e-12
+    off = plan.controls.clone()
+    off[0, -1] += 1e-4
+    assert wrong(problems, replace(plan, controls=off), 0, 9.2)["gradient"] > GRADIENT
 
 
 @pytest.mark.slow
