@@ -47,6 +47,10 @@ DWARFED = [
     (Size(3, 1, 2, 1), 2, 64, 108, [24], 1.4321525202230105),
 ]
 LONGER = (Size(1, 2, 2, 1), 20, 32, 6, [22], None)
+THREE_CONTROLS = [
+    (Size(5, 3, 3, 2), 2, 32, 28, [2], 0.15051586768193964),
+    (Size(5, 3, 3, 2), 5, 32, 6, [9], 990.559517957634),
+]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,9 @@ LONGER = (Size(1, 2, 2, 1), 20, 32, 6, [22], None)
     [
         *((*case, "native") for case in (*DWARFED, LONGER)),
         (*DWARFED[0], "torch"),
+        (*THREE_CONTROLS[0], "torch"),
         *(pytest.param(*case, "torch", marks=pytest.mark.slow) for case in (*DWARFED[1:], LONGER)),
+        *(pytest.param(*case, "native", marks=pytest.mark.slow) for case in THREE_CONTROLS),
     ],
 )
 def test_penalties_that_dwarf_the_cost_are_no_obstacle(

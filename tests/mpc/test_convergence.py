@@ -317,3 +317,29 @@ def test_controls_that_come_ever_closer_to_their_bounds_arrive():
     plan = mpc(system.start_states(256, 0))
     assert plan.converged.double().mean() >= 0.99
     assert plan.iterations.double().mean() < 30
+
+
+class Valley(nn.Module):
+    """Steep along one direction of three controls, and linear: 1/2 (s'u)^2 + 0.05 u'u + q'u."""
+
+    def forward(self, _state, control, context):
+        s, q = context[..., :3], context[..., 3:]
+        across = (s * control).sum(-1)
+        return 0.5 * across.square() + (0.05 * control.square() + q * control).sum(-1)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_convex_plan_in_a_narrow_valley_with_bounds_is_an_optimum(backend):
+    """Of such plans, one in six was called converged where the gradient leads from a bound."""
+    generator = torch.Generator().manual_seed(5)
+    s, q = (torch.rand((100, 1, 3), generator=generator, dtype=FLOAT) - 0.5 for _ in range(2))
+    s, q = 1000.0 * s, q * torch.tensor([1.0, 1.0, 0.2], dtype=FLOAT)
+    dynamics = LinearDynamics(torch.eye(1), torch.zeros(1, 3))
+    mpc = MPC(dynamics, Valley(), 1, 0.0, 1.0, backend=backend)
+    plan = mpc(torch.zeros(100, 1, dtype=FLOAT), context=torch.cat((s, q), -1))
+    assert plan.converged.all()
+    u = plan.controls
+    across = s * (s * u).sum(-1, keepdim=True)
+    slope = across + 0.1 * u + q
+    flat = slope.abs() <= 1e-9 * across.abs().clamp(min=1.0)
+    assert (flat | ((u == 0.0) & (slope > 0)) | ((u == 1.0) & (slope < 0))).all()
