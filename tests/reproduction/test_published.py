@@ -96,6 +96,15 @@ def test_an_expert_of_several_starts_is_imitated_where_medians_are_close(learner
     assert agrees("starts", learner, max(best, 1e-9) <= 100 * max(one, 1e-9))
 
 
+@pytest.mark.parametrize("system", ["pendulum", "cart-pole"])
+def test_clones_are_level_with_the_expert_where_no_seed_is_two_percent_below(system: str) -> None:
+    numbers = NUMBERS[f"closed loop, {system}", "ours"]
+    lowest = numbers["lowest return of a seed less the expert's"]
+    assert {f"{method} from 1" for method in ("mpc.dx", "sysid")} <= lowest.keys()
+    tolerance = 0.02 * abs(numbers["expert's return"])
+    assert agrees(f"closed loop, {system}", "ours", min(lowest.values()) >= -tolerance)
+
+
 @pytest.mark.parametrize("name", ["exact, better", "exact, faster"])
 def test_exact_gradients_win_where_they_win_more_often(name: str) -> None:
     groups = [numbers for key, numbers in NUMBERS[name, "paper"].items() if key != "all"]
