@@ -38,8 +38,6 @@ def test_operation_has_the_value_and_derivatives_that_pytorch_gives(name: str) -
     weights = np.random.default_rng(0).normal(size=32).tolist()
     module = RowModule(ROWS[name])
     found = derivatives(module, state, control, weights)
-    if name == "aminmax" and torch.__version__ < "2.12":
-        pytest.skip("PyTorch has no derivative of it yet")
     expected = torch_derivatives(module, state, control, weights)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -84,16 +84,15 @@ def test_the_plan_is_that_of_slsqp(system) -> None:
             return value.item(), torch.autograd.grad(value, u)[0].numpy()
 
         def rows(u):
-            X, U = rolled(u)
-            found = [] if mpc.constraints is None else [-mpc.constraints(X, U)[1:].flatten()]
-            return torch.cat([*found, torch.zeros(0, dtype=FLOAT)])
+            return -mpc.constraints(*rolled(u))[1:].flatten()
 
         def equalities(u):
             return mpc.terminal_equalities(rolled(u)[0][-1])
 
         asked = []
-        for kind, function in (("ineq", rows), ("eq", equalities)):
-            if kind == "eq" and mpc.terminal_equalities is None:
+        parts = ((mpc.constraints, "ineq", rows), (mpc.terminal_equalities, "eq", equalities))
+        for part, kind, function in parts:
+            if part is None:
                 continue
             asked.append(
                 {
