@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import Program, blocks, programs
-from tests.scripts import Scripts
+from tests.scripts import CAN_FORK, Scripts
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -33,6 +33,8 @@ from kept import x
 assert x == 2
 ```
 """
+
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="an interpreter for each block takes too long")
 
 # folders in the place of the Hugging Face Hub
 WITHOUT_NETWORK = f"""
