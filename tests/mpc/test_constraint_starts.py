@@ -168,8 +168,7 @@ def test_multipliers_of_other_constraints_are_refused() -> None:
     assert free(plan.states[:, 1], warm_start=plan.shift()).converged.all()
 
 
-@pytest.mark.parametrize("backend", ["native", "torch"])
-@pytest.mark.parametrize("limit", [1, 9, 15])
+@pytest.mark.parametrize(("limit", "backend"), covering_product([1, 9, 15], ["native", "torch"]))
 def test_all_solves_together_take_no_more_than_the_iterations_allowed(
     limit: int, backend: str
 ) -> None:
