@@ -163,19 +163,21 @@ def judge(problems: Problems, modules: tuple[nn.Module, nn.Module], plan: Plan) 
     inside = ((low <= U) & (high >= U)).flatten(1).all(1)
     finite = inside & U.flatten(1).isfinite().all(1)
     total, size = problems.cost(modules, U)
-    # where no other rollout of its controls finds the cost of a plan, it has that of the solver's;
-    # called converged, its states and controls have to be an optimum together
+    # where no other rollout of its controls finds the cost of a plan, it has that of the solver's
     found = (total - plan.cost).abs() <= 1e-6 * size
     cost = torch.where(found, total, plan.cost)
     before, size_before, known = _cost_of_guess(problems, modules)
     rounding = 1e-12 * (torch.where(size.isfinite(), size, 0.0) + size_before)
     first, second = _conditions(problems, modules, U, size)
-    doubtful = (plan.converged & finite & ~found).nonzero()[:, 0].tolist()
+    alone = found & first & second
+    # a system that amplifies roundings of its controls makes them up again as their gradient, or
+    # as another cost; then states and controls of a plan have to be an optimum together
+    doubtful = (plan.converged & finite & ~alone).nonzero()[:, 0].tolist()
     joint = torch.zeros_like(found)
     for row in doubtful:
         joint[row] = _is_optimal_with_states(problems, modules, plan, row)
     return Verdict(
-        stationary=finite & ((found & first & second) | joint),
+        stationary=finite & (alone | joint),
         dearer=known & ~(cost <= before + rounding),
         finite=finite,
     )
