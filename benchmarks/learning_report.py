@@ -5,6 +5,7 @@
 puts both into the documentation, from the results that are there.
 """
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,7 +204,8 @@ def with_table(page: str, results: Mapping[str, Any]) -> str:
     return page[:begin] + made + page[page.index("\n\n", begin) + 1 :]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args(arguments)
     results = json.loads(DATA.read_text())
     plot(results, FIGURE)
     write(PAGE, with_table(PAGE.read_text(encoding="utf-8"), results))
