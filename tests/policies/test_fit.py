@@ -97,6 +97,9 @@ REFUSED: dict[str, tuple[Wrapper, dict[str, str]]] = {
     ),
 }
 
+if not hasattr(wrappers, "DiscretizeAction"):  # of which Gymnasium 1.1 has none
+    REFUSED = {case: each for case, each in REFUSED.items() if "in bins" not in case}
+
 UNCHANGED: dict[str, Wrapper] = {
     "nothing": lambda env: env,
     "flat": wrappers.FlattenObservation,
