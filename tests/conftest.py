@@ -28,6 +28,7 @@ SHAPE_CHECKED = (
     "mpc_gym.models.wrapped",
     "mpc_gym.mpc.reference.boxqp",
     "mpc_gym.mpc.reference.ddp",
+    "mpc_gym.mpc.reference.progress",
     "mpc_gym.mpc.problem",
     "mpc_gym.mpc.reference.sensitivity",
     "mpc_gym.mpc.plan",

@@ -27,19 +27,12 @@ from mpc_gym.compiled import kept
 from mpc_gym.compiled.autograd import recording
 from mpc_gym.compiled.calls import BRANCHES, CUTS, IN_TORCH, LINE, Calls, line_in_traceback
 from mpc_gym.compiled.errors import ImpureModule, ProgramTooLarge, UnsupportedOperation
-from mpc_gym.compiled.faithful import (
-    Trials,
-    check_has_shapes,
-    check_not_compiled,
-    check_program,
-    check_pure,
-    learnt_among,
-    try_out,
-)
+from mpc_gym.compiled.faithful import Trials, check_program, learnt_among, try_out
 from mpc_gym.compiled.fingerprint import fingerprint
 from mpc_gym.compiled.graph import CALL, CONSTANT, INPUT, ITEM, Graph, Node, Operations, Ref
 from mpc_gym.compiled.operations import decompositions
 from mpc_gym.compiled.parameters import numeric_parameters, per_stage_names
+from mpc_gym.compiled.purity import check_has_shapes, check_not_compiled, check_pure
 from mpc_gym.functional import LOCK, call_with
 from mpc_gym.messages import long_work
 

@@ -17,7 +17,7 @@ from mpc_gym.checks import (
     found,
     real_tensor,
 )
-from mpc_gym.compiled.faithful import check_not_compiled
+from mpc_gym.compiled.purity import check_not_compiled
 from mpc_gym.models.base import refuse_gradient
 from mpc_gym.mpc.checks import check_stages, infer_sizes
 

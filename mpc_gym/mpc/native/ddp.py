@@ -50,23 +50,25 @@ from mpc_gym.mpc.record import SolverOffsets
 from mpc_gym.mpc.reference.ddp import (
     FORESEEN,
     FORESEEN_GAUSS_NEWTON,
+    MU_SETTLED,
+    NEGLIGIBLE,
+    PULL,
+    STEP_LENGTHS,
+    SUFFICIENT_DECREASE,
+)
+from mpc_gym.mpc.reference.gains import COST_ROUNDING
+from mpc_gym.mpc.reference.progress import (
     IDLE_GAIN,
     IDLE_STEPS,
     LONGEST_STEP,
     MU_FACTOR,
     MU_MAX,
     MU_MIN,
-    MU_SETTLED,
-    NEGLIGIBLE,
-    PULL,
     SETTLED,
     STEP,
-    STEP_LENGTHS,
     STRAIGHT,
     STUCK,
-    SUFFICIENT_DECREASE,
 )
-from mpc_gym.mpc.reference.gains import COST_ROUNDING
 
 _FORWARD_ADVANTAGE = 2  # by how much a forward pass is cheaper than a backward pass
 _SHORTEST_STEP = min(STEP_LENGTHS)
