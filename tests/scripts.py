@@ -91,6 +91,8 @@ def _become(script: Path, stdout: int, stderr: int) -> None:
         sys.path[0] = str(script.parent)
         runpy.run_path(str(script), run_name="__main__")
         status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

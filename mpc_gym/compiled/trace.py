@@ -169,11 +169,11 @@ def _check_numbers(name: str, operations: Operations) -> None:
         ImpureModule: from its arguments or parameters, it computes in float16 or the like.
         UnsupportedOperation: it returns integers, truth values or complex numbers.
     """
-    depends: list[bool] = []
+    depends: list[bool] = []  # as a real number, which a comparison is not
     for node in operations.nodes:
-        given = node.kind == INPUT or any(depends[number] for number in node.operands())
-        depends.append(given)
         dtype = node.dtype
+        given = node.kind == INPUT or any(depends[number] for number in node.operands())
+        depends.append(given and (dtype is None or dtype.is_floating_point))
         if given and dtype is not None and dtype.is_floating_point and dtype.itemsize < 4:
             raise ImpureModule(
                 f"{name} computes in {dtype} ({node.line}), whose rounding hides its derivatives: "

@@ -10,6 +10,7 @@ single environment takes one of the 16 places, so it moves bit by bit as it does
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -235,14 +236,15 @@ def _torch_step(stage: Stage) -> Step:
     ) -> tuple[Floats, Floats]:
         nonlocal in_one_call
         arguments, out = (states, controls, applied), None
-        if in_one_call and len(states) > 1 and len(parameters) == 1:
-            try:
+        together = in_one_call and len(states) > 1 and len(parameters) == 1
+        if together:
+            # an error of the model's own comes again below
+            with suppress(RuntimeError):
                 out = call(parameters[0], *arguments, rows=True)
-            except RuntimeError:  # of `vmap`; an error of the model's own comes again below
-                in_one_call = False
         if out is None:
             each = parameters if len(parameters) > 1 else np.repeat(parameters, len(states), 0)
             out = np.stack([call(*row) for row in zip(each, *arguments, strict=True)])
+            in_one_call = in_one_call and not together
         return np.ascontiguousarray(out[:, :-1]), out[:, -1].copy()
 
     return step

@@ -323,24 +323,25 @@ class PredictionLoss(Loss):
         """
         inputs = tuple(each[rows] for each in self.transitions.inputs)
         after = self.transitions.next_states[rows]
-        name, states, controls = type(self.dynamics).__name__, inputs[0], inputs[1]
-        given = f"states {list(states.shape)} and controls {list(controls.shape)}"
-        remedy = (
-            "Where observations are not the model's states, or actions not its controls, say how "
-            "these follow: with state=... and control=... of SystemIdentification, or of "
-            "transitions_of, which makes Transitions"
-        )
         try:
             predicted: Tensor = call_with(self.dynamics, parameters, inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{name} fails on {given}: {reason}. {remedy}") from error
+            raise _misfit(self.dynamics, inputs, after, str(error).partition("\n")[0]) from error
         if predicted.shape != after.shape:
-            raise ValueError(
-                f"{name} must map {given} to next states {list(after.shape)}, got "
-                f"{list(predicted.shape)}. {remedy}"
-            )
+            raise _misfit(self.dynamics, inputs, after, f"got {list(predicted.shape)}")
         return (predicted - after) / self.scale
+
+
+def _misfit(
+    dynamics: nn.Module, inputs: Sequence[Tensor], after: Tensor, reason: str
+) -> ValueError:
+    return ValueError(
+        f"{type(dynamics).__name__} must map states {list(inputs[0].shape)} and controls "
+        f"{list(inputs[1].shape)} to next states {list(after.shape)}: {reason}. Where observations "
+        "are not the model's states, or actions not its controls, say how these follow: with "
+        "state=... and control=... of SystemIdentification, or of transitions_of, which makes "
+        "Transitions"
+    )
 
 
 class WeightedLoss(Loss):

@@ -78,6 +78,11 @@ class AugmentedCost(Cost):
         self.soft = soft
 
     @property
+    def shown_as(self) -> str:
+        """See `RowFunction`."""
+        return f"{type(self.cost).__name__} or {self.rows.shown_as}"
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Of the parts of its context."""
         k = self.n_rows

@@ -74,6 +74,11 @@ class Rows(nn.Module):
         """Those of one module."""
         return Rows(*(getattr(self, each) if each == name else None for each in self.NAMES))
 
+    @property
+    def shown_as(self) -> str:
+        """See `RowFunction`."""
+        return " or ".join(type(part).__name__ for part in self.children())
+
     def forward(self, state: Tensor, control: Tensor, context: Tensor | None = None) -> Tensor:
         """All of them, [..., k]."""
         found: list[Tensor] = []

@@ -31,6 +31,7 @@ SAME = 1e-8  # relative difference up to which two values are the same
 WRONG = 0.01  # relative error of a wrong derivative
 STEPS = (1e-2, 1e-4, 1e-6)  # of finite differences, relative to 1 + |z|
 POINTS = 4
+OTHERS = 16  # rows of a plan that are looked at one by one, beside the extreme ones
 STAGES = 32  # at most so many stages of a cost are looked at one by one
 
 _RANDOM_OR_COUPLED = (
@@ -109,28 +110,30 @@ class ModelChecks:
 
     @torch.no_grad()
     def check_plan(self, problem: Problem, plan: Plan) -> None:
-        """Check that each row has its value alone along a plan of the problem checked last.
+        """Check that rows have their values alone along a plan of the problem checked last.
 
-        Where no trace tells what a model does, an `if` in it may have decided for several rows.
+        An `if` in a model that cannot be traced may have decided for several. One on an entry of
+        state or control parts the least and the greatest; these and some others are looked at.
 
         Raises:
             ImpureModule: the value of a row changes with those of others.
         """
-        if self._traced:
-            return
         rows = plan.states.isfinite().flatten(1).all(1).nonzero()[:, 0]
-        if not len(rows):
+        if self._traced or not len(rows):
             return
         context = None if problem.context is None else problem.context[rows]
         points = _Points(plan.states[rows], plan.controls[rows], context)
-        flat = points.map(lambda a: a.flatten(0, 1))
-        alone = _one_by_one(problem.f, flat)
-        _require_same("dynamics", problem.f, _OTHERS, _value(problem.f, flat), alone)
-        together = _value(problem.l, points)
-        for stage in range(problem.horizon):
-            here = points.at_all_stages(stage)
-            alone = _one_by_one(problem.l, here)[:, stage]
-            _require_same("cost", problem.l, _STAGES, together[:, stage], alone)
+        flat, horizon = points.map(lambda a: a.flatten(0, 1)), problem.horizon
+        z = torch.cat((flat.x, flat.u), 1)
+        others = torch.linspace(0, len(z) - 1, OTHERS, device=z.device).long()
+        chosen = torch.cat((z.argmin(0), z.argmax(0), others))
+        alone = _one_by_one(problem.f, flat.map(itemgetter(chosen)))
+        _require_same("dynamics", problem.f, _OTHERS, _value(problem.f, flat)[chosen], alone)
+        here = flat.map(lambda a: a[chosen, None].expand(-1, horizon, -1))
+        instances, stages = chosen // horizon, chosen % horizon
+        alone = _one_by_one(problem.l, here)[torch.arange(len(chosen)), stages]
+        together = _value(problem.l, points)[instances, stages]
+        _require_same("cost", problem.l, _STAGES, together, alone)
 
 
 @torch.no_grad()
@@ -291,7 +294,7 @@ def _value(function: RowFunction, at: _Points) -> Tensor:
         named = function.module.named_parameters()
         parameters = ", ".join(f"{name} {list(each.shape)}" for name, each in named)
         raise ImpureModule(
-            f"{type(function.module).__name__} must map each row of a batch on its own, but fails "
+            f"{function.shown_as} must map each row of a batch on its own, but fails "
             f"on states {list(at.x.shape)}: {str(error).splitlines()[0]}. Values that differ from "
             "instance to instance belong into the context, those that differ from stage to stage "
             f"into per_stage_parameters (its parameters: {parameters or 'none'})"
@@ -331,8 +334,7 @@ def _require_same(
         )
     raise ImpureModule(
         f"{name} must map each row of a batch on its own, and the same way at each call, but the "
-        f"value of {type(function.module).__name__} at a state and control changes {changes}: "
-        f"{remedy}"
+        f"value of {function.shown_as} at a state and control changes {changes}: {remedy}"
     )
 
 

@@ -38,6 +38,11 @@ class RowFunction:
         values = {k: v.double() if v.is_floating_point() else v for k, v in named}
         return cls(module, values, takes_context(module))
 
+    @property
+    def shown_as(self) -> str:
+        """The name of the module's class, or of those of the user's that are in it."""
+        return getattr(self.module, "shown_as", type(self.module).__name__)
+
     def __call__(self, x: Tensor, u: Tensor, context: Tensor | None) -> Any:
         """The value at each row, as the module returns it (see `checks.check_model_output`)."""
         given = (x, u, context) if self.takes_context else (x, u)

@@ -354,6 +354,16 @@ def test_precision_lower_than_that_of_float32_is_refused_with_its_line(
     assert f"{dtype} ({line_of(InDtype.forward, '.to(self.dtype)')})" in str(error.value)
 
 
+class Masked(nn.Module):
+    def forward(self, state: Tensor, control: Tensor) -> Tensor:
+        return state + control * (state > 0).half()
+
+
+def test_a_mask_in_half_precision_is_exact_and_compiled() -> None:
+    found = evaluate(trace(Masked(), 2, 2), [1.5, -2.0], [0.1, 0.2])
+    assert found.tolist() == [1.6, -2.0]
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64])
 def test_a_module_that_returns_no_real_numbers_is_refused(dtype: torch.dtype) -> None:
     with pytest.raises(UnsupportedOperation, match=rf"InDtype returns {dtype}, expected"):

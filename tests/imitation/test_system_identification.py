@@ -114,9 +114,9 @@ class FirstEntry(Angle):
     ids=["SystemIdentification", "identify", "fit_dynamics"],
 )
 def test_observations_that_are_not_the_states_of_dynamics_are_refused(demonstrations, fit):
-    with pytest.raises(ValueError, match=r"Angle fails on states \[\d+, 3\].*too many .*state="):
+    with pytest.raises(ValueError, match=r"Angle must map states \[\d+, 3\].*too many .*state="):
         fit(Angle(), demonstrations)
-    with pytest.raises(ValueError, match=r"FirstEntry must map .* to next states .*state="):
+    with pytest.raises(ValueError, match=r"FirstEntry must map .*: got \[\d+, 1\].*state="):
         fit(FirstEntry(), demonstrations)
 
 

@@ -103,7 +103,7 @@ def deciding(border: float) -> dict[str, nn.Module]:
         return distance(x, u) if x[..., 0].amax() > border else 2.0 * distance(x, u)
 
     def bounded(x: Tensor, u: Tensor) -> Tensor:
-        return priced(x, u)[..., None] - 100.0
+        return priced(x, u)[..., None] - 1.0
 
     return {"dynamics": Model(moved), "cost": Model(priced), "constraints": Model(bounded)}
 
@@ -111,8 +111,14 @@ def deciding(border: float) -> dict[str, nn.Module]:
 @pytest.mark.parametrize("name", ["dynamics", "cost", "constraints"])
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_an_if_that_decides_for_all_rows_of_a_plan_is_refused_with_the_remedy(name, backend):
-    with pytest.raises(ImpureModule, match=r"must map each row .*torch\.where"):
+    with pytest.raises(ImpureModule, match=rf"^{name} must map each row .*torch\.where"):
         plan(backend, **{name: deciding(0.5)[name]})
+
+
+def test_an_if_in_constraints_that_decides_along_the_plan_alone_is_said_by_their_name():
+    bounded = deciding(0.4)["constraints"]
+    with pytest.raises(ImpureModule, match=r"the value of PendulumCost or Model .*torch\.where"):
+        plan("torch", constraints=bounded)
 
 
 @pytest.mark.parametrize("name", ["dynamics", "cost"])

@@ -302,6 +302,11 @@ def of_the_largest(observation: Tensor) -> Tensor:
     return observation if bool((observation[:, 2] > 5.0).any()) else 0.5 * observation
 
 
+def of_the_mean_beside_large_numbers(observation: Tensor) -> Tensor:
+    x, y, speed = observation.unbind(-1)
+    return torch.stack((x - x.mean(), y, 1e6 * speed), -1)
+
+
 def goal_of_all(observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     state, goal = state_and_goal(observation)
     return state, goal.flip(0)
@@ -329,6 +334,7 @@ class OfTwo(nn.Module):
         (of_one, ValueError, r"state=of_one must map .*got states of shape \[2\]"),
         (of_integers, TypeError, "state=of_integers must map .*floating point"),
         (of_the_mean, ValueError, "state=of_the_mean must map each observation on its own"),
+        (of_the_mean_beside_large_numbers, ValueError, "must map each observation on its own"),
         (of_the_largest, ValueError, r"on its own.* an `if` on a tensor.*torch\.where"),
         (no_module, TypeError, "state=no_module must map .*return a torch.nn.Module"),
         (OfTwo, TypeError, "state=OfTwo must be made of nothing.*it takes n_in, n_out"),

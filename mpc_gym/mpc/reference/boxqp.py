@@ -59,7 +59,17 @@ def solve_box_qp(
         settled = whole & _is_solved(H, q, k, low, high, free)
         if bool(settled.all()):
             break
-    return k, free & ~held, convex
+    return _differentiable(H, q, k.detach(), low, high, free), free & ~held, convex
+
+
+def _differentiable(
+    H: Tensor, q: Tensor, k: Tensor, low: Tensor, high: Tensor, free: Tensor
+) -> Tensor:
+    """The solution as a function of the program: a step from it, of what no bound holds."""
+    inside = free & (low < k) & (k < high)
+    k = torch.where(inside, k, torch.where(k <= low, low, high))
+    step = -_solve(masked(H, inside), torch.where(inside, q + _times(H, k), 0.0))
+    return torch.minimum(torch.maximum(k + step, low), high)
 
 
 def masked(H: Float[Tensor, "batch m m"], free: Bool[Tensor, "batch m"]) -> Tensor:

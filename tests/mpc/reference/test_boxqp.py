@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc_gym.mpc.reference.boxqp import solve_box_qp
+from mpc_gym.mpc.reference.boxqp import masked, solve_box_qp
 
 
 def best_by_enumeration(H, q, low, high):
@@ -82,6 +82,21 @@ def test_the_minimiser_is_found_in_a_narrow_valley(m):
     inside = gradient.abs() <= rounding
     assert (inside | ((k == low) & (gradient > 0)) | ((k == high) & (gradient < 0))).all()
     assert (inside | ~free).all()
+
+
+@pytest.mark.parametrize("m", [3, 4, 6])
+def test_the_minimiser_in_a_narrow_valley_has_the_derivative_of_its_free_controls(m):
+    """In closed form: of those inside, k = -H^-1 (q + what those at bounds add)."""
+    H, q, low, high = narrow_valleys(m, 2_000, torch.Generator().manual_seed(m))
+    q.requires_grad_()
+    k, _, _ = solve_box_qp(H, q, low, high)
+    w = torch.linspace(1.0, 2.0, m, dtype=torch.float64)
+    (found,) = torch.autograd.grad((k @ w).sum(), q)
+    inside = (low < k) & (k < high)
+    assert inside.any(1).sum() > 500
+    expected = -torch.linalg.solve(masked(H, inside), inside * w) * inside
+    scale = expected.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("m", [1, 2, 3])
