@@ -137,7 +137,7 @@ ZOO = (
         reward_gamma=0.9,
         most_seeds=5,
     ),
-    Learner(SAC, "MlpPolicy", "MLP", 1, {"learning_rate": 1e-3}, most_seeds=2),
+    Learner(SAC, "MlpPolicy", "MLP", 1, {"learning_rate": 1e-3}, most_seeds=3),
     Learner(
         TD3,
         "MlpPolicy",
@@ -153,7 +153,7 @@ ZOO = (
             "action_noise": NormalActionNoise(np.zeros(1), 0.1 * np.ones(1)),
             "policy_kwargs": {"net_arch": [400, 300]},
         },
-        most_seeds=2,
+        most_seeds=3,
     ),
 )
 LEARNERS = {each.name: each for each in (*SETTINGS, *REWARDS, *ZOO)}
