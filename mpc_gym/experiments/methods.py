@@ -13,7 +13,6 @@ linear terms, as in Amos et al. (2018).
 import importlib
 import inspect
 import math
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +71,7 @@ class MethodOptions:
             (None: an addition to the cost, zero). See `MPCPolicy`.
         horizon: of plans and sequences.
         starts: initial guesses of each plan.
-        updates: steps of the optimiser, about; see `epochs`.
+        updates: steps of the optimiser, about; see `epochs`. The fits before them do not count.
         hidden: units of the LSTM.
     """
 
@@ -265,7 +264,7 @@ def _fit_and_clone(
         _fitted(demonstrations, env_id, seed, replace(options, learn=start))
         for start in _starts(options.learn, seed)
     ]
-    _, policy = min(fits, key=operator.itemgetter(0))
+    _, policy = min(fits, key=lambda fit: fit[0])
     return _cloned(policy, demonstrations, seed, folder, options, CLONE_DYNAMICS)
 
 
@@ -284,12 +283,18 @@ def _starts(learn: Mapping[str, InitialValue], seed: int) -> Iterator[dict[str, 
 def _fitted(
     demonstrations: Demonstrations, env_id: str, seed: int, options: MethodOptions
 ) -> tuple[float, BasePolicy]:
-    """The policy whose physics was fitted from one start, and what is left of the model loss."""
+    """The policy whose physics was fitted from one start, and what is left of the model loss.
+
+    It is infinite where the start predicts nothing finite.
+    """
     policy = make_policy(MPCPolicy, env_id, seed, **_policy_options(MPCPolicy, options))
     assert isinstance(policy, MPCPolicy)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the fit used all of max_iterations")
-        history = identify(policy.mpc.dynamics, transitions_of(policy, demonstrations))
+        try:
+            history = identify(policy.mpc.dynamics, transitions_of(policy, demonstrations))
+        except FloatingPointError:
+            return math.inf, policy
     return history[-1]["train/loss"], policy
 
 
