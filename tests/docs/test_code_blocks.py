@@ -46,7 +46,7 @@ import huggingface_hub
 sys.path[1:1] = [{str(ROOT)!r}]
 from tests.policies.sharing.test_hub import Hub
 
-hub = Hub(Path("hub"))
+hub = Hub(Path("hub").resolve())
 huggingface_hub.snapshot_download = hub.snapshot_download
 huggingface_hub.HfApi = lambda library_name: hub
 runpy.run_path("block.py", run_name="__main__")
