@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -42,14 +44,14 @@ SYSTEM = "planar quadrotor"
 ENV_ID = SYSTEMS[SYSTEM]
 N_ENVS = 16
 TOO_SMALL = 0.1  # by which the weights on the position are multiplied
-CHANGES: dict[str, tuple[str, dict[str, float]]] = {  # environments and their arguments
+CHANGES: dict[str, tuple[str | EnvSpec, dict[str, Any]]] = {  # environments and their arguments
     "nominal": (ENV_ID, {}),
     "mass x 1.3": (ENV_ID, {"mass": 1.3}),
     "mass x 0.7": (ENV_ID, {"mass": 0.7}),
     "drag x 3": (ENV_ID, {"drag": 0.3}),
     "inertia x 1.5": (ENV_ID, {"inertia": 0.03}),
-    "gusts of 1 N": (gusts.ENV_ID, {"gust": 1.0}),
-    "gusts of 3 N": (gusts.ENV_ID, {"gust": 3.0}),
+    "gusts of 1 N": (gusts.SPEC, {"gust": 1.0}),
+    "gusts of 3 N": (gusts.SPEC, {"gust": 3.0}),
 }
 EARLY = (2_500, 5_000)  # steps after which the score on the nominal dynamics is in the table
 RESULTS = Path(__file__).parent / "results" / "cost_map"
@@ -127,8 +129,8 @@ def scores(agent: Any, episodes: int) -> dict[str, float]:
     """Mean return on each dynamics, over the same start states and gusts."""
     seeds = range(UNSEEN, UNSEEN + episodes)
     return {
-        name: round(evaluate(Stateless(agent), env_id, seeds, changed).mean, 2)
-        for name, (env_id, changed) in CHANGES.items()
+        name: round(evaluate(Stateless(agent), gym.make(source, **changed), seeds).mean, 2)
+        for name, (source, changed) in CHANGES.items()
     }
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
 from mpc_gym.checks import check_number
 from mpc_gym.envs import DiffPlanarQuadrotorEnv
 
-ENV_ID = "GustyPlanarQuadrotor-v0"
 LASTING = 0.5  # after which a gust has fallen to 1/e [s]
 
 
@@ -57,8 +57,9 @@ class GustyPlanarQuadrotorEnv(DiffPlanarQuadrotorEnv):
         return super().step(action)
 
 
-gym.register(
-    ENV_ID,
+SPEC = EnvSpec(
+    "GustyPlanarQuadrotor-v0",
     f"{__name__}:{GustyPlanarQuadrotorEnv.__name__}",
     max_episode_steps=gym.spec(DiffPlanarQuadrotorEnv.env_id).max_episode_steps,
 )
+"""What `gymnasium.make` makes it of: `gym.make(SPEC, gust=1.0)`."""

@@ -9,6 +9,7 @@ cart-pole's equations hold 1/M, m/M, l and g, which determine all four of its pa
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -186,7 +187,9 @@ def check_env(env_id: str) -> None:
 
 def _has_model(registered: str) -> bool:
     spec = gym.registry.get(registered)
-    entry: Any = None if spec is None else spec.entry_point
+    if spec is None:
+        return False
+    entry: Any = spec.entry_point
     made_by = getattr(entry, "func", entry)  # of a partial
     module = entry if isinstance(entry, str) else getattr(made_by, "__module__", "")
     if entry is None or module.startswith(MODELLESS):
@@ -195,6 +198,7 @@ def _has_model(registered: str) -> bool:
         creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
         plain = isinstance(creator, type) and not issubclass(creator, gym.Wrapper)
         if plain and (issubclass(creator, DiffEnv) or not hasattr(creator, "nominal_dynamics")):
+            inspect.signature(creator).bind(**spec.kwargs)  # the id alone makes it
             return issubclass(creator, DiffEnv)
         model_of("env", registered)
     except Exception:  # whatever the modules of others raise when they are imported or made

@@ -10,28 +10,28 @@ from mpc_gym.imitation import RandomAgent, evaluate
 NOMINAL = "DiffPlanarQuadrotor-v0"
 
 
-def flown(env_id, steps=40, seed=3, **options):
+def flown(source, steps=40, seed=3, **options):
     """The observations of an episode without any action."""
-    env = gym.make(env_id, **options)
+    env = gym.make(source, **options)
     seen = [env.reset(seed=seed)[0]]
     seen += [env.step(np.zeros(2))[0] for _ in range(steps)]
     return np.array(seen)
 
 
 def test_without_a_force_it_is_the_nominal_quadrotor():
-    np.testing.assert_array_equal(flown(gusts.ENV_ID, gust=0.0), flown(NOMINAL))
+    np.testing.assert_array_equal(flown(gusts.SPEC, gust=0.0), flown(NOMINAL))
 
 
 def test_the_same_seed_has_the_same_start_and_gusts_and_another_has_others():
-    once, again = (flown(gusts.ENV_ID, gust=2.0) for _ in range(2))
+    once, again = (flown(gusts.SPEC, gust=2.0) for _ in range(2))
     np.testing.assert_array_equal(once, again)
-    other = flown(gusts.ENV_ID, gust=2.0, seed=4)
+    other = flown(gusts.SPEC, gust=2.0, seed=4)
     assert not np.allclose(once - once[0], other - other[0])
     np.testing.assert_array_equal(once[0], flown(NOMINAL, steps=0)[0])
 
 
 def test_the_force_is_as_strong_and_lasts_as_long_as_it_says():
-    env = gym.make(gusts.ENV_ID, gust=2.0).unwrapped
+    env = gym.make(gusts.SPEC, gust=2.0).unwrapped
     env.reset(seed=0)
     forces = []
     for _ in range(20_000):
@@ -45,7 +45,7 @@ def test_the_force_is_as_strong_and_lasts_as_long_as_it_says():
 
 
 def test_the_velocity_changes_by_force_over_mass():
-    env = gym.make(gusts.ENV_ID, gust=2.0, mass=0.5, drag=0.0).unwrapped
+    env = gym.make(gusts.SPEC, gust=2.0, mass=0.5, drag=0.0).unwrapped
     still = gym.make(NOMINAL, mass=0.5, drag=0.0).unwrapped
     env.reset(seed=1), still.reset(seed=1)
     change = env.step(np.zeros(2))[0] - still.step(np.zeros(2))[0]
@@ -55,12 +55,12 @@ def test_the_velocity_changes_by_force_over_mass():
 def test_an_agent_is_scored_in_gusts():
     env = gym.make(NOMINAL)
     calm, windy = (
-        evaluate(RandomAgent(env, seed=0), env_id, range(2), kwargs, max_steps=20).returns
-        for env_id, kwargs in ((NOMINAL, {}), (gusts.ENV_ID, {"gust": 3.0}))
+        evaluate(RandomAgent(env, seed=0), each, range(2), max_steps=20).returns
+        for each in (env, gym.make(gusts.SPEC, gust=3.0))
     )
     assert np.all(calm != windy)
 
 
 def test_a_force_below_nothing_is_refused():
     with pytest.raises(ValueError, match="gust must be"):
-        gym.make(gusts.ENV_ID, gust=-1.0)
+        gym.make(gusts.SPEC, gust=-1.0)

@@ -1,6 +1,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from mpc_gym import make_mpc
 from mpc_gym.cli import app
+from mpc_gym.envs import DiffPendulumEnv
 from mpc_gym.envs.registration import ENTRY_POINTS
 from mpc_gym.experiments.agents import EpisodeOptions
 from mpc_gym.experiments.compare import CompareOptions
@@ -159,6 +161,22 @@ def test_an_environment_of_another_library_is_listed_and_taken(their_id: str) ->
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(environments_table())
     assert their_id in console.export_text()
+
+
+class HeavyPendulum(DiffPendulumEnv):
+    def __init__(self, *, load: float, **options: Any) -> None:
+        super().__init__(mass=1.0 + load, **options)
+
+
+def test_an_environment_that_its_id_alone_does_not_make_is_left_out() -> None:
+    gym.register("HeavyPendulum-v0", HeavyPendulum)
+    gym.register("HeavierPendulum-v0", HeavyPendulum, kwargs={"load": 1.0})
+    try:
+        assert environment_ids() == [*ENTRY_POINTS, "HeavierPendulum-v0"]
+        environments_table()
+    finally:
+        gym.registry.pop("HeavyPendulum-v0")
+        gym.registry.pop("HeavierPendulum-v0")
 
 
 @pytest.mark.slow

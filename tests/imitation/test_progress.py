@@ -1,9 +1,11 @@
 """Long work shows how far it is, where somebody can watch."""
 
+import functools
 import io
 
 import pytest
 from stable_baselines3 import PPO
+from tqdm import tqdm
 
 from mpc_gym.imitation import (
     BehavioralCloning,
@@ -64,7 +66,9 @@ def test_short_work_and_what_nobody_watches_is_silent(monkeypatch) -> None:
         assert not stream.getvalue()
 
 
-def test_collecting_shows_its_steps(expert, capsys) -> None:
+def test_collecting_shows_its_steps(expert, capsys, monkeypatch) -> None:
+    every = functools.partial(tqdm, mininterval=0.0)  # it shows no more than ten updates a second
+    monkeypatch.setattr(module, "tqdm", every)
     collect(expert, ENV, episodes=2, max_steps=7, progress_bar=True)
     shown = capsys.readouterr().err
     assert "7/7" in shown
